@@ -1,0 +1,35 @@
+"""proxmom: momentum optimizers as exact proximal steps on a model of planes.
+
+A momentum optimizer is (which planes model the loss) × (which metric measures a move) × (where the arrays live), and
+one small exact solver joins them. Rules and metrics are here; `proxmom.numpy` holds the NumPy backend.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from proxmom.metrics import Adam, Euclidean
+from proxmom.planes import Plane, mix
+from proxmom.rules import AdaptiveMemory, GradientDescent, HeavyBall, MoMo, Polyak, TruncatedMemory
+
+__version__ = "0.1.0"
+__all__ = [
+    "AdaptiveMemory",
+    "Adam",
+    "Euclidean",
+    "GradientDescent",
+    "HeavyBall",
+    "MoMo",
+    "Plane",
+    "Polyak",
+    "TruncatedMemory",
+    "mix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Backends are imported when they are first asked for, so that `import proxmom` stays light."""
+    if name in ("numpy", "verify"):
+        return importlib.import_module(f"proxmom.{name}")
+    raise AttributeError(f"module 'proxmom' has no attribute {name!r}")

@@ -1,0 +1,99 @@
+"""Rules and metrics by name: `AdaptiveMemory`, `MoMo(lower_bound=0.1)`, `my_rules.py:MyRule`, `package.module:MyRule(beta=0.5)`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from proxmom.metrics import METRICS
+from proxmom.rules import RULES
+
+
+def find_rule(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> Any:
+    """An instance of the rule that `text` names.
+
+    Args:
+        text: a name from `proxmom rules`, or an import path "file.py:Class" or "package.module:Class", each with
+            arguments in parentheses if wanted, literals only.
+        folders: where a relative file is looked for, before the current directory.
+        **arguments: further arguments of the rule.
+
+    Raises:
+        ValueError: for a name, an import path or arguments that do not exist.
+    """
+    return _build("rule", text, RULES, folders, arguments)
+
+
+def find_metric(text: str, **arguments: Any) -> Any:
+    """An instance of the metric that `text` names: "Euclidean", "Adam", "Adam(beta2=0.99)", or an import path."""
+    return _build("metric", text, METRICS, (), arguments)
+
+
+def _build(kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Path], arguments: dict[str, Any]) -> Any:
+    path, positional, named = _parse(kind, text)
+    thing = _import(kind, path, folders) if ":" in path else known.get(path)
+    if thing is None:
+        raise ValueError(
+            f"{kind} must be one of {', '.join(known)}, or an import path like my_{kind}s.py:My{kind.title()}, got {path!r}."
+        )
+    try:
+        return thing(*positional, **named, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{kind} {text!r} cannot be made: {error}.") from error
+
+
+def _parse(kind: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """"MoMo(0.1, beta=0.5)" -> ("MoMo", [0.1], {"beta": 0.5})."""
+    path, bracket, inside = text.strip().partition("(")
+    try:
+        call = ast.parse(f"f({inside}" if bracket else "f()", mode="eval").body
+        assert isinstance(call, ast.Call)
+        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+        return path.strip(), [ast.literal_eval(value) for value in call.args], named
+    except (SyntaxError, ValueError, AssertionError) as error:
+        raise ValueError(f"{kind} must look like Name or Name(argument=1.0), with literals only, got {text!r}.") from error
+
+
+def _import(kind: str, path: str, folders: Sequence[Path]) -> Any:
+    place, _, name = path.rpartition(":")
+    module = _load_file(kind, place, folders) if place.endswith(".py") else _load_module(kind, place)
+    if not hasattr(module, name):
+        raise ValueError(f"{kind} {path!r}: {place} has no {name!r}. It has {', '.join(_classes(module)) or 'no classes'}.")
+    return getattr(module, name)
+
+
+def _classes(module: ModuleType) -> list[str]:
+    return [n for n, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
+
+
+def _load_module(kind: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ImportError as error:
+        raise ValueError(f"{kind}: cannot import {place!r}: {error}. For a file write its path, ending in .py.") from error
+
+
+def _load_file(kind: str, place: str, folders: Sequence[Path]) -> ModuleType:
+    tried = [(folder / place).resolve() for folder in (*folders, Path())]
+    found = next((file for file in tried if file.is_file()), None)
+    if found is None:
+        raise ValueError(f"{kind}: no file {place!r}; looked for {', '.join(map(str, tried))}.")
+    name = f"proxmom_user_{found.stem}_{abs(hash(found)):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, found)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{kind}: {found} cannot be run: {type(error).__name__}: {error}.") from error
+    return module

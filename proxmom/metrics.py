@@ -1,0 +1,82 @@
+"""The metrics: diagonal ones, as element-wise formulas on one tensor. A metric measures a move: ||z||²_P = <z, P z>.
+
+A metric is a frozen object without state; what it remembers of a tensor is a small dictionary that a backend keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from proxmom.planes import Array, Scalar, namespace
+
+State = Mapping[str, Any]
+
+
+class Metric(Protocol):
+    """What a metric must have.
+
+    memory_from_gradient: whether memory starts as the first gradient (with mass 1) or from zero (mass 0).
+    start(x): its state for a tensor x, before any gradient.
+    update(state, gradient): the state after one more gradient; never in place.
+    diagonal(state, factor): the diagonal of P, of x's shape, times `factor`; None for the identity (factor is then 1).
+    """
+
+    memory_from_gradient: ClassVar[bool]
+
+    def start(self, x: Array) -> State: ...
+    def update(self, state: State, gradient: Array) -> State: ...
+    def diagonal(self, state: State, factor: Scalar) -> Array | None: ...
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """P = I: the metric of SGD."""
+
+    memory_from_gradient: ClassVar[bool] = True
+
+    def start(self, x: Array) -> State:
+        return {}
+
+    def update(self, state: State, gradient: Array) -> State:
+        return {}
+
+    def diagonal(self, state: State, factor: Scalar) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Adam:
+    """P = factor · (sqrt(v / (1 - beta2^t)) + eps), v the running average of squared gradients: the metric of AdamW.
+
+    `factor` corrects the mass of a memory that starts from zero (for fixed beta: 1 - beta^t, which is AdamW).
+
+    Args:
+        beta2: averaging coefficient of v, in [0, 1).
+        eps: > 0, keeps P positive.
+    """
+
+    beta2: float = 0.999
+    eps: float = 1e-8
+    memory_from_gradient: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must be in [0, 1), got {self.beta2}.")
+        if not self.eps > 0:
+            raise ValueError(f"eps must be > 0, got {self.eps}.")
+
+    def start(self, x: Array) -> State:
+        return {"second_moment": namespace(x).zeros_like(x), "count": 0}
+
+    def update(self, state: State, gradient: Array) -> State:
+        v = self.beta2 * state["second_moment"] + (1 - self.beta2) * gradient * gradient
+        return {"second_moment": v, "count": state["count"] + 1}
+
+    def diagonal(self, state: State, factor: Scalar) -> Array:
+        v = state["second_moment"]
+        return factor * (namespace(v).sqrt(v / (1 - self.beta2 ** state["count"])) + self.eps)
+
+
+METRICS: dict[str, Any] = {metric.__name__: metric for metric in (Euclidean, Adam)}

@@ -1,0 +1,141 @@
+"""`Now`: all that a rule may look at when it names its planes.
+
+Every scalar here is an array (S,) with one entry per scope (one entry for a whole model, one per tensor where each
+tensor has a model of its own), every vector a list of coefficients (B,) or (S, B). A rule need not care.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from array_api_compat import device
+
+from proxmom.planes import Array, Plane, Scalar, Vector, namespace
+
+HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
+
+
+@lru_cache
+def _units(count: int, xp: Any, dtype: Any, where: Any) -> Array:
+    return xp.eye(count, dtype=dtype, device=where)
+
+
+class Now:
+    """The state of the world at one step, as a rule sees it.
+
+    Args:
+        names: the B named vectors, first "gradient", then "memory", then what the rule declares.
+        dual: inner products <u, P⁻¹v> of the named vectors, (S, B, B).
+        last_move: <u, x_t - x_{t-1}> of each named vector u, (S, B), in the computed form.
+        lr: step size, (S,); the mean over its tensors where a scope has several.
+        step: how many steps were taken before this one, (S,).
+        mass: the mass that memory carries, in [0, 1], (S,).
+        normalised: whether the rule keeps memory as a true average.
+        loss, previous_loss: (S,) or None.
+        memory_height: height of the aggregated plane, (S,), or None where it is not tracked.
+        rule: the rule's name, for messages.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        *,
+        dual: Array,
+        last_move: Array,
+        lr: Array,
+        step: Array,
+        mass: Array,
+        normalised: bool,
+        loss: Array | None = None,
+        previous_loss: Array | None = None,
+        memory_height: Array | None = None,
+        rule: str = "the rule",
+    ) -> None:
+        self._dual, self._last_move, self._mass, self._normalised = dual, last_move, mass, normalised
+        self._loss, self._previous_loss, self._memory_height = loss, previous_loss, memory_height
+        self._names, self._rule = names, rule
+        self.lr, self.step = lr, step
+
+    def vector(self, name: str) -> Vector:
+        """A named vector: "gradient", "memory", or a further memory that the rule declares in `memories`."""
+        if name not in self._names:
+            raise ValueError(f"vector must be one of {', '.join(self._names)}, got {name!r}. Declare it in {self._rule}.memories.")
+        return Vector(self._unit(self._names.index(name)))
+
+    @property
+    def gradient(self) -> Vector:
+        """g, the gradient at x."""
+        return self.vector("gradient")
+
+    @property
+    def memory(self) -> Vector:
+        """d, the direction of the last step."""
+        return self.vector("memory")
+
+    @property
+    def zero(self) -> Vector:
+        """The zero vector, the slope of a lower bound."""
+        return Vector(0 * self._unit(0), is_zero=True)
+
+    def dot(self, u: Vector, v: Vector) -> Array:
+        """<u, P⁻¹v>, (S,)."""
+        image = (self._dual @ v.coefficients[..., None])[..., 0]
+        return namespace(image).sum(u.coefficients * image, axis=-1)
+
+    def dot_last_move(self, u: Vector) -> Array:
+        """<u, x_t - x_{t-1}>, (S,), with today's metric and iterate; 0 where nothing has moved yet."""
+        return namespace(self._last_move).sum(u.coefficients * self._last_move, axis=-1)
+
+    @property
+    def gradient_plane(self) -> Plane:
+        """The tangent plane at x: slope g, height 0."""
+        return Plane(self.gradient, 0.0)
+
+    def memory_plane(self, height: str | Scalar = "linearised") -> Plane:
+        """The plane with slope d and the named height (one of `HEIGHTS`), or any height given as a scalar."""
+        if not isinstance(height, str):
+            return Plane(self.memory, height)
+        if height == "linearised":
+            return Plane(self.memory, self.rise)
+        if height == "aggregated":
+            return Plane(self.memory, self.memory_height)
+        fall = self.previous_loss - self.loss
+        return Plane(self.memory, fall if height == "previous value" else fall + self.dot_last_move(self.memory))
+
+    def floor(self, lower_bound: Scalar) -> Plane:
+        """The plane of a lower bound f >= lower_bound: slope 0, height lower_bound - f(x)."""
+        return Plane(self.zero, lower_bound - self.loss)
+
+    @property
+    def rise(self) -> Array:
+        """<g, x_{t-1} - x_t>, (S,): f(x_{t-1}) - f(x_t) to first order, on the current batch; 0 at the first step."""
+        return -self.dot_last_move(self.gradient)
+
+    def weight(self, beta: Scalar) -> Scalar:
+        """The mixture weight that means "weight beta on memory" under the rule's mass convention."""
+        return beta * self._mass / (beta * self._mass + 1 - beta) if self._normalised else beta
+
+    @property
+    def loss(self) -> Array:
+        """f(x), (S,)."""
+        return self._loss if self._loss is not None else self._no_loss()
+
+    @property
+    def previous_loss(self) -> Array:
+        """The loss of the last step taken, (S,); at the first step the present one."""
+        return self._previous_loss if self._previous_loss is not None else self._no_loss()
+
+    @property
+    def memory_height(self) -> Array:
+        """Height of the aggregated plane, (S,): the running combination of past gradient planes at x, minus f(x)."""
+        return self._memory_height if self._memory_height is not None else self._no_loss()
+
+    def _unit(self, index: int) -> Array:
+        dual = self._dual
+        return _units(len(self._names), namespace(dual), dual.dtype, device(dual))[index, :]
+
+    def _no_loss(self) -> NoReturn:
+        raise ValueError(
+            f"{self._rule} looks at the loss: call step(loss=...) or step(closure), and say so in the class: needs_loss = True."
+        )

@@ -1,0 +1,6 @@
+"""The NumPy backend: `minimize` with SciPy's conventions, and the stateful `Optimizer`. Readable first."""
+
+from proxmom.numpy.minimize import minimize, scipy_method
+from proxmom.numpy.optimizer import Optimizer
+
+__all__ = ["Optimizer", "minimize", "scipy_method"]

@@ -1,0 +1,186 @@
+"""`minimize`: a function, a start and a rule in; SciPy's `OptimizeResult` out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import OptimizeResult
+
+from proxmom.metrics import Metric
+from proxmom.numpy.optimizer import Optimizer
+from proxmom.rules import AdaptiveMemory, Rule
+
+MESSAGES = {
+    0: "The gradient's norm fell below gtol times its first value.",
+    1: "max_iter steps were taken.",
+    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were.",
+    99: "The callback raised StopIteration.",
+}
+
+
+def minimize(
+    fun: Callable[..., tuple[float, ArrayLike]],
+    x0: ArrayLike,
+    rule: Rule | None = None,
+    *,
+    lr: float,
+    metric: Metric | None = None,
+    inertia: float = 0.0,
+    weight_decay: float = 0.0,
+    decay: str = "decoupled",
+    max_iter: int = 1000,
+    gtol: float = 1e-8,
+    callback: Callable[..., Any] | None = None,
+) -> OptimizeResult:
+    """Minimise a smooth function with a rule.
+
+    Args:
+        fun: fun(x) -> (f, gradient), the gradient of x's shape.
+        x0: starting point, any shape, finite.
+        rule: default `AdaptiveMemory()`.
+        lr, metric, inertia, weight_decay, decay: as for `Optimizer`.
+        max_iter: largest number of steps, >= 0; each costs one evaluation, and one more is made at the end.
+        gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value.
+        callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult` (x, fun, jac, nit,
+            and beta, weights of the step that led to x, None at x0) or, for any other argument name, callback(x).
+            StopIteration raised in it ends the run.
+
+    Returns:
+        OptimizeResult with x, fun, jac (the user's f and gradient), nit, nfev, njev, success, status, message, skipped,
+        and history: arrays "fun", "gradient_norm" (nfev,), "beta" (nit,), "weights" (nit, K).
+
+    Raises:
+        ValueError, TypeError: for invalid arguments or a gradient of the wrong shape.
+    """
+    if not gtol >= 0:
+        raise ValueError(f"gtol must be >= 0, got {gtol}.")
+    if max_iter < 0:
+        raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+    optimizer = Optimizer(
+        np.asarray(x0, dtype=np.float64),
+        AdaptiveMemory() if rule is None else rule,
+        lr=lr,
+        metric=metric,
+        inertia=inertia,
+        weight_decay=weight_decay,
+        decay=decay,
+    )
+    return _Run(fun, optimizer, weight_decay, gtol, _reporter(callback)).go(max_iter)
+
+
+def scipy_method(rule: Rule | None = None, *, lr: float, **settings: Any) -> Callable[..., OptimizeResult]:
+    """A `method` for `scipy.optimize.minimize(fun, x0, jac=..., method=scipy_method(rule, lr=...))`.
+
+    SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol. Bounds and constraints are refused.
+    """
+
+    def method(fun: Callable[..., Any], x0: ArrayLike, args: tuple[Any, ...] = (), **given: Any) -> OptimizeResult:
+        jac = given.pop("jac", None)
+        if not callable(jac):
+            raise ValueError(f"jac must be a function or True, got {jac!r}: these rules need the gradient.")
+        for name in ("bounds", "constraints"):
+            if given.pop(name, None) not in (None, ()):
+                raise ValueError(f"{name} are not supported by proxmom; leave them out.")
+        for name in ("hess", "hessp"):
+            given.pop(name, None)
+        renamed = {{"maxiter": "max_iter", "tol": "gtol"}.get(key, key): value for key, value in given.items()}
+        return minimize(lambda x: (fun(x, *args), jac(x, *args)), x0, rule, lr=lr, **{**settings, **renamed})
+
+    return method
+
+
+def _reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
+    """SciPy's two signatures, told apart as SciPy does: by the argument's name."""
+    if callback is None:
+        return lambda result: None
+    if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
+        return lambda result: callback(intermediate_result=result)
+    return lambda result: callback(result.x)
+
+
+class _Run:
+    """One minimisation: evaluate, record, stop or step."""
+
+    def __init__(
+        self,
+        fun: Callable[..., tuple[float, ArrayLike]],
+        optimizer: Optimizer,
+        weight_decay: float,
+        gtol: float,
+        report: Callable[[OptimizeResult], Any],
+    ) -> None:
+        self.fun, self.optimizer, self.weight_decay, self.gtol, self.report = fun, optimizer, weight_decay, gtol, report
+        self.values: list[float] = []
+        self.norms: list[float] = []
+        self.betas: list[float] = []
+        self.weights: list[Any] = []
+
+    def go(self, max_iter: int) -> OptimizeResult:
+        x = self.optimizer.x
+        f, g, status = self._evaluate(x)
+        while status is None and len(self.betas) < max_iter:
+            status = self._report(x, f, g)
+            if status is not None:
+                break
+            following = self.optimizer.step(g, f)
+            if self.optimizer.diagnostics()["skipped"]:
+                status = 2
+                break
+            self._note()
+            f_next, g_next, status = self._evaluate(following)
+            if status == 2:
+                break
+            x, f, g = following, f_next, g_next
+        return self._result(x, f, g, 1 if status is None else status)
+
+    def _evaluate(self, x: Any) -> tuple[float, Any, int | None]:
+        value, gradient = self.fun(x.copy())
+        f, g = float(value), np.asarray(gradient, dtype=np.float64)
+        if g.shape != x.shape:
+            raise ValueError(f"fun must return a gradient of x0's shape, {x.shape}, got {g.shape}.")
+        with np.errstate(over="ignore"):
+            norm = float(np.linalg.norm((g + self.weight_decay * x).ravel()))
+        self.values.append(f)
+        self.norms.append(norm)
+        if not (np.isfinite(f) and np.isfinite(norm)):
+            return f, g, 2
+        return f, g, 0 if norm <= self.gtol * self.norms[0] else None
+
+    def _report(self, x: Any, f: float, g: Any) -> int | None:
+        try:
+            last = {"beta": self.betas[-1], "weights": self.weights[-1]} if self.betas else {"beta": None, "weights": None}
+            self.report(OptimizeResult(x=x.copy(), fun=f, jac=g, nit=len(self.betas), **last))
+        except StopIteration:
+            return 99
+        return None
+
+    def _note(self) -> None:
+        last = self.optimizer.diagnostics()
+        self.betas.append(last["beta"])
+        self.weights.append(last["weights"])
+
+    def _result(self, x: Any, f: float, g: Any, status: int) -> OptimizeResult:
+        history = {
+            "fun": np.array(self.values),
+            "gradient_norm": np.array(self.norms),
+            "beta": np.array(self.betas),
+            "weights": np.array(self.weights),
+        }
+        count = len(self.values)
+        return OptimizeResult(
+            x=x,
+            fun=f,
+            jac=g,
+            nit=len(self.betas),
+            nfev=count,
+            njev=count,
+            success=status == 0,
+            status=status,
+            message=MESSAGES[status],
+            skipped=self.optimizer.diagnostics()["skipped"],
+            history=history,
+        )

@@ -1,0 +1,260 @@
+"""The stateful optimizer over NumPy arrays: one gradient in, one step out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from proxmom.metrics import Euclidean, Metric, State
+from proxmom.rules import Rule
+from proxmom.step import MEMORY, Outcome, Products, Scalars, Scope, Step
+
+Vector = NDArray[np.float64]
+Arrays = ArrayLike | Sequence[ArrayLike]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The model of one step as plain arrays, for whoever wants to check it, draw it or solve it otherwise.
+
+    With D(z) = -((1+ημ)/η) P z - μ P x the step minimises, over the move z,
+
+        max_k { heights_k + <slopes_k, z> } + ||z||²_P / (2η) + (μ/2) ||x + z||²_P + λη / (2(1+ημ)) ||D(z) - memory||².
+
+    Shapes: x, memory, diagonal (of P), next_x, next_memory (n,); slopes (K, n); heights, weights, linear (K,);
+    quadratic (K, K). lr is η, inertia λ, weight_decay μ (0 where decay is coupled: the slopes then contain it).
+    """
+
+    x: Vector
+    memory: Vector
+    diagonal: Vector
+    slopes: Vector
+    heights: Vector
+    weights: Vector
+    linear: Vector
+    quadratic: Vector
+    lr: float
+    inertia: float
+    weight_decay: float
+    next_x: Vector
+    next_memory: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    named: Vector
+    state: State
+    diagonal: Vector | None
+    outcome: Outcome
+
+
+class Optimizer:
+    """Any rule with any metric on NumPy arrays; one model for all of them (scope "model").
+
+    x <- x - lr·kept·P⁻¹d with d the slope of the exact proximal step's active model, all in float64.
+
+    Args:
+        x0: the starting point, one array or a list of arrays, finite.
+        rule: e.g. `AdaptiveMemory()`, or an object of your own with `planes(now)`.
+        lr: step size, > 0 and finite; `.lr` may be set between steps, to 0 as well.
+        metric: `Euclidean()` or `Adam()`.
+        inertia: λ >= 0.
+        weight_decay: μ >= 0.
+        decay: "coupled", "decoupled" or "proximal".
+
+    Raises:
+        ValueError, TypeError: for invalid arguments, before anything is computed.
+
+    Source: specification of the step and its derivation, `proxmom.step` and `proxmom.solve`; checked by `proxmom verify`.
+    """
+
+    def __init__(
+        self,
+        x0: Arrays,
+        rule: Rule,
+        *,
+        lr: float,
+        metric: Metric | None = None,
+        inertia: float = 0.0,
+        weight_decay: float = 0.0,
+        decay: str = "decoupled",
+    ) -> None:
+        if not 0 < lr < np.inf:
+            raise ValueError(f"lr must be > 0 and finite, got {lr}.")
+        if not 0 <= weight_decay < np.inf:
+            raise ValueError(f"weight_decay must be >= 0 and finite, got {weight_decay}.")
+        self._step = Step(rule, metric if metric is not None else Euclidean(), inertia=inertia, decay=decay)
+        self._single = not isinstance(x0, (list, tuple)) or all(np.isscalar(entry) for entry in x0)
+        parts = [np.array(part, dtype=np.float64) for part in ([x0] if self._single else x0)]
+        self._shapes = [part.shape for part in parts]
+        self._x = np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0)
+        if not np.isfinite(self._x).all():
+            raise ValueError("x0 must be finite, got NaN or infinity.")
+        self._lr, self._weight_decay = float(lr), float(weight_decay)
+        self._named = np.zeros((len(self._step.names), self._x.size))  # rows: gradient, memory, further memories
+        self._state = self._step.metric.start(self._x)
+        one = np.ones(1)
+        self._scalars = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
+        self._scope = Scope()
+        self._last: Outcome | None = None
+        self._skipped = 0
+
+    @property
+    def x(self) -> Any:
+        """The current iterate, shaped like x0 (a copy)."""
+        return self._shaped(self._x)
+
+    @property
+    def memory(self) -> Any:
+        """The memory d, shaped like x0 (a copy); zero before the first step."""
+        return self._shaped(self._named[MEMORY])
+
+    @property
+    def lr(self) -> float:
+        """Step size of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        if not 0 <= value < np.inf:
+            raise ValueError(f"lr must be >= 0 and finite, got {value}.")
+        self._lr = float(value)
+
+    def step(self, gradient: Arrays, loss: float | None = None) -> Any:
+        """One step; returns the new iterate, shaped like x0.
+
+        A gradient, loss or model of planes that is not finite skips the step: nothing changes but the count in
+        `diagnostics()`.
+
+        Args:
+            gradient: at `.x`, shaped like x0.
+            loss: f at `.x`; only rules that look at the loss need it.
+
+        Raises:
+            ValueError: for a gradient of another shape, or a loss that is needed and missing.
+        """
+        plan = self._plan(self._checked(gradient, loss), loss)
+        if plan is None:
+            self._skipped += 1
+            return self.x
+        self._x, memory = self._moved(plan)
+        self._named = plan.named
+        self._named[MEMORY] = memory
+        for row, coefficient in enumerate(self._step.facts.memories.values(), start=MEMORY + 1):
+            self._named[row] += coefficient * (self._named[0] - self._named[row])
+        self._state, self._last, self._scalars = plan.state, plan.outcome, plan.outcome.scalars
+        return self.x
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Of the last step: "weights" (K,) of the planes, "beta" (weight on memory); and "steps", "skipped" in all."""
+        last = self._last
+        return {
+            "weights": None if last is None else last.weights[0].copy(),
+            "beta": None if last is None else float(last.beta[0]),
+            "steps": int(self._scalars.step[0]),
+            "skipped": self._skipped,
+        }
+
+    def preview(self, gradient: Arrays, loss: float | None = None) -> Model:
+        """The model that `step(gradient, loss)` would solve, as plain arrays; nothing changes.
+
+        Raises:
+            ValueError: where step would raise, or would skip.
+        """
+        plan = self._plan(self._checked(gradient, loss), loss)
+        if plan is None:
+            raise ValueError("gradient and loss must be finite, and the squared gradient too; step would skip.")
+        outcome, mu = plan.outcome, self._decay_in_model
+        next_x, next_memory = self._moved(plan)
+        return Model(
+            x=self._x.copy(),
+            memory=plan.named[MEMORY].copy(),
+            diagonal=np.ones_like(self._x) if plan.diagonal is None else plan.diagonal,
+            slopes=outcome.slopes[0] @ plan.named,
+            heights=outcome.heights[0],
+            weights=outcome.weights[0],
+            linear=outcome.linear[0],
+            quadratic=outcome.quadratic[0],
+            lr=self._lr,
+            inertia=self._step.inertia,
+            weight_decay=mu,
+            next_x=next_x,
+            next_memory=next_memory,
+        )
+
+    @property
+    def _decay_in_model(self) -> float:
+        """μ of the model: none where decay is coupled, because the gradient then carries it."""
+        return 0.0 if self._step.decay == "coupled" else self._weight_decay
+
+    def _checked(self, gradient: Arrays, loss: float | None) -> Vector:
+        if self._step.facts.needs_loss and loss is None:
+            raise ValueError(f"{type(self._step.rule).__name__} looks at the loss: call step(gradient, loss=...).")
+        return self._flat(gradient)
+
+    def _plan(self, g: Vector, loss: float | None) -> _Plan | None:
+        """All of a step but its consequences; None where something is not finite."""
+        if not (np.isfinite(g).all() and (loss is None or np.isfinite(loss))):
+            return None
+        step, mu = self._step, self._decay_in_model
+        named = self._named.copy()
+        named[0] = g + self._weight_decay * self._x if step.decay == "coupled" else g
+        if self._scalars.step[0] == 0 and step.metric.memory_from_gradient:
+            named[1:] = named[0]
+        state = step.metric.update(self._state, named[0])
+        diagonal = step.metric.diagonal(state, step.factor(self._scalars))
+        with np.errstate(over="ignore", invalid="ignore"):  # squares of a huge gradient overflow: seen below, not warned of
+            outcome = step.take(
+                self._measure(named, diagonal, with_x=mu > 0),
+                self._scalars,
+                self._scope,
+                lr=np.array([self._lr]),
+                weight_decay=np.array([mu]),
+                loss=None if loss is None else np.array([loss], dtype=np.float64),
+            )
+        sound = np.isfinite(outcome.linear.sum() + outcome.quadratic.sum())
+        return _Plan(named, state, diagonal, outcome) if sound else None
+
+    def _measure(self, u: Vector, diagonal: Vector | None, *, with_x: bool) -> Products:
+        """The inner products of the rows of u, with a leading axis for the one tensor."""
+        inertia = self._step.inertia
+        if diagonal is None:
+            dual = u @ u.T
+            metric, pull = dual / (1 + inertia), dual[:, MEMORY] / (1 + inertia)
+        else:
+            dual = (u / diagonal) @ u.T
+            smooth = 1 + inertia * diagonal
+            metric = (u / (diagonal * smooth)) @ u.T if inertia else dual
+            pull = u @ (u[MEMORY] / smooth)
+        decay = (u @ self._x)[None] if with_x else None
+        return Products(dual[None], metric[None], pull[None] if inertia else None, decay)
+
+    def _moved(self, plan: _Plan) -> tuple[Vector, Vector]:
+        """The new iterate and the new memory."""
+        lr, inertia, mu = self._lr, self._step.inertia, self._decay_in_model
+        p = 1.0 if plan.diagonal is None else plan.diagonal
+        memory = plan.outcome.direction[0] @ plan.named
+        if inertia:
+            memory = (memory + inertia * p * plan.named[MEMORY]) / (1 + inertia * p)
+        move = lr * plan.outcome.kept[0] * memory / p
+        if self._step.decay == "proximal":
+            return (self._x - move) / (1 + lr * mu), memory
+        return (1 - lr * mu) * self._x - move, memory
+
+    def _flat(self, arrays: Arrays) -> Vector:
+        parts = [np.asarray(part, dtype=np.float64) for part in ([arrays] if self._single else arrays)]  # type: ignore[union-attr]
+        shapes = [part.shape for part in parts]
+        if shapes != self._shapes:
+            want, got = (self._shapes[0], shapes[0]) if self._single else (self._shapes, shapes)
+            raise ValueError(f"gradient must have the shape of x0, {want}, got {got}.")
+        return parts[0].ravel() if self._single else np.concatenate([part.ravel() for part in parts])
+
+    def _shaped(self, flat: Vector) -> Any:
+        if self._single:
+            return flat.reshape(self._shapes[0]).copy()
+        ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
+        return [part.reshape(shape).copy() for part, shape in zip(np.split(flat, ends[:-1]), self._shapes, strict=True)]

@@ -1,0 +1,188 @@
+"""`check_rule`: any rule against an independent convex solver, on random and on degenerate states.
+
+Each trial drives a NumPy `Optimizer` through a few random steps, so that memory, metric and mass are what they would be
+in earnest, and then compares the next step with the convex solver's. A trial is reproduced by its seed and number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxmom.certify import certify
+from proxmom.metrics import Euclidean, Metric
+from proxmom.numpy.optimizer import Model, Optimizer
+from proxmom.reference import objective, solve_step
+from proxmom.rules import Facts, Rule
+
+SIZE = 12
+ERROR, GAP = 1e-6, 1e-10  # what a rule must keep
+Vector = NDArray[np.float64]
+Random = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Case:
+    """The last step of a trial: what the random state is turned into before the comparison."""
+
+    gradient: Callable[[Vector, Vector], Vector]  # (random vector, memory) -> gradient
+    lr: float | None = None  # None: random
+    depth: float | None = None  # loss minus lower bound in units of lr·||g||²; None: random
+
+
+CASES: dict[str, Case] = {
+    "random": Case(lambda r, d: r),
+    "gradient = memory": Case(lambda r, d: d),
+    "gradient = -memory": Case(lambda r, d: -d),
+    "gradient nearly memory": Case(lambda r, d: d + 1e-13 * r),
+    "zero gradient": Case(lambda r, d: 0 * r),
+    "gradient ⟂ memory": Case(lambda r, d: r - (r @ d) / max(d @ d, 1e-300) * d),
+    "huge gradient": Case(lambda r, d: 1e6 * r),
+    "tiny gradient": Case(lambda r, d: 1e-6 * r),
+    "huge lr": Case(lambda r, d: r, lr=1e4),
+    "tiny lr": Case(lambda r, d: r, lr=1e-6),
+    "loss at its bound": Case(lambda r, d: r, depth=0.0),
+    "loss below its bound": Case(lambda r, d: r, depth=-1.0),
+    "loss just above its bound": Case(lambda r, d: r, depth=1e-9),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One comparison. error: of the step, relative; gap: of duality, relative; excess: our objective above the solver's."""
+
+    number: int
+    case: str
+    error: float
+    gap: float
+    excess: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_rule` saw. `refused` is the message where the setting is one that must be refused, and was."""
+
+    rule: str
+    metric: str
+    inertia: float
+    weight_decay: float
+    decay: str
+    seed: int
+    trials: tuple[Trial, ...]
+    refused: str | None = None
+
+    def worst(self, figure: str) -> Trial:
+        """The trial with the largest "error", "gap" or "excess"."""
+        return max(self.trials, key=lambda trial: getattr(trial, figure))
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step agrees to 1e-6 and every duality gap is below 1e-10, both relative."""
+        if self.refused is not None:
+            return True
+        return all(trial.error <= ERROR and trial.gap <= GAP and trial.excess <= ERROR for trial in self.trials)
+
+    def __str__(self) -> str:
+        setting = f"{self.rule}, {self.metric}, inertia {self.inertia:g}, weight decay {self.weight_decay:g} ({self.decay})"
+        if self.refused is not None:
+            return f"{setting}: refused, as it must be: {self.refused}"
+        error, gap = self.worst("error"), self.worst("gap")
+        return (
+            f"{setting}: {len(self.trials)} trials, worst error {error.error:.1e} (trial {error.number}: {error.case}), "
+            f"worst gap {gap.gap:.1e} (trial {gap.number}: {gap.case}), seed {self.seed}: {'ok' if self.ok else 'FAILED'}"
+        )
+
+
+def check_rule(
+    rule: Rule,
+    *,
+    metric: Metric | None = None,
+    inertia: float = 0.0,
+    weight_decay: float = 0.0,
+    decay: str = "proximal",
+    trials: int = 200,
+    seed: int = 0,
+    progress: Callable[[], Any] | None = None,
+) -> Report:
+    """Compare a rule's steps with the convex solver's.
+
+    Args:
+        rule: any rule; metric: default `Euclidean()`.
+        inertia, weight_decay, decay: as for `Optimizer`. Proximal and coupled decay are compared in the new iterate,
+            decoupled decay in the iterate that the solver's direction D leads to.
+        trials: >= 1, two thirds of them random, the others degenerate, see `CASES`.
+        seed: >= 0; trial i depends on (seed, i) alone.
+        progress: called after each trial.
+
+    Returns:
+        a `Report`; print it, or ask `.ok`.
+
+    Raises:
+        ValueError, TypeError: for invalid arguments. A rule that looks at the loss must refuse inertia; it is checked that it does.
+    """
+    if trials < 1:
+        raise ValueError(f"trials must be >= 1, got {trials}.")
+    metric = Euclidean() if metric is None else metric
+    facts = Facts.of(rule)
+    describe = (str(rule), str(metric), inertia, weight_decay, decay, seed)
+
+    def optimizer(x: Vector) -> Optimizer:
+        return Optimizer(x, rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay)
+
+    if facts.needs_loss and inertia > 0:
+        try:
+            optimizer(np.zeros(SIZE))
+        except ValueError as error:
+            return Report(*describe, trials=(), refused=str(error))
+        raise AssertionError(f"{type(rule).__name__} looks at the loss and was expected to refuse inertia {inertia}.")
+    done = []
+    for number in range(trials):
+        done.append(_trial(optimizer, facts, decay, number, np.random.default_rng([seed, number]), getattr(rule, "lower_bound", 0.0)))
+        if progress is not None:
+            progress()
+    return Report(*describe, trials=tuple(done))
+
+
+def _trial(
+    optimizer: Callable[[Vector], Optimizer], facts: Facts, decay: str, number: int, random: Random, bound: float
+) -> Trial:
+    state = optimizer(random.normal(size=SIZE))
+    for _ in range(1 + random.integers(4)):
+        _set_lr(state, 10 ** random.uniform(-2, 0))
+        state.step(_gradient(random), bound + 10 ** random.uniform(-1, 2) if facts.needs_loss else None)
+    names = list(CASES)
+    name = names[0] if number % 3 else names[(number // 3) % len(names)]
+    case = CASES[name]
+    gradient = case.gradient(_gradient(random), state.memory)
+    _set_lr(state, case.lr if case.lr is not None else 10 ** random.uniform(-3, 1))
+    depth = case.depth if case.depth is not None else 10 ** random.uniform(-1.5, 1.5)
+    loss = bound + depth * state.lr * (gradient @ gradient) if facts.needs_loss else None
+    return _compare(number, name, state.preview(gradient, loss), decay)
+
+
+def _set_lr(state: Optimizer, lr: float) -> None:
+    state.lr = lr
+
+
+def _gradient(random: Random) -> Vector:
+    return np.asarray(random.normal(size=SIZE) * 10 ** random.uniform(-1, 1, size=SIZE))
+
+
+def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
+    eta, mu, p = model.lr, model.weight_decay, model.diagonal
+    kappa = eta / (1 + eta * mu)
+    move = solve_step(model)
+    direction = -p * move / kappa - mu * p * model.x
+    reference = (1 - eta * mu) * model.x - eta * direction / p if decay == "decoupled" else model.x + move
+    size = max(np.abs(move).max(), kappa * np.abs(model.slopes / p).max()) or 1.0
+    scale = max(np.abs(model.heights).max(), np.abs(model.quadratic).max()) or 1.0
+    ours = model.next_x - model.x
+    if decay == "decoupled":  # the move that the direction amounts to in the problem
+        ours = -kappa * ((model.x - eta * mu * model.x - model.next_x) / eta + mu * model.x)
+    gap = float(certify(model.linear, model.quadratic, model.weights).gap)
+    excess = max(objective(model, ours) - objective(model, move), 0.0)
+    return Trial(number, case, float(np.abs(model.next_x - reference).max() / size), gap / scale, excess / scale)
