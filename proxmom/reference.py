@@ -1,10 +1,11 @@
 """The same step as a convex problem, for a solver that knows nothing of this project: cvxpy with Clarabel.
 
-The problem is stated in the move z, as written in `Model`, and compiled once for each (planes, size).
+The problem is stated in the move z, as written in `Model` and in `objective`, and compiled once for each (planes, size).
 """
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from proxmom.numpy.optimizer import Model
 
-TOLERANCE = 1e-13
+TOLERANCES = (1e-11, 1e-9, 1e-7)
+ZOOMS = (1.0, 1e-3)
+REACH = 1e3
 
 
 def _cvxpy() -> Any:
@@ -26,22 +29,19 @@ def _cvxpy() -> Any:
 
 @lru_cache(maxsize=16)
 def _problem(count: int, size: int) -> tuple[Any, Any, dict[str, Any]]:
-    """The parametrised problem, its variable, and its parameters by name; every vector has n entries."""
+    """The parametrised problem, its variable, and its parameters by name."""
     cp = _cvxpy()
-    u, top = cp.Variable(size), cp.Variable()
-    of = {name: cp.Parameter(size) for name in ("move", "decay", "decayed", "inertia", "pulled")}
-    of["heights"], of["slopes"] = cp.Parameter(count), cp.Parameter((count, size))
-    objective = (
-        top
-        + cp.sum_squares(cp.multiply(of["move"], u)) / 2
-        + cp.sum_squares(cp.multiply(of["decay"], u) + of["decayed"]) / 2
-        + cp.sum_squares(cp.multiply(of["inertia"], u) + of["pulled"]) / 2
-    )
-    return cp.Problem(cp.Minimize(objective), [of["heights"] + of["slopes"] @ u <= top]), u, of
+    v, top = cp.Variable(size), cp.Variable()
+    of = {"curve": cp.Parameter(size), "tilt": cp.Parameter(size)}
+    of |= {"heights": cp.Parameter(count), "slopes": cp.Parameter((count, size))}
+    smooth = cp.sum_squares(cp.multiply(of["curve"], v)) / 2 + of["tilt"] @ v
+    return cp.Problem(cp.Minimize(top + smooth), [of["heights"] + of["slopes"] @ v <= top]), v, of
 
 
 def solve_step(model: Model) -> NDArray[np.float64]:
     """The move z that minimises the model's objective, shape (n,), by the convex solver.
+
+    Solved once, and again zoomed in around the solution: an interior-point method leaves an error of the square root of its tolerance.
 
     Args:
         model: from `Optimizer.preview`; only x, memory, diagonal, slopes, heights, lr > 0, inertia and weight_decay are read.
@@ -50,27 +50,56 @@ def solve_step(model: Model) -> NDArray[np.float64]:
         ImportError: without cvxpy.
         RuntimeError: if the solver fails.
     """
-    eta, mu, p = model.lr, model.weight_decay, model.diagonal
-    kappa = eta / (1 + eta * mu)
-    slope = np.abs(model.slopes).max() or 1.0
-    # The solver works on numbers near one: z = unit·u, and the objective is divided by worth.
-    unit = kappa * max(slope, np.abs(model.memory).max(), mu * np.abs(p * model.x).max()) / p
-    worth = max(np.abs(model.heights).max(), slope * np.abs(unit).max())
-    root = np.sqrt(worth)
-    inertia = np.sqrt(model.inertia * kappa)
-    problem, u, of = _problem(*model.slopes.shape)
-    of["heights"].value = model.heights / worth
-    of["slopes"].value = model.slopes * unit / worth
-    of["move"].value = np.sqrt(p / eta) * unit / root
-    of["decay"].value = np.sqrt(mu * p) * unit / root
-    of["decayed"].value = np.sqrt(mu * p) * model.x / root
-    of["inertia"].value = -inertia * (p / kappa) * unit / root
-    of["pulled"].value = inertia * (-mu * p * model.x - model.memory) / root
-    tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), TOLERANCE)
-    problem.solve(solver="CLARABEL", **tight)
-    if u.value is None:
+    kappa = model.lr / (1 + model.lr * model.weight_decay)
+    pull = model.inertia * np.abs(model.diagonal * model.memory).max()
+    pull += model.weight_decay * np.abs(model.diagonal * model.x).max()
+    unit = kappa * (max(np.abs(model.slopes).max(), pull) or 1.0) / model.diagonal  # a natural size of moves
+    best = np.zeros_like(model.x)
+    for zoom in ZOOMS:
+        move = best + _around(model, best, zoom * unit)
+        if objective(model, move) <= objective(model, best):
+            best = move
+    return best
+
+
+def _around(model: Model, center: NDArray[np.float64], unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The best step away from `center`, in units that make the solver's numbers near one."""
+    planes = model.heights + model.slopes @ center
+    curvature, gradient = _quadratic(model, center)
+    worth = (curvature * unit**2).sum()
+    problem, v, of = _problem(*model.slopes.shape)
+    slopes = model.slopes * unit / worth
+    out_of_reach = -REACH * (1 + np.abs(slopes).sum(axis=1).max())  # as good as any lower height while |v| < REACH
+    of["heights"].value = np.maximum((planes - planes.max()) / worth, out_of_reach)
+    of["slopes"].value = slopes
+    of["curve"].value = np.sqrt(curvature / worth) * unit
+    of["tilt"].value = gradient * unit / worth
+    _solve(problem)
+    if v.value is None or np.abs(v.value).max() >= REACH:
         raise RuntimeError(f"the convex solver failed: {problem.status}.")
-    return np.asarray(unit * u.value)
+    return np.asarray(unit * v.value)
+
+
+def _solve(problem: Any) -> None:
+    """Solve as tightly as the solver can: now and then it breaks down near its limits, and succeeds with less."""
+    for tolerance in TOLERANCES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": judged by the objective, not by the status
+            try:
+                problem.solve(solver="CLARABEL", **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance))
+                return
+            except _cvxpy().SolverError as error:
+                failure = error
+    raise RuntimeError(f"the convex solver failed: {failure}") from failure
+
+
+def _quadratic(model: Model, move: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Second derivatives and gradient, each (n,), of the objective's three quadratic terms at a move."""
+    eta, mu, p = model.lr, model.weight_decay, model.diagonal
+    weight, rate = model.inertia * eta / (1 + eta * mu), -(1 + eta * mu) / eta * p  # D(z) = rate·z - μ P x
+    curvature = p / eta + mu * p + weight * rate**2
+    gradient = p * move / eta + mu * p * (model.x + move) + weight * rate * (rate * move - mu * p * model.x - model.memory)
+    return curvature, gradient
 
 
 def objective(model: Model, move: NDArray[np.float64]) -> float:

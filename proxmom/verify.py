@@ -176,13 +176,13 @@ def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
     eta, mu, p = model.lr, model.weight_decay, model.diagonal
     kappa = eta / (1 + eta * mu)
     move = solve_step(model)
-    direction = -p * move / kappa - mu * p * model.x
-    reference = (1 - eta * mu) * model.x - eta * direction / p if decay == "decoupled" else model.x + move
+    ours = model.next_x - model.x
+    if decay == "decoupled":  # the move that our direction amounts to in the problem
+        direction = p * ((1 - eta * mu) * model.x - model.next_x) / eta
+        ours = -kappa * (direction / p + mu * model.x)
     size = max(np.abs(move).max(), kappa * np.abs(model.slopes / p).max()) or 1.0
     scale = max(np.abs(model.heights).max(), np.abs(model.quadratic).max()) or 1.0
-    ours = model.next_x - model.x
-    if decay == "decoupled":  # the move that the direction amounts to in the problem
-        ours = -kappa * ((model.x - eta * mu * model.x - model.next_x) / eta + mu * model.x)
     gap = float(certify(model.linear, model.quadratic, model.weights).gap)
-    excess = max(objective(model, ours) - objective(model, move), 0.0)
-    return Trial(number, case, float(np.abs(model.next_x - reference).max() / size), gap / scale, excess / scale)
+    best = objective(model, move)
+    excess = max(objective(model, ours) - best, 0.0) / max(scale, abs(best))
+    return Trial(number, case, float(np.abs(ours - move).max() / size), gap / scale, excess)
