@@ -15,8 +15,8 @@ from proxmom.rules import AdaptiveMemory, GradientDescent, HeavyBall, MoMo, Poly
 
 __version__ = "0.1.0"
 __all__ = [
-    "AdaptiveMemory",
     "Adam",
+    "AdaptiveMemory",
     "Euclidean",
     "GradientDescent",
     "HeavyBall",

@@ -1,4 +1,7 @@
-"""Rules and metrics by name: `AdaptiveMemory`, `MoMo(lower_bound=0.1)`, `my_rules.py:MyRule`, `package.module:MyRule(beta=0.5)`."""
+"""Rules and metrics by name.
+
+`AdaptiveMemory`, `MoMo(lower_bound=0.1)`, `my_rules.py:MyRule`, `package.module:MyRule(beta=0.5)`: literals only.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ def _build(kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Pat
     thing = _import(kind, path, folders) if ":" in path else known.get(path)
     if thing is None:
         raise ValueError(
-            f"{kind} must be one of {', '.join(known)}, or an import path like my_{kind}s.py:My{kind.title()}, got {path!r}."
+            f"{kind} must be one of {', '.join(known)}, or an import path like my_{kind}s.py:My{kind.title()}, "
+            f"got {path!r}."
         )
     try:
         return thing(*positional, **named, **arguments)
@@ -49,22 +53,25 @@ def _build(kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Pat
 
 
 def _parse(kind: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """"MoMo(0.1, beta=0.5)" -> ("MoMo", [0.1], {"beta": 0.5})."""
+    """ "MoMo(0.1, beta=0.5)" -> ("MoMo", [0.1], {"beta": 0.5})."""
     path, bracket, inside = text.strip().partition("(")
     try:
-        call = ast.parse(f"f({inside}" if bracket else "f()", mode="eval").body
-        assert isinstance(call, ast.Call)
+        call: Any = ast.parse(f"f({inside}" if bracket else "f()", mode="eval").body
         named = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
         return path.strip(), [ast.literal_eval(value) for value in call.args], named
-    except (SyntaxError, ValueError, AssertionError) as error:
-        raise ValueError(f"{kind} must look like Name or Name(argument=1.0), with literals only, got {text!r}.") from error
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{kind} must look like Name or Name(argument=1.0), with literals only, got {text!r}."
+        ) from error
 
 
 def _import(kind: str, path: str, folders: Sequence[Path]) -> Any:
     place, _, name = path.rpartition(":")
     module = _load_file(kind, place, folders) if place.endswith(".py") else _load_module(kind, place)
     if not hasattr(module, name):
-        raise ValueError(f"{kind} {path!r}: {place} has no {name!r}. It has {', '.join(_classes(module)) or 'no classes'}.")
+        raise ValueError(
+            f"{kind} {path!r}: {place} has no {name!r}. It has {', '.join(_classes(module)) or 'no classes'}."
+        )
     return getattr(module, name)
 
 
@@ -76,7 +83,9 @@ def _load_module(kind: str, place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ImportError as error:
-        raise ValueError(f"{kind}: cannot import {place!r}: {error}. For a file write its path, ending in .py.") from error
+        raise ValueError(
+            f"{kind}: cannot import {place!r}: {error}. For a file write its path, ending in .py."
+        ) from error
 
 
 def _load_file(kind: str, place: str, folders: Sequence[Path]) -> ModuleType:
@@ -88,7 +97,8 @@ def _load_file(kind: str, place: str, folders: Sequence[Path]) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, found)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up by name
     try:

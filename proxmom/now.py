@@ -60,7 +60,9 @@ class Now:
     def vector(self, name: str) -> Vector:
         """A named vector: "gradient", "memory", or a further memory that the rule declares in `memories`."""
         if name not in self._names:
-            raise ValueError(f"vector must be one of {', '.join(self._names)}, got {name!r}. Declare it in {self._rule}.memories.")
+            raise ValueError(
+                f"vector must be one of {', '.join(self._names)}, got {name!r}. Declare it in {self._rule}.memories."
+            )
         return Vector(self._unit(self._names.index(name)))
 
     @property
@@ -137,5 +139,6 @@ class Now:
 
     def _no_loss(self) -> NoReturn:
         raise ValueError(
-            f"{self._rule} looks at the loss: call step(loss=...) or step(closure), and say so in the class: needs_loss = True."
+            f"{self._rule} looks at the loss: say so in the class, needs_loss = True, "
+            "and call step(loss=...) or step(closure)."
         )

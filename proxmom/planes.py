@@ -45,7 +45,7 @@ class Vector:
         return Vector(self.coefficients + other.coefficients, self.is_zero and other.is_zero)
 
     def __sub__(self, other: Vector) -> Vector:
-        return self + (-1) * other
+        return self + (-other)
 
     def __mul__(self, scale: Scalar) -> Vector:
         return Vector(_column(scale) * self.coefficients, self.is_zero)
@@ -53,7 +53,7 @@ class Vector:
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Scalar) -> Vector:
-        return self * (1 / divisor)
+        return self.__mul__(1 / divisor)
 
     def __neg__(self) -> Vector:
         return self * -1

@@ -1,6 +1,6 @@
 """The same step as a convex problem, for a solver that knows nothing of this project: cvxpy with Clarabel.
 
-The problem is stated in the move z, as written in `Model` and in `objective`, and compiled once for each (planes, size).
+The problem is stated in the move z, as written in `Model` and `objective`, and compiled once for each (planes, size).
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def _problem(count: int, size: int) -> tuple[Any, Any, dict[str, Any]]:
 def solve_step(model: Model) -> NDArray[np.float64]:
     """The move z that minimises the model's objective, shape (n,), by the convex solver.
 
-    Solved once, and again zoomed in around the solution: an interior-point method leaves an error of the square root of its tolerance.
+    Solved once, and again zoomed in around the solution: an interior-point method leaves an error of the square root
+    of its tolerance.
 
     Args:
-        model: from `Optimizer.preview`; only x, memory, diagonal, slopes, heights, lr > 0, inertia and weight_decay are read.
+        model: from `Optimizer.preview`; what the closed form computed (weights, next_x, ...) is not read. lr > 0.
 
     Raises:
         ImportError: without cvxpy.
@@ -84,7 +85,9 @@ def _solve(problem: Any) -> None:
     """Solve as tightly as the solver can: now and then it breaks down near its limits, and succeeds with less."""
     for tolerance in TOLERANCES:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": judged by the objective, not by the status
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # "may be inaccurate": judged by the objective, not by the status
             try:
                 problem.solve(solver="CLARABEL", **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance))
                 return
@@ -98,7 +101,9 @@ def _quadratic(model: Model, move: NDArray[np.float64]) -> tuple[NDArray[np.floa
     eta, mu, p = model.lr, model.weight_decay, model.diagonal
     weight, rate = model.inertia * eta / (1 + eta * mu), -(1 + eta * mu) / eta * p  # D(z) = rate·z - μ P x
     curvature = p / eta + mu * p + weight * rate**2
-    gradient = p * move / eta + mu * p * (model.x + move) + weight * rate * (rate * move - mu * p * model.x - model.memory)
+    gradient = (
+        p * move / eta + mu * p * (model.x + move) + weight * rate * (rate * move - mu * p * model.x - model.memory)
+    )
     return curvature, gradient
 
 

@@ -44,7 +44,9 @@ class Facts:
     def of(cls, rule: Rule) -> Facts:
         """The facts of `rule`; TypeError if it is no rule, ValueError if a fact is out of range."""
         if isinstance(rule, type) or not callable(getattr(rule, "planes", None)):
-            raise TypeError(f"rule must be an object with a method planes(now), got {rule!r}. Pass an instance, e.g. HeavyBall().")
+            raise TypeError(
+                f"rule must be an object with a method planes(now), got {rule!r}. Pass an instance, e.g. HeavyBall()."
+            )
         facts = cls(**{name: getattr(rule, name) for name in cls.__dataclass_fields__ if hasattr(rule, name)})
         _check_in("beta_max", facts.beta_max, 0, 1)
         for name, coefficient in facts.memories.items():
@@ -65,7 +67,9 @@ def _check_height(height: str) -> None:
 
 def _check_bound(lower_bound: float) -> None:
     if not isfinite(lower_bound):
-        raise ValueError(f"lower_bound must be a finite number, got {lower_bound}. Without one use AdaptiveMemory or HeavyBall.")
+        raise ValueError(
+            f"lower_bound must be a finite number, got {lower_bound}. Without one use AdaptiveMemory or HeavyBall."
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,12 @@ class HeavyBall:
 class AdaptiveMemory:
     """Gradient plane and memory plane; the exact step on their maximum decides the weight of memory, at most beta_max.
 
-    Source: Topollai and Choromanska, AISTATS 2026 (AM-MGD, AM-MSGD; with Adam's metric AM-AdamW). The stochastic rule, as
-    reconstructed here, is biased at small batches, because beta and the gradient come from the same batch.
+    Source: Topollai and Choromanska, AISTATS 2026 (AM-MGD, AM-MSGD; with Adam's metric AM-AdamW); derived in
+    `theory/02_two_planes.py`.
+
+    The stochastic rule, as reconstructed here, is biased at small batches, because beta and the gradient come from the
+    same batch: on a small logistic regression the averaged weights were off by 46% at batch 1 and 8% at batch 8,
+    whatever the lr, where heavy ball was off by 2.7% and 0.8%. Use larger batches, or `HeavyBall`, where that matters.
 
     Args:
         beta_max: largest weight on memory, in [0, 1]; below 1 with Adam's metric.

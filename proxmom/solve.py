@@ -24,9 +24,7 @@ MAX_PLANES = 4
 COINCIDE = 8  # slopes this many eps apart, squared and relative, are one slope
 
 
-def weights(
-    linear: Array, quadratic: Array, *, heights: Array | None = None, floors: Sequence[int] = ()
-) -> Array:
+def weights(linear: Array, quadratic: Array, *, heights: Array | None = None, floors: Sequence[int] = ()) -> Array:
     """The maximiser of <c, w> - ½ <w, Q w> over the simplex.
 
     Two planes are a clip. Three and four: each face of the simplex gives one candidate, its stationary point, which is
@@ -68,7 +66,9 @@ def _two(c: Array, q: Array, heights: Array, *, second_wins_ties: bool) -> Array
     same = distance <= _tolerance(c) * (first + second)
     lead = c[..., 1] - c[..., 0] + first - cross
     share = lead / xp.where(same, 1.0, distance)
-    share = xp.where(share > 0, xp.where(share < 1, share, 1.0), 0.0)  # xp.clip costs more than the rest of this function
+    share = xp.where(
+        share > 0, xp.where(share < 1, share, 1.0), 0.0
+    )  # xp.clip costs more than the rest of this function
     h0, h1 = heights[..., 0], heights[..., 1]
     wins = h1 >= h0 if second_wins_ties else h1 > h0
     share = xp.where(same, wins, share)
@@ -133,7 +133,7 @@ def _maps(count: int, xp: Any, dtype: Any, where: Any) -> tuple[Array, Array, Ar
 
 
 def _faces(c: Array, q: Array, alive: Array) -> Array:
-    """The best of all faces' stationary points, by duality gap. Inside, the batch is the last axis: contiguous and fast."""
+    """The best of all faces' stationary points, by duality gap. Inside, the batch is the last axis, for speed."""
     xp = namespace(c)
     count = c.shape[-1]
     build, place, base = _maps(count, xp, c.dtype, device(c))
@@ -156,7 +156,7 @@ def _faces(c: Array, q: Array, alive: Array) -> Array:
 
 
 def _eliminate(systems: Array) -> Array:
-    """Solve A u = b for systems [A b], (F, n, n + 1, N), A positive semi-definite; a pivot at rounding level gives u_i = 0."""
+    """Solve A u = b for systems [A b], (F, n, n + 1, N), A >= 0; a pivot at rounding level gives u_i = 0."""
     xp = namespace(systems)
     n = systems.shape[1]
     rows = [systems[:, i] for i in range(n)]

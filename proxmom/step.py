@@ -32,7 +32,7 @@ class Products(NamedTuple):
 
 
 class Scope:
-    """Which tensors share a model: `membership` is a 0/1 matrix (S, T); None where each tensor is a scope of its own."""
+    """Which tensors share a model: `membership` is a 0/1 matrix (S, T); None where each tensor has its own."""
 
     def __init__(self, membership: Array | None = None) -> None:
         self._membership = membership
@@ -127,20 +127,20 @@ class Step:
         self._check_pairs()
 
     def _check_pairs(self) -> None:
-        name = type(self.rule).__name__
+        name, metric = type(self.rule).__name__, type(self.metric).__name__
         if self.facts.beta_max == 1 and not self.metric.memory_from_gradient:
             raise ValueError(
-                f"{name}: beta_max must be < 1 with {type(self.metric).__name__}, got 1: memory starts from zero there and would stay zero."
+                f"{name}: beta_max must be < 1 with {metric}, got 1: memory starts from zero there and would stay zero."
             )
         if self.facts.needs_loss and self.inertia > 0:
             raise ValueError(
-                f"{name} looks at the loss, so inertia must be 0, got {self.inertia}: with a floor the last move would no longer "
-                "be proportional to memory, and such steps were seen to diverge."
+                f"{name} looks at the loss, so inertia must be 0, got {self.inertia}: with a floor the last move would "
+                "no longer be proportional to memory, and such steps were seen to diverge."
             )
         if self.facts.needs_loss and self.decay == "coupled":
             raise ValueError(
-                f"{name} looks at the loss, so decay must be 'decoupled' or 'proximal', got 'coupled': the gradient would "
-                "contain a term that the loss does not."
+                f"{name} looks at the loss, so decay must be 'decoupled' or 'proximal', got 'coupled': the gradient "
+                "would contain a term that the loss does not."
             )
 
     @property
@@ -153,7 +153,14 @@ class Step:
         return 1 - self.facts.beta_max * scalars.missing if self._bounded else 1.0
 
     def take(
-        self, products: Products, scalars: Scalars, scope: Scope, *, lr: Array, weight_decay: Array, loss: Array | None
+        self,
+        products: Products,
+        scalars: Scalars,
+        scope: Scope,
+        *,
+        lr: Array,
+        weight_decay: Array,
+        loss: Array | None,
     ) -> Outcome:
         """One step.
 
@@ -181,7 +188,13 @@ class Step:
         return Outcome(direction, kept, direction[..., MEMORY], weights, heights, slopes, linear, quadratic, left)
 
     def _look(
-        self, products: Products, scalars: Scalars, scope: Scope, lr: Array, weight_decay: Array, loss: Array | None
+        self,
+        products: Products,
+        scalars: Scalars,
+        scope: Scope,
+        lr: Array,
+        weight_decay: Array,
+        loss: Array | None,
     ) -> Now:
         xp = namespace(products.dual)
         move = scope.spread(scalars.kept)[:, None] * products.dual[:, :, MEMORY]

@@ -45,9 +45,9 @@ def minimize(
         lr, metric, inertia, weight_decay, decay: as for `Optimizer`.
         max_iter: largest number of steps, >= 0; each costs one evaluation, and one more is made at the end.
         gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value.
-        callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult` (x, fun, jac, nit,
-            and beta, weights of the step that led to x, None at x0) or, for any other argument name, callback(x).
-            StopIteration raised in it ends the run.
+        callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
+            (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
+            name, callback(x). StopIteration raised in it ends the run.
 
     Returns:
         OptimizeResult with x, fun, jac (the user's f and gradient), nit, nfev, njev, success, status, message, skipped,
@@ -113,7 +113,13 @@ class _Run:
         gtol: float,
         report: Callable[[OptimizeResult], Any],
     ) -> None:
-        self.fun, self.optimizer, self.weight_decay, self.gtol, self.report = fun, optimizer, weight_decay, gtol, report
+        self.fun, self.optimizer, self.weight_decay, self.gtol, self.report = (
+            fun,
+            optimizer,
+            weight_decay,
+            gtol,
+            report,
+        )
         self.values: list[float] = []
         self.norms: list[float] = []
         self.betas: list[float] = []
@@ -152,7 +158,9 @@ class _Run:
 
     def _report(self, x: Any, f: float, g: Any) -> int | None:
         try:
-            last = {"beta": self.betas[-1], "weights": self.weights[-1]} if self.betas else {"beta": None, "weights": None}
+            last = (
+                {"beta": self.betas[-1], "weights": self.weights[-1]} if self.betas else {"beta": None, "weights": None}
+            )
             self.report(OptimizeResult(x=x.copy(), fun=f, jac=g, nit=len(self.betas), **last))
         except StopIteration:
             return 99

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from proxmom.metrics import Euclidean, Metric, State
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Outcome, Products, Scalars, Scope, Step
 
 Vector = NDArray[np.float64]
-Arrays = ArrayLike | Sequence[ArrayLike]
+Arrays = Any  # an array, or a list of arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ class Optimizer:
     Raises:
         ValueError, TypeError: for invalid arguments, before anything is computed.
 
-    Source: specification of the step and its derivation, `proxmom.step` and `proxmom.solve`; checked by `proxmom verify`.
+    Source: the derivation stands in `theory/01_duality.py`; every rule is checked by `proxmom verify`.
     """
 
     def __init__(
@@ -107,6 +106,11 @@ class Optimizer:
     def x(self) -> Any:
         """The current iterate, shaped like x0 (a copy)."""
         return self._shaped(self._x)
+
+    @property
+    def decay(self) -> str:
+        """The form of weight decay: "coupled", "decoupled" or "proximal"."""
+        return self._step.decay
 
     @property
     def memory(self) -> Any:
@@ -207,7 +211,9 @@ class Optimizer:
             named[1:] = named[0]
         state = step.metric.update(self._state, named[0])
         diagonal = step.metric.diagonal(state, step.factor(self._scalars))
-        with np.errstate(over="ignore", invalid="ignore"):  # squares of a huge gradient overflow: seen below, not warned of
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # squares of a huge gradient overflow: seen below, not warned of
             outcome = step.take(
                 self._measure(named, diagonal, with_x=mu > 0),
                 self._scalars,
@@ -246,7 +252,7 @@ class Optimizer:
         return (1 - lr * mu) * self._x - move, memory
 
     def _flat(self, arrays: Arrays) -> Vector:
-        parts = [np.asarray(part, dtype=np.float64) for part in ([arrays] if self._single else arrays)]  # type: ignore[union-attr]
+        parts = [np.asarray(part, dtype=np.float64) for part in ([arrays] if self._single else arrays)]
         shapes = [part.shape for part in parts]
         if shapes != self._shapes:
             want, got = (self._shapes[0], shapes[0]) if self._single else (self._shapes, shapes)

@@ -1,0 +1,160 @@
+"""Data for the problems: sets embedded in scikit-learn, a synthetic regression, and LIBSVM files by path."""
+
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Vector = NDArray[np.float64]
+Matrix = Any  # a dense array or a scipy.sparse array, both float64; SciPy has no types of its own
+
+ENVIRONMENT_VARIABLE = "PROXMOM_DATA"
+LINE_FORMAT = (
+    "each line should read like '+1 3:0.5 7:1.25': a label, then index:value pairs with rising indices"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Features (n, p), dense or sparse and already scaled, and one target (n,) per row; `name` for tables."""
+
+    name: str
+    features: Matrix
+    target: Vector
+
+
+def standardise(values: Vector) -> Vector:
+    """Columns of (n,) or (n, p) shifted to mean 0 and scaled to variance 1; a constant column becomes 0."""
+    centred = values - values.mean(axis=0)
+    spread = centred.std(axis=0)
+    constant = spread <= 1e-12 * np.abs(values).max(axis=0)
+    return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))
+
+
+def scale_rows(features: Matrix, factors: Vector) -> Matrix:
+    """Row i of features (n, p), dense or sparse, times factors_i."""
+    return (
+        sparse.diags_array(factors) @ features if sparse.issparse(features) else factors[:, None] * features
+    )
+
+
+def breast_cancer() -> Data:
+    """569 x 30, two classes; standardised."""
+    features, target = _embedded("load_breast_cancer")
+    return Data("breast_cancer", standardise(features), target)
+
+
+def digits() -> Data:
+    """1797 x 64, ten classes; pixels divided by 16, so in [0, 1]."""
+    features, target = _embedded("load_digits")
+    return Data("digits", features / 16.0, target)
+
+
+def diabetes() -> Data:
+    """442 x 10, real target; features and target standardised."""
+    features, target = _embedded("load_diabetes")
+    return Data("diabetes", standardise(features), standardise(target))
+
+
+EMBEDDED: dict[str, Callable[[], Data]] = {
+    "breast_cancer": breast_cancer,
+    "digits": digits,
+    "diabetes": diabetes,
+}
+DATA_NAMES = (*EMBEDDED, "synthetic")
+
+
+def synthetic(n: int = 50, samples: int = 500, seed: int = 0) -> Data:
+    """Linear model with outliers: Gaussian features (samples, n), noise of Student's t with 3 degrees.
+
+    Features and target are standardised.
+    """
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((samples, n))
+    target = features @ rng.standard_normal(n) / np.sqrt(n) + 0.3 * rng.standard_t(3, samples)
+    name = f"synthetic {samples} x {n}" + (f", seed {seed}" if seed else "")
+    return Data(name, standardise(features), standardise(target))
+
+
+def load_data(data: str, data_dir: Path | None = None) -> Data:
+    """An embedded set by name, or a LIBSVM file by path: absolute, or relative to `data_dir`.
+
+    A file's features stay sparse and each is divided by its largest absolute value; its target is as read.
+    Raises ValueError for an unknown name, a missing file, a file that is not LIBSVM, non-finite entries.
+    """
+    if data in EMBEDDED:
+        return EMBEDDED[data]()
+    return _load_libsvm(_find_file(data, data_dir))
+
+
+def directory(data_dir: Path | None) -> Path | None:
+    """Where relative paths start: `data_dir`, else the environment variable PROXMOM_DATA, else nowhere."""
+    if data_dir is not None:
+        return Path(data_dir)
+    variable = os.environ.get(ENVIRONMENT_VARIABLE)
+    return Path(variable) if variable else None
+
+
+def _embedded(loader: str) -> tuple[Vector, Vector]:
+    features, target = getattr(_sklearn_datasets(), loader)(return_X_y=True)
+    return np.asarray(features, dtype=np.float64), np.asarray(target, dtype=np.float64)
+
+
+def _sklearn_datasets() -> Any:
+    try:
+        import sklearn.datasets
+    except ImportError as error:
+        raise ImportError("studies read data through scikit-learn: pip install 'proxmom[study]'") from error
+    return sklearn.datasets
+
+
+def _find_file(data: str, data_dir: Path | None) -> Path:
+    start = directory(data_dir)
+    path = Path(data) if start is None else start / data
+    usable = path.is_absolute() or start is not None
+    if usable and path.is_file():
+        return path
+    if len(Path(data).parts) == 1 and not Path(data).suffix:
+        raise ValueError(
+            f"data must be one of {', '.join(DATA_NAMES)}, or the path of a LIBSVM file (absolute, or "
+            f"relative to --data or {ENVIRONMENT_VARIABLE}), got {data!r}."
+        )
+    reason = f"there is no file {path}" if usable else "the path is relative, and no data directory was given"
+    raise ValueError(
+        f"data {data!r} not found: {reason}. Put the LIBSVM file (plain, .gz or .bz2) into a directory, and "
+        f"name that directory with --data or the environment variable {ENVIRONMENT_VARIABLE}."
+    )
+
+
+def _load_libsvm(path: Path) -> Data:
+    try:
+        read, target = _sklearn_datasets().load_svmlight_file(str(path), dtype=np.float64)
+    except (ValueError, OverflowError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as a LIBSVM file ({error}): {LINE_FORMAT}.") from error
+    features = sparse.csr_array(read)
+    if features.nnz == 0:
+        raise ValueError(
+            f"{path} is not a LIBSVM file with features (found no index:value pair): {LINE_FORMAT}."
+        )
+    _require_finite(path, features, target)
+    largest = abs(features).max(axis=0).toarray().ravel()
+    features.data /= np.where(largest > 0, largest, 1.0)[features.indices]
+    return Data(path.name.removesuffix(".gz").removesuffix(".bz2"), features, target)
+
+
+def _require_finite(path: Path, features: Matrix, target: Vector) -> None:
+    bad_target = np.flatnonzero(~np.isfinite(target))
+    if bad_target.size:
+        row = int(bad_target[0])
+        raise ValueError(f"{path}: labels must be finite, got {target[row]} in sample {row + 1}.")
+    bad_entry = np.flatnonzero(~np.isfinite(features.data))
+    if bad_entry.size:
+        entry = int(bad_entry[0])
+        row = int(np.searchsorted(features.indptr, entry, side="right"))
+        raise ValueError(f"{path}: values must be finite, got {features.data[entry]} in sample {row}.")
