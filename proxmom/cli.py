@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +14,8 @@ from proxmom import __version__
 from proxmom.lookup import find_metric, find_rule
 from proxmom.rules import RULES
 
-if TYPE_CHECKING:
-    from proxmom.verify import Report
-
-EXTRAS = {"cvxpy": "verify", "clarabel": "verify"}  # which extra brings a missing package; any other is of the study extra
-BOUNDED = {"Polyak", "MoMo", "TruncatedMemory"}  # rules that cannot be made without a lower bound
+EXTRAS = {"cvxpy": "verify", "clarabel": "verify"}  # which extra brings a missing package; any other is of "study"
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @contextmanager
@@ -30,8 +24,6 @@ def _clear_errors(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("proxmom"):
-            raise
         extra = EXTRAS.get(error.name or "", "study")
         raise click.ClickException(
             f"proxmom {command} needs the {extra} extra: pip install 'proxmom[{extra}]' ({error})."
@@ -40,7 +32,7 @@ def _clear_errors(command: str) -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="proxmom")
 def main() -> None:
     """Momentum optimizers as exact proximal steps on a model of planes.
@@ -60,13 +52,13 @@ def rules() -> None:
 
 @main.command()
 @click.argument("rule", nargs=-1)
-@click.option("--trials", default=200, show_default=True, type=click.IntRange(min=1), help="States for each setting.")
-@click.option("--metric", multiple=True, help="Metrics to check, repeatable.  [default: Euclidean, Adam]")
-@click.option("--inertia", multiple=True, type=float, help="Inertias to check, repeatable.  [default: 0, 0.1]")
-@click.option("--weight-decay", multiple=True, type=float, help="Weight decays, repeatable.  [default: 0, 0.05]")
-@click.option("--decay", multiple=True, help="Forms of decay, repeatable.  [default: proximal, decoupled, coupled]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes.")
+@click.option("--trials", default=200, type=click.IntRange(min=1), help="States compared for each setting.")
+@click.option("--metric", multiple=True, help="Repeatable; without it Euclidean and Adam.")
+@click.option("--inertia", multiple=True, type=float, help="Repeatable; without it 0 and 0.1.")
+@click.option("--weight-decay", multiple=True, type=float, help="Repeatable; without it 0 and 0.05.")
+@click.option("--decay", multiple=True, help="Repeatable; without it proximal, decoupled and coupled.")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Trial i depends on (seed, i) alone.")
+@click.option("--jobs", default=1, type=click.IntRange(min=1), help="Processes.")
 def verify(
     rule: tuple[str, ...],
     trials: int,
@@ -77,99 +69,98 @@ def verify(
     seed: int,
     jobs: int,
 ) -> None:
-    """Compare every step of RULE (default: all rules, all heights) with an independent convex solver.
+    """Compare every step of RULE (without it: all rules) with an independent convex solver.
 
-    Random and degenerate states; the table names the worst trial, which is reproduced by its seed and number. Rules
-    with a lower bound must refuse inertia and coupled decay: that is checked instead. Exits with 1 if a step is wrong.
+    On random and degenerate states. The table names the worst trial of each setting, which its seed and number
+    reproduce. Rules with a lower bound must refuse inertia and coupled decay; that is checked instead. Exits with 1 if
+    a step is wrong: error above 1e-6, or duality gap above 1e-10, both relative.
     """
-    settings = list(
-        itertools.product(
-            rule or _all_rules(),
-            metric or ("Euclidean", "Adam"),
-            inertia or (0.0, 0.1),
-            _decays(weight_decay or (0.0, 0.05), decay or ("proximal", "decoupled", "coupled")),
-        )
-    )
     with _clear_errors("verify"):
-        import cvxpy  # noqa: F401  (missing: said before anything starts)
+        import cvxpy  # noqa: F401  (if it is missing, say so first)
 
-        for one in rule:
-            find_rule(one, **_bound_if_needed(one))
-        reports = _check_all([(*setting, trials, seed) for setting in settings], jobs)
-    click.echo(_verify_table(reports))
-    if not all(report.ok for report in reports):
-        sys.exit(1)
+        from proxmom.verify import settings as plan
 
-
-def _all_rules() -> list[str]:
-    heights = ("previous value", "cutting plane", "aggregated")
-    return [*RULES, *(f"AdaptiveMemory(height={height!r})" for height in heights)]
+        settings = plan.grid(rule, metric, inertia, weight_decay, decay)
+        plan.check_names(settings)
+        ready = plan.check_settings(settings, trials=trials, seed=seed, jobs=jobs)
+        with click.progressbar(ready, length=len(settings), label="verify", file=sys.stderr, show_pos=True) as bar:
+            reports = list(bar)
+    click.echo(plan.table(reports))
+    sys.exit(0 if all(report.ok for report in reports) else 1)
 
 
-def _bound_if_needed(rule: str) -> dict[str, float]:
-    """A lower bound for the built-in rules that have no default for it: any is as good as another here."""
-    return {"lower_bound": 0.0} if rule in BOUNDED else {}
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--out", type=FOLDER, help="Where results go; without it results/<name of the study>.")
+@click.option("--jobs", default=-1, help="Processes; -1 is all cores.")
+@click.option("--data", type=FOLDER, envvar="PROXMOM_DATA", show_envvar=True, help="Folder of real data files.")
+def run(study: Path, out: Path | None, jobs: int, data: Path | None) -> None:
+    """Run a STUDY (a TOML file), print its table and write its report.
+
+    Only what is missing is run: stop it at any time and start it again.
+    """
+    with _clear_errors("run"):
+        from proxmom.study.report import terminal_table, write_report
+        from proxmom.study.runner import run_study
+
+        results = run_study(study, out=out, jobs=jobs, data=data)
+        page = write_report([results])
+        click.echo(terminal_table([results]))
+    click.echo(f"report: {page}")
 
 
-def _decays(sizes: tuple[float, ...], forms: tuple[str, ...]) -> list[tuple[float, str]]:
-    """Each size in each form; without decay the form makes no difference."""
-    return [(size, form) for size in sizes for form in (forms if size else forms[:1])]
+@main.command()
+@click.argument("directory", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Without it report.html in DIRECTORY.")
+def report(directory: tuple[Path, ...], out: Path | None) -> None:
+    """Tables and report.html from the finished runs in each DIRECTORY."""
+    with _clear_errors("report"):
+        from proxmom.study.report import terminal_table, write_report
+
+        page = write_report(directory, out=out)
+        click.echo(terminal_table(directory))
+    click.echo(f"report: {page}")
 
 
-def _check_one(setting: tuple[str, str, float, tuple[float, str], int, int]) -> Report:
-    from proxmom.rules import Facts
-    from proxmom.verify import check_rule
+@main.command()
+@click.argument("rule")
+@click.option(
+    "--on", default="rosenbrock", help="quadratic, rosenbrock, himmelblau; or model: f, its planes, the step."
+)
+@click.option("--lr", type=float, help="Step size; without it one that suits the function.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps drawn.")
+@click.option("--metric", default="Euclidean", help="Euclidean or Adam.")
+@click.option("--inertia", default=0.0, help="λ >= 0.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help=".png or .svg; without it a name is made.")
+def draw(
+    rule: str, on: str, lr: float | None, steps: int | None, metric: str, inertia: float, out: Path | None
+) -> None:
+    """Draw RULE: its trajectory on a function of two variables, or the model it solves (--on model)."""
+    with _clear_errors("draw"):
+        from proxmom.draw import draw_model, draw_trajectory
 
-    name, metric, inertia, (size, form), trials, seed = setting
-    rule = find_rule(name, **_bound_if_needed(name))
-    if form == "coupled" and Facts.of(rule).needs_loss and not size:
-        form = "proximal"
-    return check_rule(
-        rule,
-        metric=find_metric(metric),
-        inertia=inertia,
-        weight_decay=size,
-        decay=form,
-        trials=trials,
-        seed=seed,
-    )
-
-
-def _check_all(settings: list[Any], jobs: int) -> list[Report]:
-    hidden = None if sys.stderr.isatty() else lambda _: None
-    with click.progressbar(length=len(settings), label="verify", file=sys.stderr, show_pos=True) as bar:
-        done = []
-        if jobs == 1:
-            for setting in settings:
-                done.append(_check_one(setting))
-                bar.update(1)
-            return done
-        with ProcessPoolExecutor(jobs) as pool:
-            for report in pool.map(_check_one, settings):
-                done.append(report)
-                bar.update(1)
-    del hidden
-    return done
+        thing, norm = find_rule(rule), find_metric(metric)
+        given = {} if steps is None else {"steps": steps}
+        target = out if out is not None else Path(f"{type(thing).__name__.lower()}-{on}.png")
+        if on == "model":
+            path = draw_model(thing, lr=lr, metric=norm, inertia=inertia, out=target, **given)
+        else:
+            path = draw_trajectory(thing, on=on, lr=lr, metric=norm, inertia=inertia, out=target, **given)
+    click.echo(path)
 
 
-def _verify_table(reports: list[Report]) -> str:
-    head = ("rule", "metric", "inertia", "decay", "trials", "error", "gap", "excess", "worst case (trial)", "")
-    rows = [head, *(_verify_row(report) for report in reports)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    done = [report for report in reports if report.trials]
-    if done:
-        error, gap = (max(getattr(r.worst(f), f) for r in done) for f in ("error", "gap"))
-        count = sum(len(report.trials) for report in done)
-        lines.append(f"{count} steps compared, seed {done[0].seed}: worst error {error:.1e}, worst gap {gap:.1e}")
-    return "\n".join(lines)
+@main.command()
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures there.")
+def bench(file: Path | None) -> None:
+    """Time the solver and a step, beside a convex solver and a hand-written heavy ball."""
+    with _clear_errors("bench"):
+        from proxmom.bench import measure, show
+
+        figures = measure()
+        if file is not None:
+            file.write_text(json.dumps(figures, indent=2) + "\n")
+    click.echo(show(figures))
 
 
-def _verify_row(report: Report) -> tuple[str, ...]:
-    decay = f"{report.weight_decay:g} {report.decay}" if report.weight_decay else "0"
-    setting = (report.rule, report.metric.partition("(")[0], f"{report.inertia:g}", decay)
-    if report.refused is not None:
-        return (*setting, "", "", "", "", "refused, as it must be", "ok")
-    worst = report.worst("error")
-    figures = (f"{report.worst(figure) and getattr(report.worst(figure), figure):.1e}" for figure in ("error", "gap", "excess"))
-    return (*setting, str(len(report.trials)), *figures, f"{worst.case} ({worst.number})", "ok" if report.ok else "FAILED")
+if __name__ == "__main__":
+    main()

@@ -99,59 +99,53 @@ def _alive(q: Array, heights: Array, rank: list[int]) -> Array:
 
 
 @lru_cache
-def _maps(count: int, xp: Any, dtype: Any, where: Any) -> tuple[Array, Array, Array]:
-    """Constant matrices for all faces at once: (c, Q) -> systems, solutions -> weights, and the faces' base vertices.
+def _indices(count: int, size: int, xp: Any, where: Any) -> tuple[Array, Array]:
+    """Where the systems of all faces with `size` vertices stand in the packed rows (c, Q), and their weights in u.
 
-    A face (i_0, i_1, ...) has the unknowns u_a = w_{i_a}, a >= 1, and w_{i_0} = 1 - Σ u. Smaller faces are padded with
-    i_0 itself, which makes zero rows, so that u_a = 0 there and every face has a system of one size.
+    A face (i_0, i_1, ...) has the unknowns u_a = w_{i_a}, a >= 1, and w_{i_0} = 1 - Σ u. Its system [A b] is
+    A_ab = (Q_ij - Q_i0) - (Q_0j - Q_00) and b_a = (c_i - Q_i0) - (c_0 - Q_00), with i = i_a, j = i_b, 0 = i_0.
     """
-    faces = [f + f[:1] * (count - len(f)) for size in range(1, count + 1) for f in combinations(range(count), size)]
-    unknowns = count - 1
-    build = np.zeros((count + count * count, len(faces), unknowns, unknowns + 1))
-    place = np.zeros((len(faces), unknowns, len(faces), count))
-    base = np.zeros((len(faces), count))
-    product = count + np.arange(count * count).reshape(count, count)  # where Q_jk stands in the packed input
-    for f, (first, *others) in enumerate(faces):
-        base[f, first] = 1
-        for a, i in enumerate(others):
-            place[f, a, f, i] += 1
-            place[f, a, f, first] -= 1
-            for b, j in enumerate(others):
-                np.add.at(build[:, f, a, b], [product[i, j], product[first, first]], 1)
-                np.add.at(build[:, f, a, b], [product[i, first], product[first, j]], -1)
-            np.add.at(build[:, f, a, unknowns], [i, product[first, first]], 1)
-            np.add.at(build[:, f, a, unknowns], [first, product[i, first]], -1)
+    product = count + np.arange(count * count).reshape(count, count)  # row of Q_jk
+    terms, places = [], []
+    for first, *others in combinations(range(count), size):
+        for i in others:
+            terms += [(product[i, j], product[i, first], product[first, j], product[first, first]) for j in others]
+            terms += [(i, product[i, first], first, product[first, first])]
+        places.append([0 if k == first else 1 + others.index(k) if k in others else size for k in range(count)])
+    rows = np.array(places) + (size + 1) * np.arange(len(places))[:, None]  # in (1 - Σ u, u, 0) of each face
+    return xp.asarray(np.array(terms).T.ravel(), device=where), xp.asarray(rows.ravel(), device=where)
 
-    def constant(values: Any) -> Array:
-        return xp.asarray(values, dtype=dtype, device=where)
 
-    return (
-        constant(build.reshape(count + count**2, -1).T),
-        constant(place.reshape(len(faces) * unknowns, -1).T),
-        constant(base[..., None]),
-    )
+def _stationary(packed: Array, count: int, size: int) -> Array:
+    """Stationary points of all faces with `size` vertices, (F, K, N): may lie outside the simplex."""
+    xp = namespace(packed)
+    terms, places = _indices(count, size, xp, device(packed))
+    direct, row, column, corner = xp.reshape(xp.take(packed, terms, axis=0), (4, -1, size - 1, size, packed.shape[1]))
+    u = _eliminate((direct - row) - (column - corner))
+    rest = 1 - xp.sum(u, axis=1, keepdims=True)
+    w = xp.reshape(xp.concat([rest, u, 0 * rest], axis=1), (-1, packed.shape[1]))
+    return xp.reshape(xp.take(w, places, axis=0), (-1, count, packed.shape[1]))
 
 
 def _faces(c: Array, q: Array, alive: Array) -> Array:
     """The best of all faces' stationary points, by duality gap. Inside, the batch is the last axis, for speed."""
     xp = namespace(c)
     count = c.shape[-1]
-    build, place, base = _maps(count, xp, c.dtype, device(c))
     c_ = xp.reshape(c, (-1, count)).T
     q_ = xp.reshape(q, (-1, count * count)).T
     mask = xp.astype(xp.reshape(alive, (-1, count)).T, c.dtype)  # (K, N)
-    systems = xp.reshape(build @ xp.concat([c_, q_]), (base.shape[0], count - 1, count, -1))
-    u = xp.reshape(_eliminate(systems), (place.shape[1], -1))
-    points = xp.reshape(place @ u, (base.shape[0], count, -1)) + base  # (F, K, N)
+    packed = xp.concat([c_, q_])
+    vertices = xp.eye(count, dtype=c.dtype, device=device(c))[..., None] + 0 * c_
+    points = xp.concat([vertices, *(_stationary(packed, count, size) for size in range(2, count + 1))])  # (F, K, N)
     points = xp.where(points > 0, points, 0.0) * mask  # every candidate is made feasible, so that its gap is honest
     total = xp.sum(points, axis=1, keepdims=True)
     points = xp.where(total > 0, points, mask)
     points = points / xp.sum(points, axis=1, keepdims=True)
-    pull = sum(points[:, k, None] * xp.reshape(q_, (count, count, -1))[k] for k in range(count))
+    pull = sum(points[:, k, None] * q_[k * count : (k + 1) * count] for k in range(count))
     ascent = xp.where(mask > 0, c_ - pull, -xp.inf)
     best = xp.max(ascent, axis=1)
     gap = xp.sum(points * xp.where(points > 0, best[:, None] - ascent, 0.0), axis=1)
-    chosen = xp.arange(base.shape[0], device=device(c))[:, None] == xp.argmin(gap, axis=0)
+    chosen = xp.arange(gap.shape[0], device=device(c))[:, None] == xp.argmin(gap, axis=0)
     return xp.reshape(xp.sum(points * xp.astype(chosen, c.dtype)[:, None], axis=0).T, c.shape)
 
 

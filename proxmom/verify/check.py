@@ -79,6 +79,10 @@ class Report:
         """The trial with the largest "error", "gap" or "excess"."""
         return max(self.trials, key=lambda trial: float(getattr(trial, figure)))
 
+    def worst_figure(self, figure: str) -> float:
+        """The largest "error", "gap" or "excess"."""
+        return float(getattr(self.worst(figure), figure))
+
     @property
     def ok(self) -> bool:
         """Whether every step agrees to 1e-6 and every duality gap is below 1e-10, both relative."""
@@ -122,8 +126,8 @@ def check_rule(
         progress: called after each trial.
 
     Returns:
-        a `Report`; print it, or ask `.ok`. For a rule that looks at the loss, inertia must be refused: where inertia
-        is given, that is checked instead.
+        a `Report`; print it, or ask `.ok`. A rule that looks at the loss must refuse inertia and coupled decay: where
+        one is given, that is checked instead.
 
     Raises:
         ValueError, TypeError: for invalid arguments.
@@ -137,12 +141,14 @@ def check_rule(
     def optimizer(x: Vector) -> Optimizer:
         return Optimizer(x, rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay)
 
-    if facts.needs_loss and inertia > 0:
+    if facts.needs_loss and (inertia > 0 or decay == "coupled"):
         try:
             optimizer(np.zeros(SIZE))
         except ValueError as error:
             return Report(*describe, trials=(), refused=str(error))
-        raise AssertionError(f"{type(rule).__name__} looks at the loss but inertia {inertia} was not refused.")
+        raise AssertionError(
+            f"{type(rule).__name__} looks at the loss: inertia {inertia}, decay {decay!r} not refused."
+        )
     done = []
     for number in range(trials):
         done.append(_trial(optimizer, rule, number, np.random.default_rng([seed, number])))

@@ -1,0 +1,5 @@
+"""`python -m proxmom` is the command `proxmom`."""
+
+from proxmom.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""Many settings at once: which ones, side by side in processes, and as a table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+from proxmom.lookup import find_metric, find_rule
+from proxmom.rules import RULES
+from proxmom.step import DECAYS
+from proxmom.verify.check import Report, check_rule
+
+BOUNDED = ("Polyak", "MoMo", "TruncatedMemory")  # cannot be made without a lower bound
+HEADER = ("rule", "metric", "inertia", "decay", "trials", "error", "gap", "excess", "worst case (trial)", "")
+
+
+class Setting(NamedTuple):
+    """One row of the table; all by name, so that it travels to another process."""
+
+    rule: str
+    metric: str
+    inertia: float
+    weight_decay: float
+    decay: str
+
+    def check(self, trials: int, seed: int) -> Report:
+        """The report of this setting."""
+        return check_rule(
+            build_rule(self.rule),
+            metric=find_metric(self.metric),
+            inertia=self.inertia,
+            weight_decay=self.weight_decay,
+            decay=self.decay,
+            trials=trials,
+            seed=seed,
+        )
+
+
+def build_rule(text: str) -> Any:
+    """`find_rule`, with a lower bound for the built-in rules that need one: any is as good as another here."""
+    return find_rule(text, lower_bound=0.0) if text in BOUNDED else find_rule(text)
+
+
+def all_rules() -> list[str]:
+    """Every built-in rule, and adaptive memory with each of its heights."""
+    heights = ("previous value", "cutting plane", "aggregated")
+    return [*RULES, *(f"AdaptiveMemory(height={height!r})" for height in heights)]
+
+
+def grid(
+    rules: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    inertias: Sequence[float] = (),
+    weight_decays: Sequence[float] = (),
+    decays: Sequence[str] = (),
+) -> list[Setting]:
+    """All combinations; an empty argument means everything. Without weight decay its form makes no difference."""
+    forms = decays or ("proximal", "decoupled", "coupled")
+    decay = [(mu, form) for mu in weight_decays or (0.0, 0.05) for form in (forms if mu else forms[:1])]
+    chosen = itertools.product(rules or all_rules(), metrics or ("Euclidean", "Adam"), inertias or (0.0, 0.1), decay)
+    return [Setting(rule, metric, inertia, mu, form) for rule, metric, inertia, (mu, form) in chosen]
+
+
+def check_settings(settings: Iterable[Setting], *, trials: int, seed: int, jobs: int = 1) -> Iterator[Report]:
+    """The reports, in order, as they are ready; `jobs` processes work on them."""
+    if jobs == 1:
+        yield from (setting.check(trials, seed) for setting in settings)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from (task.result() for task in [pool.submit(setting.check, trials, seed) for setting in settings])
+
+
+def table(reports: Sequence[Report]) -> str:
+    """One line for each report, and the worst of all at the end."""
+    rows = [HEADER, *map(_row, reports)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    compared = [report for report in reports if report.trials]
+    if compared:
+        error, gap = (max(report.worst_figure(figure) for report in compared) for figure in ("error", "gap"))
+        count = sum(len(report.trials) for report in compared)
+        lines.append(f"{count} steps compared, seed {compared[0].seed}: worst error {error:.1e}, worst gap {gap:.1e}")
+    return "\n".join(lines)
+
+
+def _row(report: Report) -> tuple[str, ...]:
+    decay = f"{report.weight_decay:g} {report.decay}" if report.weight_decay else "0"
+    setting = (report.rule, report.metric.partition("(")[0], f"{report.inertia:g}", decay)
+    if report.refused is not None:
+        return (*setting, "", "", "", "", "refused, as it must be", "ok")
+    figures = [f"{report.worst_figure(figure):.1e}" for figure in ("error", "gap", "excess")]
+    worst = report.worst("error")
+    verdict = "ok" if report.ok else "FAILED"
+    return (*setting, str(len(report.trials)), *figures, f"{worst.case} ({worst.number})", verdict)
+
+
+def check_names(settings: Sequence[Setting]) -> None:
+    """Raise ValueError for a rule, metric or form of decay that does not exist, before anything is computed."""
+    for setting in dict.fromkeys(settings):
+        build_rule(setting.rule)
+        find_metric(setting.metric)
+        if setting.decay not in DECAYS:
+            raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {setting.decay!r}.")

@@ -1,0 +1,44 @@
+"""What all tests share: one table of rules, random problems, and hypothesis settings that suit a slow machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall, MoMo, Polyak, TruncatedMemory
+
+settings.register_profile("proxmom", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("proxmom")
+
+# The table: a rule, and whether it looks at the loss (then: no inertia, no coupled decay).
+RULES: dict[str, Any] = {
+    "gradient descent": GradientDescent(),
+    "heavy ball": HeavyBall(0.8),
+    "adaptive memory": AdaptiveMemory(),
+    "adaptive memory, previous value": AdaptiveMemory(height="previous value"),
+    "adaptive memory, cutting plane": AdaptiveMemory(0.95, height="cutting plane"),
+    "adaptive memory, aggregated": AdaptiveMemory(height="aggregated"),
+    "truncated memory": TruncatedMemory(-1.0),
+    "truncated memory, aggregated": TruncatedMemory(-1.0, 0.99, height="aggregated"),
+    "Polyak": Polyak(-1.0),
+    "MoMo": MoMo(-1.0, beta=0.8),
+}
+METRICS = {"Euclidean": Euclidean(), "Adam": Adam(beta2=0.9)}
+
+
+@pytest.fixture(params=RULES.values(), ids=RULES.keys())
+def rule(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=METRICS.values(), ids=METRICS.keys())
+def metric(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,101 @@
+"""The house: what imports what, how light the package is, and that public names explain themselves."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import proxmom
+import proxmom.numpy
+from proxmom import certify, lookup, metrics, now, planes, reference, rules, solve, step, verify
+
+PACKAGE = Path(proxmom.__file__).parent
+LAYERS = {
+    "planes": 1,
+    "solve": 1,
+    "certify": 1,
+    "now": 2,
+    "rules": 2,
+    "metrics": 2,
+    "lookup": 2,
+    "step": 3,
+    "numpy": 4,
+    "reference": 4,
+    "verify": 5,
+    "study": 5,
+    "draw": 5,
+    "bench": 5,
+    "cli": 6,
+    "__main__": 6,
+}
+HEAVY = {"torch": set(), "cvxpy": {"reference", "bench", "cli"}, "matplotlib": {"study", "draw"}, "pandas": {"study"}}
+
+
+def _files() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.name != "__init__.py"]
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_own_and_lower_layers(path: Path) -> None:
+    here = _room(path)
+    for name in _imports(path):
+        top, *rest = name.split(".")
+        if top == "proxmom" and rest and rest[0] in LAYERS:
+            assert LAYERS[rest[0]] <= LAYERS[here], name
+        assert here in HEAVY.get(top, {here}), f"{here} imports {top}"
+
+
+def test_import_is_light() -> None:
+    code = """
+import sys, time
+start = time.perf_counter()
+import proxmom
+seconds = time.perf_counter() - start
+heavy = {"torch", "cvxpy", "matplotlib", "pandas", "sklearn", "joblib", "scipy.optimize"} & set(sys.modules)
+assert not heavy, heavy
+print(seconds)
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
+    assert all(run.returncode == 0 for run in runs), runs[0].stderr
+
+
+def test_backends_come_when_they_are_asked_for() -> None:
+    assert proxmom.numpy.minimize is not None
+    assert proxmom.verify.check_rule is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        proxmom.nothing  # noqa: B018
+
+
+MODULES = [proxmom, certify, lookup, metrics, now, planes, proxmom.numpy, reference, rules, solve, step, verify]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_public_names_have_docstrings(module: object) -> None:
+    assert inspect.getdoc(module)
+    for name, thing in vars(module).items():
+        if name.startswith("_") or not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        if not thing.__module__.startswith("proxmom"):
+            continue
+        own = thing.__doc__
+        assert own, f"{module.__name__}.{name}"
+        assert not own.startswith(f"{name}("), f"{name}: only the docstring that a dataclass makes"
