@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -57,7 +58,9 @@ def _parse(kind: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
     path, bracket, inside = text.strip().partition("(")
     try:
         call: Any = ast.parse(f"f({inside}" if bracket else "f()", mode="eval").body
-        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+        named = ast.literal_eval(ast.Dict([ast.Constant(k.arg) for k in call.keywords], [k.value for k in call.keywords]))
+        if None in named:
+            raise ValueError("** is no literal")
         return path.strip(), [ast.literal_eval(value) for value in call.args], named
     except (SyntaxError, ValueError, AttributeError) as error:
         raise ValueError(
@@ -93,7 +96,8 @@ def _load_file(kind: str, place: str, folders: Sequence[Path]) -> ModuleType:
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
         raise ValueError(f"{kind}: no file {place!r}; looked for {', '.join(map(str, tried))}.")
-    name = f"proxmom_user_{found.stem}_{abs(hash(found)):x}"
+    key = hashlib.sha256(str(found).encode() + found.read_bytes()).hexdigest()[:12]  # a changed file is a new module
+    name = f"proxmom_user_{found.stem}_{key}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, found)

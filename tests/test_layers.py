@@ -66,16 +66,13 @@ def test_a_module_imports_only_from_its_own_and_lower_layers(path: Path) -> None
 
 def test_import_is_light() -> None:
     code = """
-import sys, time
-start = time.perf_counter()
+import sys
 import proxmom
-seconds = time.perf_counter() - start
 heavy = {"torch", "cvxpy", "matplotlib", "pandas", "sklearn", "joblib", "scipy.optimize"} & set(sys.modules)
 assert not heavy, heavy
-print(seconds)
 """
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
-    assert all(run.returncode == 0 for run in runs), runs[0].stderr
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_backends_come_when_they_are_asked_for() -> None:

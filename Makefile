@@ -1,0 +1,55 @@
+# Every target sets up what it needs in .venv; packages are reinstalled only when the requirements change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test test-slow theory verify bench lint docs clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.study  ## run the quick convex study on embedded data and write its report
+	$(BIN)/proxmom run experiments/convex/quick.toml
+
+test: $(VENV)/.dev  ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev  ## the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+theory: $(VENV)/.dev  ## run every derivation and check its claims
+	$(BIN)/python theory/claims.py
+
+verify: $(VENV)/.dev  ## every rule against the convex solver, 1000 states a setting (about ten minutes)
+	$(BIN)/proxmom verify --trials 1000 --jobs 2
+
+bench: $(VENV)/.dev  ## time the solver and a step
+	$(BIN)/proxmom bench
+
+lint: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## build the documentation, warnings are errors
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+clean:  ## remove the environment and all results
+	rm -rf $(VENV) results docs/_build
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.study: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[study]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) 'torch' --editable '.[study,verify,dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[study,docs]'
+	@touch $@
