@@ -19,7 +19,7 @@ from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, HeavyBall, TruncatedMemory
 from proxmom.solve import weights
 
-BATCH, SIZE = 1000, 100
+BATCH, SIZE, ROUNDS = 1000, 100, 30
 
 
 def measure() -> dict[str, Any]:
@@ -49,13 +49,13 @@ def show(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, f"proxmom {where['proxmom']}, {where['processor']}, {where['cores']} cores"])
 
 
-def _interleaved(tasks: dict[str, Callable[[], Any] | None], rounds: int = 30) -> dict[str, float | None]:
-    """Median seconds of each task, the tasks taking turns so that a slow moment of the machine hits all alike."""
+def _interleaved(tasks: dict[str, Callable[[], Any] | None]) -> dict[str, float | None]:
+    """Median milliseconds of each task, the tasks taking turns so that a slow moment of the machine hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         if task is not None:
             task()
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for name, task in tasks.items():
             if task is not None:
                 start = time.perf_counter()

@@ -1,0 +1,148 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from proxmom import __version__
+from proxmom.cli import main
+from proxmom.rules import RULES
+
+STUDY = """
+[study]
+name = "tiny"
+claim = "None."
+points = 2
+max_evaluations = 40
+target = 1e-3
+reference = "heavy ball"
+
+[[problem]]
+kind = "quadratic"
+condition = 10
+n = 5
+
+[[method]]
+name = "heavy ball"
+rule = "HeavyBall"
+search = {lr = {low = 0.5, high = 2.0, scale = "log"}}
+"""
+
+
+def proxmom(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_help_says_what_each_command_does() -> None:
+    text = proxmom("--help").output
+    for name in ("rules", "verify", "run", "report", "draw", "bench"):
+        assert name in text
+        assert len(proxmom(name, "--help").output) > 100
+    assert __version__ in proxmom("--version").output
+    module = subprocess.run([sys.executable, "-m", "proxmom", "--version"], capture_output=True, text=True)
+    assert __version__ in module.stdout
+
+
+def test_every_option_has_a_help_text() -> None:
+    for command in main.commands.values():
+        for option in command.params:
+            assert not isinstance(option, click.Option) or option.help, f"{command.name} {option.name}"
+
+
+def test_rules_are_listed_one_line_each() -> None:
+    lines = proxmom("rules").output.splitlines()
+    assert [line.split()[0] for line in lines] == list(RULES)
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_verify_prints_a_table_and_judges() -> None:
+    result = proxmom("verify", "AdaptiveMemory", "MoMo", "--trials", 3, "--metric", "Euclidean", "--inertia", 0.1)
+    assert result.exit_code == 0, result.output
+    assert "AdaptiveMemory(beta_max=0.9" in result.output
+    assert "refused, as it must be" in result.output
+    assert "12 steps compared, seed 0" in result.output
+
+
+def test_verify_in_two_processes_says_the_same() -> None:
+    arguments = ("verify", "Polyak", "--trials", 4, "--inertia", 0)
+    assert proxmom(*arguments, "--jobs", 2).output == proxmom(*arguments).output
+
+
+def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxmom.verify.check.ERROR", -1.0)
+    result = proxmom("verify", "HeavyBall", "--trials", 2)
+    assert result.exit_code == 1
+    assert "FAILED" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "Momentum"), "rule must be one of GradientDescent"),
+        (("verify", "HeavyBall", "--metric", "Taxi"), "metric must be one of Euclidean, Adam"),
+        (("verify", "HeavyBall", "--weight-decay", 0.1, "--decay", "odd"), "decay must be one of"),
+        (("verify", "HeavyBall", "--weight-decay", -0.1), "weight_decay must be >= 0"),
+        (("verify", "HeavyBall", "--inertia", -0.1), "inertia must be >= 0"),
+        (("verify", "HeavyBall", "--trials", 0), "0 is not in the range"),
+        (("run", "missing.toml"), "missing.toml"),
+        (("report", "missing"), "missing"),
+        (("draw", "HeavyBall", "--on", "sphere"), "rosenbrock"),
+        (("draw", "Polyak"), "lower_bound"),
+        (("draw", "HeavyBall", "--lr", -1, "--out", "x.png"), "lr must be > 0"),
+        (("draw", "HeavyBall", "--out", "x.doc"), ".png"),
+    ],
+)
+def test_errors_are_one_line(arguments: tuple[Any, ...], message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = proxmom(*arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())  # nothing was written
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    result = proxmom("verify", "HeavyBall")
+    assert result.exit_code == 1
+    assert "needs the verify extra: pip install 'proxmom[verify]'" in result.output
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    monkeypatch.delitem(sys.modules, "proxmom.study.runner", raising=False)
+    result = proxmom("run", "any.toml")
+    assert "needs the study extra: pip install 'proxmom[study]'" in result.output
+
+
+def test_run_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(STUDY)
+    result = proxmom("run", "tiny.toml", "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == "report: results/tiny/report.html"
+    again = proxmom("report", "results/tiny", "--out", "again.html")
+    assert "heavy ball" in again.output
+    assert Path("again.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert proxmom("draw", "HeavyBall", "--steps", 5).output == "heavyball-rosenbrock.png\n"
+    assert Path("heavyball-rosenbrock.png").stat().st_size > 1000
+    assert proxmom("draw", "TruncatedMemory(0.0)", "--on", "model", "--out", "model.svg").output == "model.svg\n"
+    assert "<svg" in Path("model.svg").read_text()
+
+
+def test_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxmom.bench.ROUNDS", 2)
+    result = proxmom("bench", "--json", tmp_path / "bench.json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert all(value > 0 for value in figures["milliseconds"].values())
+    assert "solve 1000 models of 4 planes" in result.output
