@@ -58,7 +58,7 @@ def _parse(kind: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
     path, bracket, inside = text.strip().partition("(")
     try:
         call: Any = ast.parse(f"f({inside}" if bracket else "f()", mode="eval").body
-        named = ast.literal_eval(ast.Dict([ast.Constant(k.arg) for k in call.keywords], [k.value for k in call.keywords]))
+        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
         if None in named:
             raise ValueError("** is no literal")
         return path.strip(), [ast.literal_eval(value) for value in call.args], named

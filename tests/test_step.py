@@ -176,10 +176,8 @@ def test_at_or_below_its_bound_nothing_moves_but_the_decay() -> None:
 
 def test_a_constant_added_to_the_loss_changes_nothing(metric: Any) -> None:
     for name, rule in RULES.items():
-        if hasattr(rule, "lower_bound"):
-            moved = replace(rule, lower_bound=rule.lower_bound + 64)
-        else:
-            moved = rule
+        bounded = hasattr(rule, "lower_bound")
+        moved = replace(rule, lower_bound=rule.lower_bound + 64) if bounded else rule
         random = np.random.default_rng(5)
         one, two = (Optimizer(np.ones(SIZE), r, lr=0.1, metric=metric) for r in (rule, moved))
         for _ in range(10):

@@ -84,7 +84,7 @@ def test_degenerate_cases_are_among_the_trials() -> None:
 
 def test_a_rule_that_should_refuse_inertia_and_does_not_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxmom.step.Step._check_pairs", lambda self: None)
-    with pytest.raises(AssertionError, match="TruncatedMemory looks at the loss: inertia 0.1"):
+    with pytest.raises(AssertionError, match=r"TruncatedMemory looks at the loss: inertia 0\.1"):
         check_rule(TruncatedMemory(0.0), inertia=0.1, trials=1)
 
 

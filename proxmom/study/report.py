@@ -1,0 +1,53 @@
+"""Finished runs as a page that needs nothing but itself to be read, and as a table in the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxmom.study.page import render
+from proxmom.study.sources import merge, read_source
+from proxmom.study.store import write_atomically
+from proxmom.study.terminal import notes, text_table
+
+
+def write_report(directories: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Write one page about all runs of the given results directories.
+
+    Args:
+        directories: what `run_study` returned; at least one. Ratios are to the first one's reference method.
+        out: a file, or a folder for report.html; default: the directory if there is one, else here.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: if a directory has no study or no finished run, or if the directories cannot stand in one
+            table: another target or budget, or one name for two methods or problems.
+    """
+    sources = [read_source(directory) for directory in directories]
+    page = render(sources, merge(sources))
+    file = _out(directories, out)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, page)
+    return file
+
+
+def terminal_table(directories: Sequence[str | Path]) -> str:
+    """The results as text, at most 100 columns wide where names allow it; bold only on a terminal.
+
+    Raises ValueError as `write_report` does.
+    """
+    sources = [read_source(directory) for directory in directories]
+    results, reference = merge(sources), sources[0].reference
+    bold = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    lines = [*text_table(results, reference, bold), "", *notes(results, reference, sources[0].target)]
+    return "\n".join(lines)
+
+
+def _out(directories: Sequence[str | Path], out: str | Path | None) -> Path:
+    if out is None:
+        return (Path(directories[0]) if len(directories) == 1 else Path()) / "report.html"
+    return Path(out) / "report.html" if Path(out).is_dir() else Path(out)

@@ -1,0 +1,209 @@
+"""Running a study: only what is missing, over the cores, and killed at any time without harm.
+
+The main process builds each problem that has runs to do, once, before anything is written: it takes seconds,
+missing or broken data is found at once, and workers get the finished problem instead of certifying it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from proxmom.study import store
+from proxmom.study.config import MethodSpec, ProblemSpec, Study, StudyError, load_study
+from proxmom.study.data import directory as data_directory
+from proxmom.study.methods import Oracle, run_method
+from proxmom.study.points import Point
+from proxmom.study.problems import Problem, build_problem
+from proxmom.study.provenance import provenance
+
+CHUNK = 4  # most runs handed to a worker at once: more saves overhead, fewer keep all workers busy to the end
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: a method, at one of its points, on a problem (by its index in the study)."""
+
+    problem: int
+    method: MethodSpec
+    point: Point
+    point_index: int
+    configuration: Mapping[str, Any]
+    key: str
+
+
+def run_study(
+    path: str | Path,
+    out: str | Path | None = None,
+    jobs: int = -1,
+    data: str | Path | None = None,
+    quiet: bool | None = None,
+) -> Path:
+    """Runs what is missing of a study and returns the folder of its results.
+
+    Args:
+        path: the study file.
+        out: the folder of the results; default `results/<name of the study>` under the current directory.
+        jobs: processes; -1 for one per core. Results do not depend on it.
+        data: where relative paths of data files start.
+        quiet: whether to hide the progress bar; default: shown if stderr is a terminal.
+
+    Raises:
+        StudyError: for anything wrong with the study or its data, before anything is written.
+        ValueError: for jobs = 0 or below -1.
+        KeyboardInterrupt: on Ctrl-C, after one line that says how to go on; finished runs are kept.
+    """
+    if jobs == 0 or jobs < -1:
+        raise ValueError(f"jobs must be >= 1, or -1 for one per core, got {jobs}.")
+    study, data_dir = load_study(path), None if data is None else Path(data)
+    folder = Path(out) if out is not None else Path("results") / study.name
+    cells = list(plan(study, data_dir))
+    missing = set(store.pending(folder, (cell.key for cell in cells)))
+    todo = list({cell.key: cell for cell in cells if cell.key in missing}.values())
+    problems = {index: _build(study.problems[index], data_dir) for index in dict.fromkeys(c.problem for c in todo)}
+    names = _names(study, problems, cells, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_atomically(folder / "study.toml", study.text)
+    store.write_plan(folder, [store.Planned(c.key, names[c.problem], c.method.name, c.point_index) for c in cells])
+    try:
+        _run_all(_Worker(folder.resolve(), study, names, provenance()), problems, todo, jobs, quiet)
+    except KeyboardInterrupt:
+        kept = len(cells) - len(store.pending(folder, (cell.key for cell in cells)))
+        print(f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr)
+        raise
+    return folder
+
+
+def plan(study: Study, data_dir: Path | None = None) -> Iterator[Cell]:
+    """The runs of a study, problem by problem, method by method, point by point."""
+    for index, problem in enumerate(study.problems):
+        description = problem.configuration | _digest(problem, data_dir)
+        for method in study.methods:
+            for number, point in enumerate(method.points(study.points, study.seed)):
+                configuration = {
+                    "problem": description,
+                    "method": method.configuration,
+                    "point": point,
+                    "max_evaluations": study.max_evaluations,
+                    "target": study.target,
+                }
+                yield Cell(index, method, point, number, configuration, store.key_of(configuration))
+
+
+def _digest(problem: ProblemSpec, data_dir: Path | None) -> dict[str, str]:
+    """The digest of a problem's data file: other data under the same path is another run."""
+    file = (data_directory(data_dir) or Path()) / str(problem.arguments.get("data", ""))
+    if not file.is_file():
+        return {}
+    with file.open("rb") as stream:
+        return {"data_digest": hashlib.file_digest(stream, "sha256").hexdigest()[:16]}
+
+
+def _build(problem: ProblemSpec, data_dir: Path | None) -> Problem:
+    name = {"name": problem.name} if problem.name else {}
+    try:
+        return build_problem(problem.kind, data_dir, **problem.arguments, **name)
+    except (ValueError, TypeError) as error:
+        raise StudyError(f"{problem.where}: {error}") from error
+
+
+def _names(study: Study, built: Mapping[int, Problem], cells: Iterable[Cell], folder: Path) -> list[str]:
+    """The display name of each problem; those that need not be built were named by their finished runs."""
+    first = {cell.problem: cell.key for cell in reversed(list(cells))}
+    names = []
+    for index, problem in enumerate(study.problems):
+        found = built[index].name if index in built else store.stored_problem(folder, first[index])
+        names.append(problem.name or found)
+        if names.count(names[-1]) > 1:
+            raise StudyError(f"{problem.where}: two problems are called {names[-1]!r}; give one a name.")
+    return names
+
+
+def _run_all(
+    worker: _Worker, problems: Mapping[int, Problem], todo: Sequence[Cell], jobs: int, quiet: bool | None
+) -> None:
+    tasks = (delayed(worker)(problems[chunk[0].problem], chunk) for chunk in _chunks(todo, effective_n_jobs(jobs)))
+    with (
+        tqdm(total=len(todo), unit="run", disable=quiet, leave=False, file=sys.stderr) as bar,
+        parallel_config(backend="loky", inner_max_num_threads=1),
+    ):
+        for finished in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
+            bar.update(finished)
+
+
+def _chunks(todo: Sequence[Cell], jobs: int) -> list[list[Cell]]:
+    """Runs of one problem in each chunk; problems take turns, so that the time left is guessed well."""
+    by_problem: dict[int, list[Cell]] = defaultdict(list)
+    for cell in todo:
+        by_problem[cell.problem].append(cell)
+    size = max(1, min(CHUNK, len(todo) // (4 * jobs)))
+    columns = [[cells[i : i + size] for i in range(0, len(cells), size)] for cells in by_problem.values()]
+    return [chunk for row in zip_longest(*columns) for chunk in row if chunk]
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker process knows of the study; called with a problem and runs on it."""
+
+    folder: Path
+    study: Study
+    names: Sequence[str]
+    provenance: Mapping[str, Any]
+    main_process: int = field(default_factory=os.getpid)
+
+    def __call__(self, problem: Problem, cells: Sequence[Cell]) -> int:
+        if os.getpid() != self.main_process:
+            _follow(self.main_process)
+        with threadpool_limits(1):  # also without workers: more threads would round differently
+            for cell in cells:
+                self._run(problem, cell)
+        return len(cells)
+
+    def _run(self, problem: Problem, cell: Cell) -> None:
+        limit, target = self.study.max_evaluations, self.study.target
+        with store.RunWriter(store.run_directory(self.folder, cell.key), self._describe(cell)) as writer:
+            oracle = Oracle(problem, max_evaluations=limit, target=target, record=writer.append)
+            writer.finish(run_method(cell.method.settings, problem, cell.point, oracle))
+
+    def _describe(self, cell: Cell) -> dict[str, Any]:
+        return {
+            "key": cell.key,
+            "configuration": cell.configuration,
+            "problem": self.names[cell.problem],
+            "method": cell.method.name,
+            "point_index": cell.point_index,
+            "seed": self.study.seed,
+            "provenance": {**self.provenance, "started": datetime.now(UTC).isoformat(timespec="seconds")},
+        }
+
+
+@cache
+def _follow(main_process: int) -> None:
+    """Ties a worker to its main process: that one ends it on Ctrl-C, and if that one is killed it leaves, too.
+
+    Otherwise the worker would go on with the runs it was handed, beside those of the next start.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def leave_with_it() -> None:
+        while os.getppid() == main_process:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_it, daemon=True).start()

@@ -1,0 +1,221 @@
+"""Runs as directories: `run.json`, an append-only `metrics.jsonl`, and an end marker written last, by rename.
+
+Killing anything at any time loses at most the run that was under way: a directory without `done.json` is
+started afresh. `plan.json` beside them says which runs belong to the study as it now stands, and under which
+names, so that renaming a method repeats nothing and a removed method leaves the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STATUSES = ("reached", "missed", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of a study: which run, and what people call it."""
+
+    key: str
+    problem: str
+    method: str
+    point_index: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    status: "reached" (the target), "missed" (the budget was spent, or the method stopped), "diverged", or
+        "failed" (the method raised; `message` has the cause).
+    evaluations: the count at which the target was first reached, else all that were spent.
+    best_gap: the smallest relative gap seen.
+    """
+
+    status: str
+    evaluations: int
+    best_gap: float
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    problem: str
+    method: str
+    point: Mapping[str, float]
+    point_index: int
+    status: str
+    evaluations: int
+    best_gap: float
+    seconds: float
+    provenance: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    key: str = ""
+    seed: int = 0
+    message: str = ""
+    directory: Path = field(default=Path(), repr=False)
+
+    def curve(self) -> dict[str, NDArray[np.float64]]:
+        """The recorded evaluations, read now: arrays "evaluations", "gap", "beta" (NaN where none)."""
+        names = ("evaluations", "gap", "beta")
+        file = self.directory / "metrics.jsonl"
+        try:
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(file, error) from error
+
+
+class RunWriter:
+    """One run while it is being written; a context manager, so that its file is closed whatever happens."""
+
+    def __init__(self, directory: Path, description: Mapping[str, Any]) -> None:
+        """Starts the run afresh: what a killed one left behind is removed, and `run.json` is written."""
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        metrics = directory / "metrics.jsonl"
+        metrics.unlink(missing_ok=True)
+        write_atomically(directory / "run.json", description)
+        self._metrics = metrics.open("a", encoding="utf-8", buffering=1)
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.close()
+
+    def append(self, evaluations: int, gap: float, beta: float | None) -> None:
+        """Records one evaluation, one line of JSON that reaches the file at once."""
+        record = {
+            "evaluations": evaluations,
+            "gap": _finite(gap),
+            "beta": beta if beta is None else _finite(beta),
+        }
+        self._metrics.write(json.dumps(record) + "\n")
+
+    def finish(self, outcome: Outcome) -> None:
+        """Writes the end marker, after the records are safely on disk."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        write_atomically(self.directory / "done.json", asdict(outcome) | {"best_gap": _finite(outcome.best_gap)})
+
+
+def key_of(configuration: Mapping[str, Any]) -> str:
+    """16 hex digits that depend on the configuration's content alone, not on the order of its keys."""
+    text = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_directory(directory: Path, key: str) -> Path:
+    """Where the run with this key lives."""
+    return directory / "runs" / key
+
+
+def pending(directory: Path, keys: Iterable[str]) -> list[str]:
+    """The keys without a finished run, each once, in the order given."""
+    return [key for key in dict.fromkeys(keys) if not (run_directory(directory, key) / "done.json").is_file()]
+
+
+def write_plan(directory: Path, plan: Sequence[Planned]) -> None:
+    """Writes which runs belong to the study, `plan.json`, in the order of its tables."""
+    write_atomically(directory / "plan.json", [asdict(planned) for planned in plan])
+
+
+def stored_problem(directory: Path, key: str) -> str:
+    """The display name of a finished run's problem."""
+    return str(_read(run_directory(directory, key) / "run.json")["problem"])
+
+
+def load_runs(directory: str | Path) -> list[Run]:
+    """The finished runs of a study, in its order; without a `plan.json` every finished run there is.
+
+    Raises:
+        ValueError: if there are no results, or a file is truncated or unreadable; it names file and remedy.
+    """
+    folder = Path(directory)
+    if not (folder / "runs").is_dir():
+        raise ValueError(f"{str(folder)!r} holds no results: it has no folder 'runs'. Run the study first.")
+    if not (folder / "plan.json").is_file():
+        finished = sorted(marker.parent for marker in (folder / "runs").glob("*/done.json"))
+        return [_load(run, None) for run in finished]
+    plan = _plan(folder / "plan.json")
+    missing = set(pending(folder, (planned.key for planned in plan)))
+    return [_load(run_directory(folder, planned.key), planned) for planned in plan if planned.key not in missing]
+
+
+def write_atomically(file: Path, content: Any) -> None:
+    """Writes JSON, or a text as it is, so that the file is complete or not there, even after a power cut."""
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+
+
+def _load(directory: Path, planned: Planned | None) -> Run:
+    description = _read(directory / "run.json")
+    outcome = _outcome(directory / "done.json")
+    try:
+        configuration = description["configuration"]
+        return Run(
+            problem=planned.problem if planned else description["problem"],
+            method=planned.method if planned else description["method"],
+            point=configuration["point"],
+            point_index=planned.point_index if planned else description["point_index"],
+            **vars(outcome),
+            provenance=description["provenance"],
+            configuration=configuration,
+            key=description["key"],
+            seed=description["seed"],
+            directory=directory,
+        )
+    except (KeyError, TypeError) as error:
+        raise _unreadable(directory / "run.json", error) from error
+
+
+def _outcome(file: Path) -> Outcome:
+    try:
+        fields = _read(file)
+        return Outcome(**{**fields, "best_gap": np.inf if fields["best_gap"] is None else fields["best_gap"]})
+    except (KeyError, TypeError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _plan(file: Path) -> list[Planned]:
+    try:
+        return [Planned(**entry) for entry in _read(file)]
+    except TypeError as error:
+        raise ValueError(f"{file} is no plan: {error}. Run the study again: it writes a new one.") from error
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    reason = f"{type(error).__name__}: {error}"
+    return ValueError(f"{file} is truncated or unreadable ({reason}). Delete {file.parent} and run the study again.")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
