@@ -69,7 +69,7 @@ class Scalars:
 
     step: Array  # (S,) steps taken
     last_lr: Array  # (T,) lr of each tensor's last move, 0 before it
-    kept: Array  # (S,) 1 - weight of the floors at the last step
+    kept: Array  # (T,) 1 - weight of the floors at each tensor's last step
     missing: Array  # (T,) 1 - mass of memory: the product of all past betas
     loss: Array | None = None  # (S,) loss of the last step
     memory_height: Array | None = None  # (S,) aggregated plane at today's x, minus the last loss times its mass
@@ -79,7 +79,7 @@ class Scalars:
         """The scalars before the first step; the arguments are any arrays (T,) and (S,) of the right kind."""
         zero = 0 * per_scope
         missing = 0 * per_tensor + (not memory_from_gradient)
-        return cls(step=zero, last_lr=0 * per_tensor, kept=zero + 1, missing=missing, loss=None, memory_height=zero)
+        return cls(step=zero, last_lr=0 * per_tensor, kept=0 * per_tensor + 1, missing=missing, memory_height=zero)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Step:
         loss: Array | None,
     ) -> Now:
         xp = namespace(products.dual)
-        move = scope.spread(scalars.kept)[:, None] * products.dual[:, :, MEMORY]
+        move = scalars.kept[:, None] * products.dual[:, :, MEMORY]
         if products.decay is not None:
             move = move + weight_decay[:, None] * products.decay
         mass = self._mass(scalars, scope)
@@ -279,7 +279,7 @@ class Step:
         share, mass = direction[..., MEMORY], self._mass(scalars, scope)
         beta = share / (share + mass * (1 - share) + (mass == 0)) if self.facts.normalised else share
         beta = xp.where(kept > 0, xp.where(mass > 0, beta, self.facts.beta_max), 1.0)
-        left = Scalars(scalars.step + 1, lr, kept, missing=scalars.missing * scope.spread(beta))
+        left = Scalars(scalars.step + 1, lr, scope.spread(kept), missing=scalars.missing * scope.spread(beta))
         if not self.facts.needs_loss:
             return left
         scale = lr / (1 + lr * weight_decay) if self.decay == "proximal" else lr

@@ -103,22 +103,16 @@ def test_performance_profile_by_hand():
     np.testing.assert_allclose(summary.profile_factors(results), [1, 2, 4])
 
 
-def test_lr_sensitivity_is_the_mean_capped_gap_over_the_range_all_methods_share():
-    wide = [make_run("p", "wide", None, {"lr": 10.0**k}, k, gap=1e9 if k > 3 else 0.1 * k) for k in range(8)]
-    wide[2] = make_run("p", "wide", None, {"lr": 100.0}, 2, gap=1e-3, status="diverged")
-    narrow = [make_run("p", "narrow", 10, {"lr": 10.0**k}, k, gap=1e-8) for k in range(1, 5)]
-    few = [make_run("p", "fixed", 10, {"beta": 0.1 * k}, k) for k in range(1, 5)]
-    results = summary.collect([*wide, *narrow, *few], BUDGET)
-    assert summary.common_lr_range(results) == (10.0, 1e4)
-    numbers = summary.lr_sensitivity(results)
-    assert set(numbers) == {"wide", "narrow"}
-    assert numbers["wide"].mean == pytest.approx((0.1 + 1.0 + 0.3 + 1.0) / 4)
-    assert numbers["narrow"].mean == pytest.approx(1e-8)
-
-
-def test_lr_ranges_without_overlap_give_no_sensitivity():
-    low, high = sweep([9] * 4, values=[1, 2, 3, 4], method="a"), sweep([9] * 4, values=[5, 6, 7, 8], method="b")
-    assert summary.lr_sensitivity(summary.collect([*low, *high], BUDGET)) == {}
+def test_lr_sensitivity_is_the_mean_capped_gap_within_a_decade_of_the_best():
+    gaps = {0.5: 9.0, 1.0: 1e9, 3.0: 0.25, 10.0: 1e-7, 30.0: 1e-3, 100.0: 0.55, 200.0: 9.0}
+    runs = [make_run("p", "m", None, {"lr": lr}, k, gap=gap) for k, (lr, gap) in enumerate(gaps.items())]
+    runs[3] = make_run("p", "m", 10, {"lr": 10.0}, 3, gap=1e-7)
+    runs[4] = make_run("p", "m", None, {"lr": 30.0}, 4, gap=1e-3, status="diverged")
+    three = [make_run("p", "three", 10, {"lr": lr}, k) for k, lr in enumerate([1.0, 2.0, 3.0, 1e3])]
+    fixed = [make_run("p", "fixed", 10, {"beta": 0.1 * k}, k) for k in range(1, 6)]
+    numbers = summary.lr_sensitivity(summary.collect([*runs, *three, *fixed], BUDGET))
+    assert set(numbers) == {"m"}
+    assert numbers["m"].mean == pytest.approx((1.0 + 0.25 + 1e-7 + 1.0 + 0.55) / 5)
 
 
 def test_best_so_far_by_hand():

@@ -199,7 +199,7 @@ def test_a_killed_run_is_started_afresh(study, tmp_path, left_behind):
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study, tmp_path):
     text = SMALL.replace("points = 3", "points = 400").replace("target = 1e-3", "target = 1e-13")
-    file = study(text.replace("max_evaluations = 60", "max_evaluations = 3000"))
+    file = study(text.replace("max_evaluations = 60", "max_evaluations = 400"))
     out = tmp_path / "out"
     code = f"from proxmom.study.runner import run_study; run_study({str(file)!r}, {str(out)!r}, jobs=2, quiet=True)"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)

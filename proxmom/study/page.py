@@ -63,7 +63,6 @@ def _numbers(results: Results, reference: str) -> dict[str, Any]:
         "ratios": [(m, list(ratios[m]), means[m]) for m in results.methods],
         "matrix": [(m, [against[other][m] for other in results.methods]) for m in results.methods],
         "sensitivity": sorted(sensitivity.items(), key=lambda item: item[1].mean),
-        "lr_range": summary.common_lr_range(results),
     }
 
 
@@ -172,7 +171,7 @@ def _settings(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _setting(run: Run) -> tuple[str, str]:
-    lines = [f"{name} {value:.4g}" for name, value in run.point.items()]
+    lines = [f"{name} {run.point[name]:.4g}" for name in sorted(run.point, key=lambda name: (name != "lr", name))]
     fixed = run.configuration["method"]
     if not lines:
         lines = [f"{name} {fixed[name]:.4g}" for name in ("lr",) if name in fixed] or ["as given"]

@@ -26,8 +26,8 @@ from proxmom.study.summary import Array, Results
 _INK = "#010203"  # stands for currentColor until the SVG is written
 # Found by search: largest smallest distance of two colours, over normal and three kinds of impaired vision, among
 # colours of enough contrast to the page.
-_LIGHT = ("#2484fc", "#fc600c", "#780c3c", "#54189c", "#b484a8", "#a84800", "#606084")
-_DARK = ("#3084fc", "#fc900c", "#d86054", "#9c84b4", "#fcd8fc", "#c0b4a8", "#48c0fc")
+_LIGHT = ("#0c60f0", "#f05400", "#3ca884", "#6c3ca8", "#90480c", "#a884f0", "#186c6c")
+_DARK = ("#60b4f0", "#e44824", "#9cfc84", "#9060f0", "#f09c30", "#f0e4fc", "#3aa898")
 _DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.4, 1.6)), (0, (1.6, 1.3)))
 _MARKERS = "osD^vPX<>"
 _CURVE_POINTS = 40_000  # over all curves of one kind: keeps the page around 1 MB
@@ -104,7 +104,7 @@ def momentum(results: Results, styles: Sequence[Style]) -> list[Picture]:
         axes.set(xscale="log", ylim=(-0.03, 1.03))
         _span(axes, "x", 1, _end(results, problem))
         for style, curve in curves:
-            _plot(axes, style, _thin(curve["evaluations"], limit), _thin(curve["beta"], limit), linewidth=1.0)
+            _plot(axes, style, _thin(curve["evaluations"], limit), _thin(curve["beta"], limit), linewidth=0.8)
         pictures.append(_picture(figure, f"beta{row}", problem, "weight on memory", styles))
     return pictures
 
@@ -149,7 +149,7 @@ def tuning(results: Results, styles: Sequence[Style], reference: str) -> Picture
     figure, axes = _panel("points tried per problem", "evaluations, ratio to the reference")
     axes.set(xscale="log", yscale="log")
     axes.axhline(1, color=_INK, linewidth=0.7, alpha=0.6)
-    _ticks(axes, "x", budgets)
+    _ticks(axes, "x", [budget for budget in budgets[:-1] if budgets[-1] > 1.4 * budget] + [budgets[-1]])
     _span(axes, "y", 0.7 * min(1.0, np.nanmin(means)), 1.4 * max(1.0, np.nanmax(means)))
     for style in styles:
         line = means[results.methods.index(style.name)]
@@ -234,7 +234,7 @@ def _round_values(low: float, high: float) -> list[float]:
 
 def _ticks(axes: Axes, side: str, values: Sequence[float], last: str = "") -> None:
     """Ticks with plain labels: parsing the usual powers as formulas is half the time of a picture."""
-    labels = [f"{v:g}" if 0.01 <= v < 10_000 else f"{v:.0e}".replace("e-0", "e-").replace("e+0", "e") for v in values]
+    labels = [f"{v:g}" if 0.001 <= v < 10_000 else f"{v:.0e}".replace("e-0", "e-").replace("e+0", "e") for v in values]
     axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_ticks(list(values), [*labels[:-1], last or labels[-1]] if labels else [])
     axis.set_minor_locator(NullLocator())

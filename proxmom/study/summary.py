@@ -170,16 +170,6 @@ def counts_by_lr(runs: Sequence[Run]) -> tuple[Array, Array]:
     return lr, counts
 
 
-def common_lr_range(results: Results) -> tuple[float, float]:
-    """Largest interval of lr that every method with a searched lr covers; (nan, nan) if there is none."""
-    tried: dict[str, list[float]] = defaultdict(list)
-    for (_, method), runs in results.runs.items():
-        tried[method].extend(counts_by_lr(runs)[0])
-    spans = [(min(values), max(values)) for values in tried.values() if values]
-    low, high = (max(s[0] for s in spans), min(s[1] for s in spans)) if spans else (np.nan, np.nan)
-    return (low, high) if low < high else (np.nan, np.nan)
-
-
 def final_gap(run: Run) -> float:
     """Relative gap a run ended with, capped at 1, the initial loss; 1 if it diverged or failed."""
     lost = run.status in ("diverged", "failed") or np.isnan(run.best_gap)
@@ -187,16 +177,19 @@ def final_gap(run: Run) -> float:
 
 
 def lr_sensitivity(results: Results, seed: int = 0) -> dict[str, Interval]:
-    """Mean excess loss over the common range of lr: 0 if every lr finds the optimum, 1 if none does anything.
+    """Mean excess loss for lr up to a decade off its best: 0 if every lr finds the optimum, 1 if none does anything.
 
-    Excess loss is the relative gap a run ended with, capped at 1; points are log-uniform in lr, so their mean
-    is the mean over the range of log lr. Methods with fewer than four points in the range are left out.
+    Excess loss is the relative gap a run ended with, capped at 1. The mean is over the runs of a problem whose lr is
+    within a factor of ten of the best run's, log-uniform as points are, then over problems. A range around each
+    method's own best serves methods with other units of lr and other ranges alike. Methods that nowhere have four
+    such runs are left out.
     """
-    low, high = common_lr_range(results)
 
     def excess(pair: tuple[str, str]) -> float:
-        searched = counts_by_lr(results.runs[pair])[0].size > 0
-        gaps = [final_gap(run) for run in results.runs[pair] if searched and low <= run.point["lr"] <= high]
+        if counts_by_lr(results.runs[pair])[0].size == 0:
+            return np.nan
+        best = results.best[pair].point["lr"]
+        gaps = [final_gap(run) for run in results.runs[pair] if 0.1 <= run.point["lr"] / best <= 10]
         return float(np.mean(gaps)) if len(gaps) >= _FEWEST_POINTS else np.nan
 
     columns = zip(results.methods, results.tabulate(excess).T, strict=True)
