@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-slow theory verify bench lint docs clean help
+.PHONY: run test test-slow theory verify bench lint docs pictures clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,3 +53,6 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[study,docs]'
 	@touch $@
+
+pictures: $(VENV)/.study  ## make the README's picture again
+	$(BIN)/proxmom draw AdaptiveMemory --on model --out docs/pictures/model.png

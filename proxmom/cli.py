@@ -26,7 +26,7 @@ def _clear_errors(command: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "study")
         raise click.ClickException(
-            f"proxmom {command} needs the {extra} extra: pip install 'proxmom[{extra}]' ({error})."
+            f"proxmom {command} needs the {extra} extra: pip install 'proxmom[{extra}]' (no module {error.name!r})."
         ) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error

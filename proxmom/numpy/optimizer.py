@@ -24,10 +24,14 @@ class Model:
 
         max_k { heights_k + <slopes_k, z> } + ||z||²_P / (2η) + (μ/2) ||x + z||²_P + λη / (2(1+ημ)) ||D(z) - memory||².
 
-    Shapes: x, memory, diagonal (of P), next_x, next_memory (n,); slopes (K, n); heights, weights, linear (K,);
-    quadratic (K, K). lr is η, inertia λ, weight_decay μ (0 where decay is coupled: the slopes then contain it).
+    Shapes: x, memory, diagonal (of P), next_x, next_memory (n,); slopes (K, n), and coefficients (K, B), the same over
+    the vectors `names`; heights, weights, linear (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia
+    λ, weight_decay μ (0 where decay is coupled: the slopes then contain it).
     """
 
+    names: tuple[str, ...]
+    coefficients: Vector
+    beta: float
     x: Vector
     memory: Vector
     diagonal: Vector
@@ -175,6 +179,9 @@ class Optimizer:
         outcome, mu = plan.outcome, self._decay_in_model
         next_x, next_memory = self._moved(plan)
         return Model(
+            names=self._step.names,
+            coefficients=outcome.slopes[0],
+            beta=float(outcome.beta[0]),
             x=self._x.copy(),
             memory=plan.named[MEMORY].copy(),
             diagonal=np.ones_like(self._x) if plan.diagonal is None else plan.diagonal,

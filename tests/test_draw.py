@@ -1,0 +1,367 @@
+"""Pictures: the functions drawn on, that what is drawn is what is solved, files, and error messages."""
+
+import subprocess
+import sys
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.collections import LineCollection
+
+from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall, MoMo, Polyak, TruncatedMemory
+from proxmom.draw import FUNCTIONS, draw_model, draw_trajectory, trajectory
+from proxmom.draw.functions import VALLEY_MINIMUM, valley
+from proxmom.draw.model import model_figure
+from proxmom.draw.paths import run
+from proxmom.draw.trajectory import trajectory_figure
+from proxmom.rules import RULES, Facts
+
+BOUNDED = {"TruncatedMemory", "Polyak", "MoMo"}
+RULE_OF = {name: rule(lower_bound=0.0) if name in BOUNDED else rule() for name, rule in RULES.items()}
+HEIGHTS = {h: AdaptiveMemory(height=h) for h in ("previous value", "cutting plane", "aggregated")}
+EVERY = {**RULE_OF, **HEIGHTS}
+SETTINGS = {
+    "plain": {},
+    "adam": {"metric": Adam()},
+    "inertia": {"inertia": 0.3},
+    "decay": {"weight_decay": 0.2},
+    "all": {"metric": Adam(), "inertia": 0.1, "weight_decay": 0.2, "lr": 0.7, "steps": 5},
+    "one step": {"steps": 1},
+    "large lr": {"lr": 8.0, "steps": 2},
+}
+CASES = {
+    f"{name}, {kind}": (rule, settings)
+    for name, rule in RULE_OF.items()
+    for kind, settings in SETTINGS.items()
+    if not (Facts.of(rule).needs_loss and "inertia" in settings)
+}
+
+
+class Alternating:
+    """A rule of a user's: no dataclass, and it declares a further memory."""
+
+    beta_max = 0.5
+    memories = {"slow": 0.1}  # noqa: RUF012
+
+    def planes(self, now):
+        return now.gradient_plane, type(now.gradient_plane)(0.25 * now.vector("slow") - 0.5 * now.memory, -0.1)
+
+
+@pytest.fixture(params=FUNCTIONS.values(), ids=FUNCTIONS)
+def function(request):
+    return request.param
+
+
+def slope(fun, x, eps=1e-6):
+    """Central differences of fun along each coordinate of x."""
+    moves = eps * np.eye(len(x))
+    return np.array([(fun(x + move)[0] - fun(x - move)[0]) / (2 * eps) for move in moves])
+
+
+def line(figure, gid):
+    return [curve.get_xydata().T for curve in figure.axes[0].get_lines() if curve.get_gid() == gid]
+
+
+def title(figure):
+    return figure.get_suptitle()
+
+
+# the functions
+
+
+def test_gradients(function):
+    left, right, bottom, top = function.view
+    for x in np.random.default_rng(0).uniform((left, bottom), (right, top), (20, 2)):
+        gradient = function.fun(x)[1]
+        assert slope(function.fun, x) == pytest.approx(gradient, rel=1e-5, abs=1e-5)
+
+
+def test_minimisers_are_stationary_with_value_zero(function):
+    for x in function.minimisers:
+        value, gradient = function.fun(x)
+        assert value == pytest.approx(0, abs=1e-24)
+        assert gradient == pytest.approx([0, 0], abs=1e-11)
+        assert np.linalg.eigvalsh(slope(lambda z: function.fun(z)[::-1], x)).min() > 0.1
+    assert len(np.unique(function.minimisers.round(6), axis=0)) == len(function.minimisers)
+
+
+def test_a_grid_gives_what_its_points_give(function):
+    grid = np.random.default_rng(1).uniform(-2, 2, (2, 3, 4))
+    values, gradients = function.fun(grid)
+    assert values.shape == (3, 4)
+    assert gradients.shape == (2, 3, 4)
+    value, gradient = function.fun(grid[:, 2, 1])
+    assert value == pytest.approx(values[2, 1], rel=1e-14)
+    assert gradient == pytest.approx(gradients[:, 2, 1], rel=1e-13)
+
+
+def test_view_is_a_square_with_start_minimisers_and_levels(function):
+    left, right, bottom, top = function.view
+    assert right - left == pytest.approx(top - bottom)
+    for a, b in [function.start, *function.minimisers]:
+        assert left < a < right
+        assert bottom < b < top
+    assert (np.diff(function.levels) > 0).all()
+
+
+def test_quadratic_has_condition_20():
+    hessian = np.array([FUNCTIONS["quadratic"].fun(unit)[1] for unit in np.eye(2)])
+    assert np.linalg.eigvalsh(hessian) == pytest.approx([1, 20])
+
+
+def test_valley_is_smooth_convex_and_asymmetric():
+    x = np.linspace(-6, 6, 1001)
+    value, gradient = valley(x)
+    assert slope(valley, np.array([0.7]))[0] == pytest.approx(valley(np.array([0.7]))[1], rel=1e-6)
+    assert (np.diff(gradient) > 0).all()
+    assert value.min() == pytest.approx(VALLEY_MINIMUM, abs=1e-15)
+    assert x[value.argmin()] == pytest.approx(0)
+    assert gradient[[0, -1]] == pytest.approx([-0.8, 2.0], rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", [None, Adam()], ids=["Euclidean", "Adam"])
+@pytest.mark.parametrize("rule", EVERY.values(), ids=EVERY)
+def test_default_lr_suits_every_rule(function, rule, metric):
+    settings = {"lr": function.default_lr(metric), "metric": metric, "max_iter": 200}
+    trace = run(function, rule, np.array(function.start), settings)
+    assert function.default_lr(Euclidean()) == function.default_lr(None)
+    assert not trace.diverged
+    assert trace.values[-1] < 0.05 * trace.values[0]
+
+
+# the model
+
+
+@pytest.mark.parametrize(("rule", "settings"), CASES.values(), ids=CASES)
+def test_next_iterate_is_the_minimum_of_the_drawn_curve(rule, settings):
+    figure = model_figure(rule, **settings)
+    [[x, objective]] = line(figure, "objective")
+    [diamond] = [curve for curve in figure.axes[0].get_lines() if curve.get_marker() == "D"]
+    [[next_x, least]] = diamond.get_xydata()
+    assert x[0] < next_x < x[-1]
+    assert abs(x[objective.argmin()] - next_x) <= x[1] - x[0]
+    assert least <= objective.min() + 1e-12
+
+
+@pytest.mark.parametrize("rule", RULE_OF.values(), ids=RULE_OF)
+def test_thick_line_is_the_maximum_of_the_planes(rule):
+    figure = model_figure(rule)
+    [[_, thick]] = line(figure, "model")
+    assert thick == pytest.approx(np.max([y for _, y in line(figure, "plane")], axis=0))
+
+
+def test_gradient_plane_is_the_tangent_and_planes_differ():
+    figure = model_figure(AdaptiveMemory())
+    (x, tangent), (_, mixture) = line(figure, "plane")
+    [[_, loss]] = line(figure, "loss")
+    touch = np.abs(loss - tangent).argmin()
+    assert (loss >= tangent - 1e-12).all()
+    assert loss[touch] == pytest.approx(tangent[touch], abs=1e-4)
+    assert np.sign(tangent[-1] - tangent[0]) != np.sign(mixture[-1] - mixture[0])
+    assert x[touch] > 0 > x[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        (GradientDescent(), ["gradient"]),
+        (HeavyBall(0.8), ["0.2 gradient + 0.8 memory"]),
+        (AdaptiveMemory(beta_max=1.0), ["gradient", "memory"]),
+        (TruncatedMemory(lower_bound=-0.5), ["gradient", "0.1 gradient + 0.9 memory", "lower bound -0.5"]),
+        (Polyak(lower_bound=0.0), ["gradient", "lower bound 0"]),
+        (MoMo(lower_bound=0.1), ["0.1 gradient + 0.9 memory", "lower bound 0.1"]),
+        (Alternating(), ["gradient", "-0.5 memory + 0.25 slow"]),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "planes") else "",
+)
+def test_planes_are_named_after_what_they_are_made_of(rule, names):
+    labels = [text.get_text() for text in model_figure(rule).axes[0].get_legend().get_texts()]
+    planes = [label.removeprefix("plane: ").split("\n")[0] for label in labels if label.startswith("plane: ")]
+    assert planes == names
+
+
+def test_caption_says_weights_and_beta():
+    figure = model_figure(HeavyBall(0.8), inertia=0.1, weight_decay=0.05, lr=0.5)
+    caption = figure.get_supxlabel()
+    assert "lr = 0.5, inertia = 0.1, weight decay = 0.05, proximal" in caption
+    assert "$w$ = (1.00)" in caption
+    assert "$\\beta$ = 0.80" in caption
+    assert "HeavyBall(beta=0.8)" in title(figure)
+
+
+# the trajectory
+
+
+def test_path_is_the_rule_s():
+    function, lr = FUNCTIONS["quadratic"], 0.03
+    figure = trajectory_figure(GradientDescent(), "quadratic", lr=lr, steps=5)
+    [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
+    x = np.array(function.start)
+    for piece in path.get_segments():
+        assert piece[0] == pytest.approx(x, abs=1e-12)
+        x = x - lr * function.fun(x)[1]
+        assert piece[1] == pytest.approx(x, abs=1e-12)
+    assert len(path.get_segments()) == 5
+    assert f"lr = 0.03: f = {function.fun(x)[0]:.3g} after 5 steps" in title(figure)
+
+
+def test_colour_is_the_weight_on_memory():
+    figure = trajectory_figure(AdaptiveMemory(beta_max=0.7), "himmelblau", steps=30)
+    [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
+    beta_axes = figure.axes[2]
+    colours = np.asarray(path.get_array())
+    assert colours == pytest.approx(beta_axes.get_lines()[0].get_ydata())
+    assert path.get_clim() == (0, 0.7)
+    assert np.ptp(colours) > 0.1
+    assert colours[0] == 0.7
+    assert [axes.get_ylabel() for axes in figure.axes].count(trajectory.BETA) == 2
+
+
+def test_without_memory_no_colour_bar():
+    figure = trajectory_figure(Polyak(lower_bound=0.0), steps=3)
+    assert len(figure.axes) == 2
+    assert figure.axes[1].get_xlabel() == "step $t$"
+
+
+def test_fall_is_f_minus_its_minimum():
+    function = FUNCTIONS["himmelblau"]
+    figure = trajectory_figure(GradientDescent(), "himmelblau", steps=3)
+    [curve] = figure.axes[1].get_lines()
+    assert curve.get_ydata()[0] == function.fun(np.array(function.start))[0]
+    assert figure.axes[1].get_yscale() == "log"
+
+
+def test_title_says_default_lr_metric_and_inertia():
+    figure = trajectory_figure(AdaptiveMemory(), metric=Adam(beta2=0.99), inertia=0.1, steps=2)
+    assert "lr = 0.15 (default), Adam(beta2=0.99, eps=1e-08), inertia = 0.1: f = " in title(figure)
+    assert "Rosenbrock" in title(figure)
+    assert "clipped" not in title(figure)
+
+
+@pytest.mark.parametrize(("on", "lr"), [("quadratic", 0.12), ("quadratic", 40.0)])
+def test_a_diverging_path_is_clipped_and_said_so(on, lr):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = trajectory_figure(GradientDescent(), on, lr=lr, steps=120)
+        figure.draw_without_rendering()
+    assert "diverged, clipped to the view" in title(figure)
+    assert (*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()) == pytest.approx(FUNCTIONS[on].view)
+
+
+def test_far_points_keep_their_direction():
+    function = FUNCTIONS["quadratic"]
+    trace = run(function, GradientDescent(), np.array(function.start), {"lr": 1.0, "max_iter": 60})
+    figure = trajectory_figure(GradientDescent(), "quadratic", lr=1.0, steps=60)
+    [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
+    true, drawn = trace.points[1:], np.array([piece[1] for piece in path.get_segments()])
+    assert np.abs(drawn).max() == pytest.approx(trajectory.FAR)
+    assert true[:, 0] * drawn[:, 1] == pytest.approx(true[:, 1] * drawn[:, 0], rel=1e-9)
+
+
+def test_view_grows_to_a_path_that_leaves_it_and_returns():
+    _, _, bottom, top = FUNCTIONS["himmelblau"].view
+    figure = trajectory_figure(HeavyBall(), "himmelblau")
+    low, high = figure.axes[0].get_ylim()
+    assert low < bottom
+    assert high - low < 2 * (top - bottom)
+    assert np.diff(figure.axes[0].get_xlim()) == pytest.approx(high - low)
+    assert "clipped" not in title(figure)
+
+
+def test_several_starts():
+    starts = [[1.0, 1.0], [-3.0, 0.0], [9.0, 9.0], [0.0, 2.0]]
+    figure = trajectory_figure(AdaptiveMemory(), "himmelblau", starts=starts, steps=10)
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == ["start 1", "start 2", "start 3", "start 4"]
+    assert figure.axes[0].get_xlim()[1] > 9
+    assert " to " in title(figure)
+
+
+def test_start_at_the_minimiser():
+    figure = trajectory_figure(AdaptiveMemory(), starts=[1.0, 1.0])
+    figure.draw_without_rendering()
+    assert "f = 0 after 0 steps" in title(figure)
+
+
+def test_a_user_s_rule():
+    assert title(trajectory_figure(Alternating(), steps=3)).startswith("Alternating on Rosenbrock")
+    assert title(model_figure(Alternating())) == "One step of Alternating"
+
+
+# files and errors
+
+
+@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+@pytest.mark.parametrize("name", ["a.PNG", "new/b.svg"])
+def test_files(draw, name, tmp_path):
+    out = tmp_path / name
+    assert draw(AdaptiveMemory(), steps=2, out=out) == out
+    content = out.read_bytes()
+    if out.suffix == ".svg":
+        assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+    else:
+        assert content.startswith(b"\x89PNG")
+
+
+def test_the_same_picture_is_the_same_file(tmp_path):
+    first, second = (draw_model(HeavyBall(), out=tmp_path / name) for name in ("a.svg", "b.svg"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"out": "a.pdf"}, r"out must end in \.png or \.svg, got 'a\.pdf'\."),
+        ({"out": "a"}, r"out must end in \.png or \.svg, got 'a'\."),
+        ({"lr": 0.0}, r"lr must be > 0 and finite, got 0\.0\."),
+        ({"lr": -1.0}, r"lr must be > 0 and finite, got -1\.0\."),
+        ({"lr": float("nan")}, r"lr must be > 0 and finite, got nan\."),
+        ({"steps": 0}, r"steps must be >= 1, got 0"),
+        ({"inertia": -1.0}, r"inertia must be >= 0 and finite, got -1\.0\."),
+    ],
+)
+def test_bad_arguments_write_nothing(draw, wrong, message, tmp_path):
+    arguments = {"out": "a.png", **wrong}
+    with pytest.raises(ValueError, match=message):
+        draw(AdaptiveMemory(), **{**arguments, "out": tmp_path / arguments["out"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_function_lists_those_there_are(tmp_path):
+    with pytest.raises(ValueError, match=r"on must be one of 'quadratic', 'rosenbrock', 'himmelblau', got 'sphere'\."):
+        draw_trajectory(AdaptiveMemory(), "sphere", out=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("starts", [[1.0, 2.0, 3.0], [[0.0, np.inf]], [], 1.0, np.zeros((1, 1, 2))])
+def test_bad_starts(starts, tmp_path):
+    with pytest.raises(ValueError, match=r"starts must be a finite point \(2,\) or points \(k, 2\), got "):
+        draw_trajectory(AdaptiveMemory(), starts=starts, out=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+def test_floor_with_inertia_and_no_rule_at_all_are_refused_as_everywhere(draw, tmp_path):
+    with pytest.raises(ValueError, match=r"TruncatedMemory looks at the loss, so inertia must be 0, got 0\.1"):
+        draw(TruncatedMemory(lower_bound=0.0), inertia=0.1, out=tmp_path / "a.png")
+    with pytest.raises(TypeError, match="rule must be an object with a method planes"):
+        draw(HeavyBall, out=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+def test_without_matplotlib_the_extra_is_named(draw, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'proxmom\[study\]'"):
+        draw(AdaptiveMemory(), out=tmp_path / "a.png")
+
+
+def test_matplotlib_comes_with_the_first_picture_and_pyplot_never(tmp_path):
+    code = (
+        "import sys, proxmom, proxmom.draw as d; assert 'matplotlib' not in sys.modules; "
+        f"d.draw_model(proxmom.HeavyBall(), out={str(tmp_path / 'a.svg')!r}); "
+        "assert 'matplotlib' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
