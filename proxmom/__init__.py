@@ -1,7 +1,7 @@
 """proxmom: momentum optimizers as exact proximal steps on a model of planes.
 
 A momentum optimizer is (which planes model the loss) × (which metric measures a move) × (where the arrays live), and
-one small exact solver joins them. Rules and metrics are here; `proxmom.numpy` holds the NumPy backend.
+one small exact solver joins them. Rules and metrics are here; `proxmom.numpy` and `proxmom.torch` hold the backends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Backends are imported when they are first asked for, so that `import proxmom` stays light."""
-    if name in ("numpy", "verify"):
+    if name in ("numpy", "torch", "verify"):
         return importlib.import_module(f"proxmom.{name}")
     raise AttributeError(f"module 'proxmom' has no attribute {name!r}")

@@ -12,6 +12,7 @@ import pytest
 
 import proxmom
 import proxmom.numpy
+import proxmom.torch
 from proxmom import certify, lookup, metrics, now, planes, reference, rules, solve, step, verify
 
 PACKAGE = Path(proxmom.__file__).parent
@@ -25,6 +26,7 @@ LAYERS = {
     "lookup": 2,
     "step": 3,
     "numpy": 4,
+    "torch": 4,
     "reference": 4,
     "verify": 5,
     "study": 5,
@@ -33,7 +35,12 @@ LAYERS = {
     "cli": 6,
     "__main__": 6,
 }
-HEAVY = {"torch": set(), "cvxpy": {"reference", "bench", "cli"}, "matplotlib": {"study", "draw"}, "pandas": {"study"}}
+HEAVY = {
+    "torch": {"torch"},
+    "cvxpy": {"reference", "bench", "cli"},
+    "matplotlib": {"study", "draw"},
+    "pandas": {"study"},
+}
 
 
 def _files() -> list[Path]:
@@ -82,7 +89,21 @@ def test_backends_come_when_they_are_asked_for() -> None:
         proxmom.nothing  # noqa: B018
 
 
-MODULES = [proxmom, certify, lookup, metrics, now, planes, proxmom.numpy, reference, rules, solve, step, verify]
+MODULES = [
+    proxmom,
+    certify,
+    lookup,
+    metrics,
+    now,
+    planes,
+    proxmom.numpy,
+    proxmom.torch,
+    reference,
+    rules,
+    solve,
+    step,
+    verify,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

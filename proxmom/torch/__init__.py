@@ -1,0 +1,6 @@
+"""The torch backend: any rule as a `torch.optim.Optimizer`, and the paper's algorithms by name."""
+
+from proxmom.torch.named import AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD
+from proxmom.torch.optimizer import ProxOptimizer
+
+__all__ = ["AMSGD", "AMAdamW", "MoMo", "MoMoAdam", "ProxOptimizer", "TruncatedMemorySGD"]
