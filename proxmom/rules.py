@@ -113,7 +113,8 @@ class AdaptiveMemory:
     whatever the lr, where heavy ball was off by 2.7% and 0.8%. Use larger batches, or `HeavyBall`, where that matters.
 
     Args:
-        beta_max: largest weight on memory, in [0, 1]; below 1 with Adam's metric.
+        beta_max: largest weight on memory, in [0, 1]; below 1 with Adam's metric. At 1, a gradient that is exactly zero
+            empties memory for good, and no later step moves.
         height: "linearised" (the paper's, needs no loss), "previous value", "cutting plane" or "aggregated".
     """
 
@@ -137,7 +138,10 @@ class AdaptiveMemory:
 class TruncatedMemory:
     """Adaptive memory that also knows a lower bound of f: momentum and step size adapt together.
 
-    With a floor, gradients must belong to the loss that was given: no clipping, no loss scaling in between.
+    With the optimum as bound the step needs no tuned lr once lr is large enough. The linearised height can then cut the
+    minimiser off where f is far from quadratic; "aggregated" is the one that is proven safe for convex f
+    (`theory/10_truncated_memory.py`, also the source). With a floor, gradients must belong to the loss that was given:
+    no clipping, no loss scaling in between.
 
     Args:
         lower_bound: a finite number that f never falls below; 0 for most training losses.

@@ -157,7 +157,7 @@ def _eliminate(systems: Array) -> Array:
     inverse = []
     for i in range(n):
         pivot = rows[i][:, i]
-        sound = pivot > _tolerance(systems) * systems[:, i, i]
+        sound = pivot > _tolerance(systems) * xp.abs(systems[:, i, i])  # rounding can make a zero negative
         inverse.append(xp.astype(sound, systems.dtype) / xp.where(sound, pivot, 1.0))
         for j in range(i + 1, n):
             rows[j] = rows[j] - (rows[j][:, i] * inverse[i])[:, None] * rows[i]

@@ -183,8 +183,8 @@ class Step:
         weights = solve(linear, quadratic, heights=heights, floors=floors)
         if self._bounded:
             weights = self._first_step(weights, slopes, self._mass(scalars, scope))
-        direction, kept = self._direction(weights, slopes, floors)
-        left = self._leave(now, direction, kept, products, scalars, scope, lr, weight_decay)
+        direction, kept, stays = self._direction(weights, slopes, heights, linear, floors)
+        left = self._leave(now, direction, kept, stays, products, scalars, scope, lr, weight_decay)
         return Outcome(direction, kept, direction[..., MEMORY], weights, heights, slopes, linear, quadratic, left)
 
     def _look(
@@ -251,23 +251,37 @@ class Step:
         return xp.where(mass[:, None] > 0, weights, xp.astype(chosen, weights.dtype))
 
     @staticmethod
-    def _direction(weights: Array, slopes: Array, floors: list[int]) -> tuple[Array, Array]:
-        """The active model's slope over the planes that have one, (S, B), and their weight, (S,)."""
+    def _direction(
+        weights: Array, slopes: Array, heights: Array, linear: Array, floors: list[int]
+    ) -> tuple[Array, Array, Array]:
+        """The active model's slope over the planes that have one, (S, B), their weight, and whether all stays, (S,).
+
+        Where the floor has all the weight, memory stays if f is at or below its bound. Above it only weight decay leads
+        there, and then the plane next in line is what memory becomes: averaging goes on, as in the published MoMo.
+        """
         xp = namespace(weights)
         blend = (weights[..., None, :] @ slopes)[..., 0, :]
         if not floors:
-            return blend, 0 * weights[..., 0] + 1
-        kept = sum(weights[..., k] for k in range(weights.shape[-1]) if k not in floors)
-        stay = xp.zeros_like(blend)
-        stay[..., MEMORY] = 1.0
-        moves = (kept > 0)[..., None]
-        return xp.where(moves, blend / xp.where(moves, kept[..., None], 1.0), stay), kept
+            return blend, 0 * weights[..., 0] + 1, weights[..., 0] < 0
+        sloped = [k for k in range(weights.shape[-1]) if k not in floors]
+        kept = sum(weights[..., k] for k in sloped)
+        rank = xp.stack([linear[..., k] for k in sloped], axis=-1)
+        first = xp.astype(rank == xp.max(rank, axis=-1, keepdims=True), rank.dtype)
+        first = first / xp.sum(first, axis=-1, keepdims=True)
+        following = sum(first[..., i, None] * slopes[..., k, :] for i, k in enumerate(sloped))
+        moves = kept > 0
+        direction = xp.where(moves[..., None], blend / xp.where(moves, kept, 1.0)[..., None], following)
+        stays = ~moves & (xp.max(xp.stack([heights[..., k] for k in floors], axis=-1), axis=-1) >= 0)
+        same = xp.zeros_like(blend)
+        same[..., MEMORY] = 1.0
+        return xp.where(stays[..., None], same, direction), kept, stays
 
     def _leave(
         self,
         now: Now,
         direction: Array,
         kept: Array,
+        stays: Array,
         products: Products,
         scalars: Scalars,
         scope: Scope,
@@ -278,7 +292,7 @@ class Step:
         xp = namespace(direction)
         share, mass = direction[..., MEMORY], self._mass(scalars, scope)
         beta = share / (share + mass * (1 - share) + (mass == 0)) if self.facts.normalised else share
-        beta = xp.where(kept > 0, xp.where(mass > 0, beta, self.facts.beta_max), 1.0)
+        beta = xp.where(stays, 1.0, xp.where(mass > 0, beta, self.facts.beta_max))
         left = Scalars(scalars.step + 1, lr, scope.spread(kept), missing=scalars.missing * scope.spread(beta))
         if not self.facts.needs_loss:
             return left

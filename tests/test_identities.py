@@ -178,13 +178,14 @@ def momo(beta: float, bound: float, weight_decay: float, adam: Adam | None) -> n
     return np.array(path)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1, 5.0])
 def test_momo_is_the_published_update(weight_decay: float) -> None:
+    """Also where strong decay leaves the averaged plane below the bound, so that the floor has all the weight."""
     mine = ours(MoMo(0.05, beta=0.8), losses(), weight_decay=weight_decay, decay="proximal")
     np.testing.assert_allclose(mine, momo(0.8, 0.05, weight_decay, None), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1, 5.0])
 def test_momo_adam_is_the_published_update(weight_decay: float) -> None:
     adam = Adam(0.99)
     mine = ours(MoMo(0.05, beta=0.8), losses(), metric=adam, weight_decay=weight_decay, decay="proximal")

@@ -119,6 +119,14 @@ def test_a_floor_never_wins_a_tie() -> None:
     np.testing.assert_array_equal(weights(np.array([0.0, 1.0]), zero, floors=(1,)), [0, 1])  # higher: it wins
 
 
+def test_three_planes_on_a_line_divide_by_nothing(random: np.random.Generator) -> None:
+    """Rounding can make a zero pivot look sound; a warning would be an error here."""
+    for _ in range(500):
+        slope = random.normal(size=5)
+        slopes = np.array([slope, slope * (1 + 1e-16), slope * random.choice([1.0, 0.3, -2.0]), slope])
+        assert np.isfinite(solve(slopes, random.normal(size=4))).all()
+
+
 def test_coinciding_slopes_at_rounding_level_are_decided_by_height() -> None:
     slope = np.array([1.0, 2.0, 3.0])
     slopes = np.array([slope, slope * (1 + 1e-15)])
