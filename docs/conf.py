@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-from sphinx_gallery.sorting import FileNameSortKey
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "theory"))
 
@@ -18,7 +16,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 myst_enable_extensions = ["dollarmath"]
-exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.md5", "gallery/*.zip", "gallery/*.json"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "proxmom"
 autodoc_typehints = "description"
@@ -28,8 +26,8 @@ sphinx_gallery_conf = {
     "examples_dirs": [str(ROOT / "theory")],
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"/\d\d\w?_",
-    "ignore_pattern": r"/(?!\d\d)[^/]*\.py$",
-    "within_subsection_order": FileNameSortKey,
+    "ignore_pattern": r"(?:^|/)(?!\d\d)[^/]*\.py$",
+    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_signature": False,
     "abort_on_example_error": True,

@@ -9,8 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from array_api_compat import device
-
 from proxmom.planes import Array, Plane, Scalar, Vector, namespace
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
@@ -135,7 +133,7 @@ class Now:
 
     def _unit(self, index: int) -> Array:
         dual = self._dual
-        return _units(len(self._names), namespace(dual), dual.dtype, device(dual))[index, :]
+        return _units(len(self._names), namespace(dual), dual.dtype, dual.device)[index, :]
 
     def _no_loss(self) -> NoReturn:
         raise ValueError(

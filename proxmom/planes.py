@@ -22,7 +22,8 @@ def namespace(array: Array) -> Any:
     """The array-API functions for this kind of array; looked up once per type, because a step asks often."""
     kind = type(array)
     if kind not in _namespaces:
-        _namespaces[kind] = array_namespace(array)
+        own = getattr(array, "__array_namespace__", None)  # NumPy's own functions are faster than their wrappers
+        _namespaces[kind] = array_namespace(array) if own is None else own()
     return _namespaces[kind]
 
 

@@ -16,7 +16,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
 
 from proxmom.planes import Array, namespace
 
@@ -53,10 +52,9 @@ def weights(linear: Array, quadratic: Array, *, heights: Array | None = None, fl
     if count == 1:
         return xp.ones_like(linear)
     heights = linear if heights is None else heights
-    rank = [-1 if k in floors else k for k in range(count)]  # who wins at equal height
     if count == 2:
-        return _two(linear, quadratic, heights, second_wins_ties=rank[1] > rank[0])
-    return _faces(linear, quadratic, _alive(quadratic, heights, rank))
+        return _two(linear, quadratic, heights, second_wins_ties=1 not in floors or 0 in floors)
+    return _faces(linear, quadratic, heights, tuple(floors))
 
 
 def _two(c: Array, q: Array, heights: Array, *, second_wins_ties: bool) -> Array:
@@ -84,18 +82,28 @@ def _tolerance(like: Array) -> float:
     return _eps(namespace(like), like.dtype)
 
 
-def _alive(q: Array, heights: Array, rank: list[int]) -> Array:
-    """Which planes count, (..., K): of planes with one slope only the winner does."""
+@lru_cache
+def _pairs(count: int, floors: tuple[int, ...], xp: Any, dtype: Any, where: Any) -> tuple[Array, ...]:
+    """Of all pairs of planes: both indices, whether the second wins a tie, and who loses when either wins."""
+    pairs = list(combinations(range(count), 2))
+    first, second = np.array(pairs).T
+    ties = np.array([[k not in floors or j in floors] for j, k in pairs])
+    loses = np.eye(count)[:, np.concatenate([first, second])]  # the second wins: the first loses; and the reverse
+    constants = (first, second, ties)
+    return (*(xp.asarray(array, device=where) for array in constants), xp.asarray(loses, dtype=dtype, device=where))
+
+
+def _alive(q: Array, heights: Array, floors: tuple[int, ...]) -> Array:
+    """Which planes count, 1 or 0, (K, N): of planes with one slope only the winner does. q is (K·K, N)."""
     xp = namespace(q)
-    count = len(rank)
-    alive = [heights[..., 0] == heights[..., 0] for _ in range(count)]
-    for j, k in combinations(range(count), 2):
-        size = q[..., j, j] + q[..., k, k]
-        same = size - 2 * q[..., j, k] <= _tolerance(q) * size
-        k_wins = heights[..., k] >= heights[..., j] if rank[k] > rank[j] else heights[..., k] > heights[..., j]
-        alive[j] = alive[j] & ~(same & k_wins)
-        alive[k] = alive[k] & ~(same & ~k_wins)
-    return xp.stack(alive, axis=-1)
+    count = heights.shape[0]
+    first, second, ties, loses = _pairs(count, floors, xp, q.dtype, q.device)
+    size = xp.take(q, first * (count + 1), axis=0) + xp.take(q, second * (count + 1), axis=0)
+    same = size - 2 * xp.take(q, first * count + second, axis=0) <= _tolerance(q) * size
+    one, two = xp.take(heights, first, axis=0), xp.take(heights, second, axis=0)
+    wins = (two > one) | ((two == one) & ties)
+    lost = loses @ xp.astype(xp.concat([same & wins, same & ~wins]), q.dtype)
+    return xp.astype(lost == 0, q.dtype)
 
 
 @lru_cache
@@ -119,7 +127,7 @@ def _indices(count: int, size: int, xp: Any, where: Any) -> tuple[Array, Array]:
 def _stationary(packed: Array, count: int, size: int) -> Array:
     """Stationary points of all faces with `size` vertices, (F, K, N): may lie outside the simplex."""
     xp = namespace(packed)
-    terms, places = _indices(count, size, xp, device(packed))
+    terms, places = _indices(count, size, xp, packed.device)
     direct, row, column, corner = xp.reshape(xp.take(packed, terms, axis=0), (4, -1, size - 1, size, packed.shape[1]))
     u = _eliminate((direct - row) - (column - corner))
     rest = 1 - xp.sum(u, axis=1, keepdims=True)
@@ -127,15 +135,15 @@ def _stationary(packed: Array, count: int, size: int) -> Array:
     return xp.reshape(xp.take(w, places, axis=0), (-1, count, packed.shape[1]))
 
 
-def _faces(c: Array, q: Array, alive: Array) -> Array:
+def _faces(c: Array, q: Array, heights: Array, floors: tuple[int, ...]) -> Array:
     """The best of all faces' stationary points, by duality gap. Inside, the batch is the last axis, for speed."""
     xp = namespace(c)
     count = c.shape[-1]
     c_ = xp.reshape(c, (-1, count)).T
     q_ = xp.reshape(q, (-1, count * count)).T
-    mask = xp.astype(xp.reshape(alive, (-1, count)).T, c.dtype)  # (K, N)
+    mask = _alive(q_, xp.reshape(heights, (-1, count)).T, floors)
     packed = xp.concat([c_, q_])
-    vertices = xp.eye(count, dtype=c.dtype, device=device(c))[..., None] + 0 * c_
+    vertices = xp.eye(count, dtype=c.dtype, device=c.device)[..., None] + 0 * c_
     points = xp.concat([vertices, *(_stationary(packed, count, size) for size in range(2, count + 1))])  # (F, K, N)
     points = xp.where(points > 0, points, 0.0) * mask  # every candidate is made feasible, so that its gap is honest
     total = xp.sum(points, axis=1, keepdims=True)
@@ -145,7 +153,7 @@ def _faces(c: Array, q: Array, alive: Array) -> Array:
     ascent = xp.where(mask > 0, c_ - pull, -xp.inf)
     best = xp.max(ascent, axis=1)
     gap = xp.sum(points * xp.where(points > 0, best[:, None] - ascent, 0.0), axis=1)
-    chosen = xp.arange(gap.shape[0], device=device(c))[:, None] == xp.argmin(gap, axis=0)
+    chosen = xp.arange(gap.shape[0], device=c.device)[:, None] == xp.argmin(gap, axis=0)
     return xp.reshape(xp.sum(points * xp.astype(chosen, c.dtype)[:, None], axis=0).T, c.shape)
 
 

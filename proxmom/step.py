@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from array_api_compat import device
-
 from proxmom.metrics import Metric
 from proxmom.now import Now
 from proxmom.planes import Array, Plane, Scalar, namespace
@@ -247,7 +245,7 @@ class Step:
         """While memory is empty (bounded mass) the plane that leans most on it counts: beta = beta_max, as in AdamW."""
         xp = namespace(weights)
         last = weights.shape[-1] - 1 - xp.argmax(xp.flip(slopes[..., MEMORY], axis=-1), axis=-1)
-        chosen = xp.arange(weights.shape[-1], device=device(weights)) == last[:, None]
+        chosen = xp.arange(weights.shape[-1], device=weights.device) == last[:, None]
         return xp.where(mass[:, None] > 0, weights, xp.astype(chosen, weights.dtype))
 
     @staticmethod

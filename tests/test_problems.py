@@ -284,9 +284,7 @@ def test_strong_convexity_bounds_the_distance_from_the_optimum():
 
 
 def test_an_optimum_that_cannot_be_certified_is_an_error():
-    with pytest.raises(
-        optimum.UncertifiedOptimum, match=r"delta 1e-05: f\* must be certified to 1e-10.*raise l2"
-    ):
+    with pytest.raises(optimum.UncertifiedOptimum, match=r"delta 1e-05: f\* must be certified to 1e-10.*raise l2"):
         build_problem("huber", delta=1e-5)
 
 

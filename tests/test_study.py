@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -197,23 +198,44 @@ def test_a_killed_run_is_started_afresh(study, tmp_path, left_behind):
     assert again.curve()["evaluations"][0] == 1
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study, tmp_path):
+@pytest.fixture
+def long_run(study, tmp_path):
+    """A study of 806 runs in a process group of its own, once its first run is done."""
     text = SMALL.replace("points = 3", "points = 400").replace("target = 1e-3", "target = 1e-13")
-    file = study(text.replace("max_evaluations = 60", "max_evaluations = 400"))
-    out = tmp_path / "out"
+    file, out = study(text.replace("max_evaluations = 60", "max_evaluations = 400")), tmp_path / "out"
     code = f"from proxmom.study.runner import run_study; run_study({str(file)!r}, {str(out)!r}, jobs=2, quiet=True)"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not touched(out) and process.poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.02)
+    yield process, out
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(long_run):
+    process, out = long_run
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     lines = [line for line in errors.splitlines() if line.startswith("Interrupted")]
-    assert process.returncode != 0
-    assert len(lines) == 1
-    assert lines[0].endswith("of 806 runs are kept; the same command does the rest.")
     kept = touched(out)
+    assert process.returncode == -signal.SIGINT
+    assert lines == [f"Interrupted. {len(kept)} of 806 runs are kept; the same command does the rest."]
+    assert errors.count("Traceback") == 1  # no worker complains
     assert 0 < len(kept) < 806
     assert {run.key for run in load_runs(out)} == set(kept)  # what is kept is whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes have no parent there that would change")
+def test_workers_leave_with_a_main_process_that_is_killed(long_run):
+    process, out = long_run
+    process.kill()
+    process.communicate(timeout=60)  # ends when the last worker has closed stderr
+    kept = touched(out)
+    assert 0 < len(kept) < 806
+    time.sleep(0.3)
+    assert touched(out) == kept
+    assert {run.key for run in load_runs(out)} == set(kept)
 
 
 # --- what keys and points depend on ---------------------------------------------------------------------------
@@ -224,6 +246,8 @@ def test_points_are_a_prefix_of_more_points():
     assert sample(dimensions, 8, seed=0) == sample(dimensions, 16, seed=0)[:8]
     assert sample(dimensions, 8, seed=0) == sample(dimensions[::-1], 8, seed=0)
     assert sample(dimensions, 8, seed=0) != sample(dimensions, 8, seed=1)
+    alone, other = (sample([Dimension(name, 0.1, 10, "log")], 8, seed=0) for name in ("lr", "inertia"))
+    assert [point["lr"] for point in alone] != [point["inertia"] for point in other]
 
 
 @pytest.mark.parametrize(
@@ -443,6 +467,17 @@ def test_a_function_that_is_not_finite_diverged(bad):
     assert outcome.best_gap < 1
 
 
+def test_a_method_cannot_go_on_after_its_budget():
+    counted = Counted()
+    oracle = counted.oracle(max_evaluations=3)
+    for _ in range(10):
+        with contextlib.suppress(Exception):
+            oracle(np.ones(20))
+    oracle.close()
+    assert oracle.evaluations == counted.calls == 3
+    assert [number for number, _, _ in counted.records] == [1, 2, 3]
+
+
 def test_learning_rates_are_in_units_of_one_over_l():
     steep, plain = Counted(curvature=100.0), Counted()
     steep.problem = Problem("steep", steep, np.ones(20), 100.0, 0.0, 0.0)
@@ -516,9 +551,9 @@ def test_nag_keeps_its_rate_and_restarts_make_it_linear():
     nag_restart(fun, problem.x0, lr=1 / problem.smoothness, max_iter=1500)
     gaps = np.array(values)
     k = np.arange(1, len(gaps) + 1)
-    reached = int(np.argmax(gaps < 1e-6 * gaps[0]))
+    reached = int(np.argmax(gaps < 1e-12 * gaps[0]))
     assert (gaps <= 2 * problem.smoothness * distance / k**2).all()
-    assert 0 < reached < np.sqrt(1e3) * np.log(1e6)  # the rate for a known condition number, here unknown
+    assert 0 < reached < np.sqrt(1e3) * np.log(1e12)  # the rate for a known condition number, here unknown
 
 
 # --- messages -------------------------------------------------------------------------------------------------
@@ -554,6 +589,8 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
     (LR, LR.replace("0.5", "30"), r"search.lr must have low < high, got 30 and 20"),
     (LR, LR.replace("0.5", "0"), r"search.lr with scale 'log' must have low > 0, got 0"),
     (BETA, BETA.replace("0.99", "1"), r"search.beta with scale 'log1m' must have high < 1, got 1"),
+    (BETA, BETA.replace("0.5", "-0.5"), r"beta must be in \[0, 1\], got -0.5"),
+    (BETA, BETA.replace("0.99", "1.5").replace("log1m", "linear"), r"beta must be in \[0, 1\], got 1.5"),
     (BETA, BETA.replace("log1m", "logit"), r"scale must be one of linear, log, log1m, got 'logit'"),
     (BETA, BETA.replace("beta", "gamma"), r"'heavy ball' cannot run: .*HeavyBall.*'gamma'"),
     (BETA, BETA.replace("high", "hihg"), r"unknown key 'hihg' in search.beta; valid keys: low, high, scale"),

@@ -15,9 +15,7 @@ Vector = NDArray[np.float64]
 Matrix = Any  # a dense array or a scipy.sparse array, both float64; SciPy has no types of its own
 
 ENVIRONMENT_VARIABLE = "PROXMOM_DATA"
-LINE_FORMAT = (
-    "each line should read like '+1 3:0.5 7:1.25': a label, then index:value pairs with rising indices"
-)
+LINE_FORMAT = "each line should read like '+1 3:0.5 7:1.25': a label, then index:value pairs with rising indices"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +37,7 @@ def standardise(values: Vector) -> Vector:
 
 def scale_rows(features: Matrix, factors: Vector) -> Matrix:
     """Row i of features (n, p), dense or sparse, times factors_i."""
-    return (
-        sparse.diags_array(factors) @ features if sparse.issparse(features) else factors[:, None] * features
-    )
+    return sparse.diags_array(factors) @ features if sparse.issparse(features) else factors[:, None] * features
 
 
 def breast_cancer() -> Data:
@@ -139,9 +135,7 @@ def _load_libsvm(path: Path) -> Data:
         raise ValueError(f"{path} cannot be read as a LIBSVM file ({error}): {LINE_FORMAT}.") from error
     features = sparse.csr_array(read)
     if features.nnz == 0:
-        raise ValueError(
-            f"{path} is not a LIBSVM file with features (found no index:value pair): {LINE_FORMAT}."
-        )
+        raise ValueError(f"{path} is not a LIBSVM file with features (found no index:value pair): {LINE_FORMAT}.")
     _require_finite(path, features, target)
     largest = abs(features).max(axis=0).toarray().ravel()
     features.data /= np.where(largest > 0, largest, 1.0)[features.indices]

@@ -150,8 +150,7 @@ class Softmax:
     def hessian(self, x: Vector) -> Vector:
         p, classes = self._probabilities(x), range(len(self.one_hot))
         blocks = [
-            [weighted_gram(self.matrix, self.share * p[k] * (float(k == j) - p[j])) for j in classes]
-            for k in classes
+            [weighted_gram(self.matrix, self.share * p[k] * (float(k == j) - p[j])) for j in classes] for k in classes
         ]
         return np.block(blocks) + self.l2 * np.eye(x.size)
 

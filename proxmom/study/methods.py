@@ -62,19 +62,17 @@ class Oracle:
     """
 
     def __init__(self, problem: Problem, *, max_evaluations: int, target: float, record: Record) -> None:
-        self.problem, self.max_evaluations, self.target, self._record = (
-            problem,
-            max_evaluations,
-            target,
-            record,
-        )
+        self.problem = problem
+        self.max_evaluations = max_evaluations
+        self.target = target
+        self._record = record
         self.evaluations = 0
         self.best_gap = np.inf
         self.status = ""  # "reached", "missed" or "diverged" once the run has ended
         self.message = ""
         self._latest: tuple[int, float, float | None] | None = None
         self._next = 1
-        self._range = float(problem.fun(problem.x0)[0]) - problem.optimum
+        self._range = float(problem.fun(problem.x0)[0]) - problem.optimum  # the scale; not an evaluation of the method
         if not self._range > 0:
             raise ValueError(f"{problem.name}: f(x0) - optimum must be > 0, got {self._range}.")
 

@@ -94,9 +94,7 @@ def logistic(*, data: str = "breast_cancer", l2: float = 1e-3, data_dir: Path | 
     loaded = _load(data, data_dir)
     classes = np.unique(loaded.target)
     if classes.size != 2:
-        raise ValueError(
-            f"logistic needs two labels, {loaded.name} has {_listing(classes)}: try kind softmax."
-        )
+        raise ValueError(f"logistic needs two labels, {loaded.name} has {_listing(classes)}: try kind softmax.")
     signs = np.where(loaded.target == classes[1], -1.0, 1.0)
     matrix = datasets.scale_rows(loaded.features, signs)
     objective = LinearModel(Logistic(), matrix, 0.0, l2)
@@ -113,8 +111,7 @@ def softmax(*, data: str = "digits", l2: float = 1e-3, data_dir: Path | None = N
     classes = np.unique(loaded.target)
     if not 2 <= classes.size <= MOST_CLASSES or np.any(classes != np.rint(classes)):
         raise ValueError(
-            f"softmax needs 2 to {MOST_CLASSES} whole numbers as labels, "
-            f"{loaded.name} has {_listing(classes)}."
+            f"softmax needs 2 to {MOST_CLASSES} whole numbers as labels, {loaded.name} has {_listing(classes)}."
         )
     one_hot = (loaded.target == classes[:, None]).astype(np.float64)
     objective = Softmax(loaded.features, one_hot, l2)
@@ -186,9 +183,7 @@ def _regression(name: str, objective: LinearModel, bound: Bound) -> Problem:
     return _problem(name, objective, x0, smoothness, certified)
 
 
-def _problem(
-    name: str, fun: Objective, x0: Vector, smoothness: float, certified: tuple[float, float]
-) -> Problem:
+def _problem(name: str, fun: Objective, x0: Vector, smoothness: float, certified: tuple[float, float]) -> Problem:
     x0.flags.writeable = False  # the problem is shared by every run of this process
     return Problem(name, fun, x0, smoothness, *certified)
 
@@ -200,9 +195,7 @@ def _mean_eigenvalue(features: datasets.Matrix) -> float:
 def _load(data: str, data_dir: Path | None, **synthetic: int | None) -> Data:
     if not isinstance(data, str):
         raise TypeError(f"data must be a name or a path, got {data!r} ({type(data).__name__}).")
-    given = {
-        key: _whole(key, value, low=_LOWEST[key]) for key, value in synthetic.items() if value is not None
-    }
+    given = {key: _whole(key, value, low=_LOWEST[key]) for key, value in synthetic.items() if value is not None}
     if data == "synthetic" and synthetic:
         return datasets.synthetic(**given)
     if data == "synthetic":

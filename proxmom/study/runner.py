@@ -25,9 +25,9 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from proxmom.study import data as datasets
 from proxmom.study import store
 from proxmom.study.config import MethodSpec, ProblemSpec, Study, StudyError, load_study
-from proxmom.study.data import directory as data_directory
 from proxmom.study.methods import Oracle, run_method
 from proxmom.study.points import Point
 from proxmom.study.problems import Problem, build_problem
@@ -108,8 +108,9 @@ def plan(study: Study, data_dir: Path | None = None) -> Iterator[Cell]:
 
 def _digest(problem: ProblemSpec, data_dir: Path | None) -> dict[str, str]:
     """The digest of a problem's data file: other data under the same path is another run."""
-    file = (data_directory(data_dir) or Path()) / str(problem.arguments.get("data", ""))
-    if not file.is_file():
+    data = str(problem.arguments.get("data", ""))
+    file = (datasets.directory(data_dir) or Path()) / data
+    if data in datasets.DATA_NAMES or not file.is_file():
         return {}
     with file.open("rb") as stream:
         return {"data_digest": hashlib.file_digest(stream, "sha256").hexdigest()[:16]}

@@ -104,9 +104,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         }
 
     @torch.no_grad()
-    def step(
-        self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
-    ) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
         """One step; returns the closure's loss.
 
         Args:
