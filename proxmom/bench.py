@@ -16,6 +16,7 @@ import numpy as np
 import proxmom
 from proxmom.metrics import Adam
 from proxmom.numpy.optimizer import Optimizer
+from proxmom.reference import convex_solver, solve_step
 from proxmom.rules import AdaptiveMemory, HeavyBall, TruncatedMemory
 from proxmom.solve import weights
 
@@ -89,11 +90,9 @@ def _by_hand() -> Callable[[], Any]:
 
 def _convex_solver() -> Callable[[], Any] | None:
     try:
-        import cvxpy  # noqa: F401
+        convex_solver()
     except ImportError:
         return None
-    from proxmom.reference import solve_step
-
     optimizer = Optimizer(np.ones(12), AdaptiveMemory(), lr=0.1)
     random = np.random.default_rng(0)
     optimizer.step(random.normal(size=12))

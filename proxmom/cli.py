@@ -76,10 +76,10 @@ def verify(
     a step is wrong: error above 1e-6, or duality gap above 1e-10, both relative.
     """
     with _clear_errors("verify"):
-        import cvxpy  # noqa: F401  (if it is missing, say so first)
-
+        from proxmom.reference import convex_solver
         from proxmom.verify import settings as plan
 
+        convex_solver()  # if it is missing, say so first
         settings = plan.grid(rule, metric, inertia, weight_decay, decay)
         plan.check_names(settings)
         ready = plan.check_settings(settings, trials=trials, seed=seed, jobs=jobs)

@@ -19,7 +19,8 @@ ZOOMS = (1.0, 1e-3)
 REACH = 1e3
 
 
-def _cvxpy() -> Any:
+def convex_solver() -> Any:
+    """The module cvxpy; ImportError that names the extra if it is not installed."""
     try:
         import cvxpy
     except ImportError as error:
@@ -30,7 +31,7 @@ def _cvxpy() -> Any:
 @lru_cache(maxsize=16)
 def _problem(count: int, size: int) -> tuple[Any, Any, dict[str, Any]]:
     """The parametrised problem, its variable, and its parameters by name."""
-    cp = _cvxpy()
+    cp = convex_solver()
     v, top = cp.Variable(size), cp.Variable()
     of = {"curve": cp.Parameter(size), "tilt": cp.Parameter(size)}
     of |= {"heights": cp.Parameter(count), "slopes": cp.Parameter((count, size))}
@@ -91,7 +92,7 @@ def _solve(problem: Any) -> None:
             try:
                 problem.solve(solver="CLARABEL", **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance))
                 return
-            except _cvxpy().SolverError as error:
+            except convex_solver().SolverError as error:
                 failure = error
     raise RuntimeError(f"the convex solver failed: {failure}") from failure
 

@@ -64,9 +64,7 @@ def _two(c: Array, q: Array, heights: Array, *, second_wins_ties: bool) -> Array
     same = distance <= _tolerance(c) * (first + second)
     lead = c[..., 1] - c[..., 0] + first - cross
     share = lead / xp.where(same, 1.0, distance)
-    share = xp.where(
-        share > 0, xp.where(share < 1, share, 1.0), 0.0
-    )  # xp.clip costs more than the rest of this function
+    share = xp.where(share > 0, xp.where(share < 1, share, 1.0), 0.0)  # xp.clip takes longer than all the rest
     h0, h1 = heights[..., 0], heights[..., 1]
     wins = h1 >= h0 if second_wins_ties else h1 > h0
     share = xp.where(same, wins, share)

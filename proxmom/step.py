@@ -100,6 +100,17 @@ class Outcome:
     scalars: Scalars
 
 
+class _Given(NamedTuple):
+    """The arguments of `Step.take`, for its parts."""
+
+    products: Products
+    scalars: Scalars
+    scope: Scope
+    lr: Array
+    weight_decay: Array
+    loss: Array | None
+
+
 class Step:
     """A rule with its settings, checked once.
 
@@ -169,8 +180,9 @@ class Step:
             lr, weight_decay: of each tensor, (T,); weight_decay is 0 where decay is coupled (the gradient then has it).
             loss: f(x), (S,), finite, or None.
         """
+        given = _Given(products, scalars, scope, lr, weight_decay, loss)
         kappa = lr / (1 + lr * weight_decay)
-        now = self._look(products, scalars, scope, lr, weight_decay, loss)
+        now = self._look(given)
         heights, slopes, floors = self._stack(self.rule.planes(now), now)
         gram = scope.total(kappa[:, None, None] * products.metric)
         quadratic = slopes @ gram @ namespace(slopes).matrix_transpose(slopes)
@@ -182,18 +194,11 @@ class Step:
         if self._bounded:
             weights = self._first_step(weights, slopes, self._mass(scalars, scope))
         direction, kept, stays = self._direction(weights, slopes, heights, linear, floors)
-        left = self._leave(now, direction, kept, stays, products, scalars, scope, lr, weight_decay)
+        left = self._leave(given, now, direction, kept, stays)
         return Outcome(direction, kept, direction[..., MEMORY], weights, heights, slopes, linear, quadratic, left)
 
-    def _look(
-        self,
-        products: Products,
-        scalars: Scalars,
-        scope: Scope,
-        lr: Array,
-        weight_decay: Array,
-        loss: Array | None,
-    ) -> Now:
+    def _look(self, given: _Given) -> Now:
+        products, scalars, scope, lr, weight_decay, loss = given
         xp = namespace(products.dual)
         move = scalars.kept[:, None] * products.dual[:, :, MEMORY]
         if products.decay is not None:
@@ -274,19 +279,9 @@ class Step:
         same[..., MEMORY] = 1.0
         return xp.where(stays[..., None], same, direction), kept, stays
 
-    def _leave(
-        self,
-        now: Now,
-        direction: Array,
-        kept: Array,
-        stays: Array,
-        products: Products,
-        scalars: Scalars,
-        scope: Scope,
-        lr: Array,
-        weight_decay: Array,
-    ) -> Scalars:
+    def _leave(self, given: _Given, now: Now, direction: Array, kept: Array, stays: Array) -> Scalars:
         """The scalars for the next step."""
+        products, scalars, scope, lr, weight_decay, _ = given
         xp = namespace(direction)
         share, mass = direction[..., MEMORY], self._mass(scalars, scope)
         beta = share / (share + mass * (1 - share) + (mass == 0)) if self.facts.normalised else share

@@ -37,7 +37,7 @@ LAYERS = {
 }
 HEAVY = {
     "torch": {"torch"},
-    "cvxpy": {"reference", "bench", "cli"},
+    "cvxpy": {"reference"},
     "matplotlib": {"study", "draw"},
     "pandas": {"study"},
 }
