@@ -103,7 +103,10 @@ def run(study: Path, out: Path | None, jobs: int, data: Path | None) -> None:
         from proxmom.study.report import terminal_table, write_report
         from proxmom.study.runner import run_study
 
-        results = run_study(study, out=out, jobs=jobs, data=data)
+        try:
+            results = run_study(study, out=out, jobs=jobs, data=data)
+        except KeyboardInterrupt:  # the runner has said how to go on
+            sys.exit(130)
         page = write_report([results])
         click.echo(terminal_table([results]))
     click.echo(f"report: {page}")

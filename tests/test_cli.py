@@ -131,6 +131,14 @@ def test_run_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert Path("again.html").read_text().lower().startswith("<!doctype html>")
 
 
+def test_ctrl_c_exits_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("proxmom.study.runner.run_study", interrupted)
+    assert proxmom("run", "any.toml").exit_code == 130
+
+
 def test_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert proxmom("draw", "HeavyBall", "--steps", 5).output == "heavyball-rosenbrock.png\n"
