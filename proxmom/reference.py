@@ -5,6 +5,7 @@ The problem is stated in the move z, as written in `Model` and `objective`, and 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from proxmom.numpy.optimizer import Model
 
 TOLERANCES = (1e-11, 1e-9, 1e-7)
-ZOOMS = (1.0, 1e-3)
+ZOOM = 1e-3
 REACH = 1e3
 
 
@@ -56,12 +57,21 @@ def solve_step(model: Model) -> NDArray[np.float64]:
     pull = model.inertia * np.abs(model.diagonal * model.memory).max()
     pull += model.weight_decay * np.abs(model.diagonal * model.x).max()
     unit = kappa * (max(np.abs(model.slopes).max(), pull) or 1.0) / model.diagonal  # a natural size of moves
-    best = np.zeros_like(model.x)
-    for zoom in ZOOMS:
-        move = best + _around(model, best, zoom * unit)
-        if objective(model, move) <= objective(model, best):
-            best = move
+    best = _near(model, np.zeros_like(model.x), unit)
+    with contextlib.suppress(RuntimeError):  # the first answer stands
+        closer = _near(model, best, ZOOM * unit)
+        best = closer if objective(model, closer) <= objective(model, best) else best
     return best
+
+
+def _near(model: Model, center: NDArray[np.float64], unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The solver's move, in the first unit of three in which it does not break down."""
+    for factor in (1.0, 0.1, 10.0):
+        try:
+            return center + _around(model, center, factor * unit)
+        except RuntimeError as error:
+            failure = error
+    raise failure
 
 
 def _around(model: Model, center: NDArray[np.float64], unit: NDArray[np.float64]) -> NDArray[np.float64]:

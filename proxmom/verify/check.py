@@ -185,14 +185,17 @@ def _gradient(random: Random) -> Vector:
 def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
     eta, mu, p = model.lr, model.weight_decay, model.diagonal
     kappa = eta / (1 + eta * mu)
-    move = solve_step(model)
+    gap = float(certify(model.linear, model.quadratic, model.weights).gap)
+    scale = max(np.abs(model.heights).max(), np.abs(model.quadratic).max()) or 1.0
+    try:
+        move = solve_step(model)
+    except RuntimeError:  # counts as a failure, and leaves the other trials standing
+        return Trial(number, f"{case}: the convex solver failed", np.inf, gap / scale, np.inf)
     ours = model.next_x - model.x
     if decay == "decoupled":  # the move that our direction amounts to in the problem
         direction = p * ((1 - eta * mu) * model.x - model.next_x) / eta
         ours = -kappa * (direction / p + mu * model.x)
     size = max(np.abs(move).max(), kappa * np.abs(model.slopes / p).max()) or 1.0
-    scale = max(np.abs(model.heights).max(), np.abs(model.quadratic).max()) or 1.0
-    gap = float(certify(model.linear, model.quadratic, model.weights).gap)
     best = objective(model, move)
     excess = max(objective(model, ours) - best, 0.0) / max(scale, abs(best))
     return Trial(number, case, float(np.abs(ours - move).max() / size), gap / scale, excess)
