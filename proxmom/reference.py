@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from proxmom.numpy.optimizer import Model
 
 TOLERANCES = (1e-11, 1e-9, 1e-7)
-ZOOM = 1e-3
+ZOOMS = (1e-3, 1e-5)
 REACH = 1e3
 
 
@@ -43,7 +43,7 @@ def _problem(count: int, size: int) -> tuple[Any, Any, dict[str, Any]]:
 def solve_step(model: Model) -> NDArray[np.float64]:
     """The move z that minimises the model's objective, shape (n,), by the convex solver.
 
-    Solved once, and again zoomed in around the solution: an interior-point method leaves an error of the square root
+    Solved once, and then zoomed in around the solution: an interior-point method leaves an error of the square root
     of its tolerance.
 
     Args:
@@ -58,9 +58,10 @@ def solve_step(model: Model) -> NDArray[np.float64]:
     pull += model.weight_decay * np.abs(model.diagonal * model.x).max()
     unit = kappa * (max(np.abs(model.slopes).max(), pull) or 1.0) / model.diagonal  # a natural size of moves
     best = _near(model, np.zeros_like(model.x), unit)
-    with contextlib.suppress(RuntimeError):  # the first answer stands
-        closer = _near(model, best, ZOOM * unit)
-        best = closer if objective(model, closer) <= objective(model, best) else best
+    for zoom in ZOOMS:
+        with contextlib.suppress(RuntimeError):  # the answer so far stands
+            closer = _near(model, best, zoom * unit)
+            best = closer if objective(model, closer) <= objective(model, best) else best
     return best
 
 
