@@ -316,6 +316,16 @@ def test_parameters_without_a_gradient_and_late_ones(make: Any) -> None:
     assert all(p.isfinite().all() for p in params)
 
 
+def test_a_skipped_step_leaves_idle_parameters_alone_too(make: Any) -> None:
+    params = parameters(shapes=((3,), (2,)))
+    optimizer = make(params)
+    drive(optimizer, params, 2)
+    before = {name: value.clone() for name, value in optimizer.state[params[1]].items()}
+    params[0].grad, params[1].grad = torch.full((3,), float("nan"), dtype=torch.float64), None
+    optimizer.step(loss=1.0)
+    assert all(torch.equal(value, before[name]) for name, value in optimizer.state[params[1]].items())
+
+
 def test_a_step_without_any_gradient_is_nothing(make: Any) -> None:
     params = parameters()
     make(params).step(loss=1.0)

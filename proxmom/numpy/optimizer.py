@@ -218,9 +218,7 @@ class Optimizer:
             named[1:] = named[0]
         state = step.metric.update(self._state, named[0])
         diagonal = step.metric.diagonal(state, step.factor(self._scalars))
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # squares of a huge gradient overflow: seen below, not warned of
+        with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
             outcome = step.take(
                 self._measure(named, diagonal, with_x=mu > 0),
                 self._scalars,

@@ -123,9 +123,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         members = [(index, group, p) for index, group in enumerate(self.param_groups) for p in group["params"]]
         active = [(index, group, p) for index, group, p in members if p.grad is not None]
         _check(active, self._scope)
-        self._rest(p for _, _, p in members if p.grad is None)
-        if active:
-            self._advance(active, given)
+        if active and self._advance(active, given):
+            self._rest(p for _, _, p in members if p.grad is None)
         return returned
 
     def _rest(self, idle: Iterable[Tensor]) -> None:
@@ -134,7 +133,8 @@ class ProxOptimizer(torch.optim.Optimizer):
             if "last_lr" in self.state[p]:
                 self.state[p]["last_lr"].zero_()
 
-    def _advance(self, active: list[tuple[int, dict[str, Any], Tensor]], given: Any) -> None:
+    def _advance(self, active: list[tuple[int, dict[str, Any], Tensor]], given: Any) -> bool:
+        """Take the step, unless something is not finite; returns whether it was taken."""
         needs_loss = self._step.facts.needs_loss
         kind: dict[str, Any] = {"dtype": accumulator(active[0][2]), "device": active[0][2].device}
         lr = torch.stack([torch.as_tensor(group["lr"], **kind) for _, group, _ in active])
@@ -143,7 +143,7 @@ class ProxOptimizer(torch.optim.Optimizer):
             self._start(p)
         if needs_loss and given is None:
             if all(not isinstance(group["lr"], Tensor) and group["lr"] == 0 for _, group, _ in active):
-                return  # how checkpoint loaders create state: lr 0, zero gradients, no loss
+                return False  # how checkpoint loaders create state: lr 0, zero gradients, no loss
             name = type(self._step.rule).__name__
             raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
         coupled = self._step.decay == "coupled"
@@ -163,10 +163,11 @@ class ProxOptimizer(torch.optim.Optimizer):
         if not sound:
             for _, _, p in active:
                 self.state[p]["skipped"] += 1
-            return
+            return False
         self._last = outcome
         self._move(active, parts, outcome, scope, lr, mu)
         self._scatter([p for _, _, p in active], outcome.scalars, scope)
+        return True
 
     def _average(self, loss: Tensor) -> Tensor:
         """The loss of all processes, (1,): a rank that saw only its own would step elsewhere than the others."""
