@@ -71,12 +71,17 @@ class Adam:
         return {"second_moment": namespace(x).zeros_like(x), "count": 0}
 
     def update(self, state: State, gradient: Array) -> State:
-        v = self.beta2 * state["second_moment"] + (1 - self.beta2) * gradient * gradient
+        v, square = self.beta2 * state["second_moment"], gradient * gradient
+        square *= 1 - self.beta2  # in place, like the next line: what is new here needs no other copy
+        v += square
         return {"second_moment": v, "count": state["count"] + 1}
 
     def diagonal(self, state: State, factor: Scalar) -> Array:
         v = state["second_moment"]
-        return factor * (namespace(v).sqrt(v / (1 - self.beta2 ** state["count"])) + self.eps)
+        diagonal = namespace(v).sqrt(v)
+        diagonal *= factor / (1 - self.beta2 ** state["count"]) ** 0.5
+        diagonal += factor * self.eps
+        return diagonal
 
 
 METRICS: dict[str, Any] = {metric.__name__: metric for metric in (Euclidean, Adam)}

@@ -30,10 +30,14 @@ class Products(NamedTuple):
 
 
 class Scope:
-    """Which tensors share a model: `membership` is a 0/1 matrix (S, T); None where each tensor has its own."""
+    """Which tensors share a model: `membership` is a 0/1 matrix (S, T); None where each tensor has its own.
 
-    def __init__(self, membership: Array | None = None) -> None:
+    A backend may count several tensors that share all scalars as one; `sizes` (T,) then says how many, for the mean.
+    """
+
+    def __init__(self, membership: Array | None = None, *, sizes: Array | None = None) -> None:
         self._membership = membership
+        self._shares = None if membership is None or sizes is None else membership * sizes
 
     def total(self, per_tensor: Array) -> Array:
         """Sum over the tensors of each scope, (T, ...) -> (S, ...)."""
@@ -47,7 +51,8 @@ class Scope:
         """Mean over the tensors of each scope, (T,) -> (S,)."""
         if self._membership is None:
             return per_tensor
-        return self.total(per_tensor) / namespace(per_tensor).sum(self._membership, axis=-1)
+        shares = self._membership if self._shares is None else self._shares
+        return shares @ per_tensor / namespace(per_tensor).sum(shares, axis=-1)
 
     def spread(self, per_scope: Array) -> Array:
         """Each tensor's copy of its scope's value, (S,) -> (T,)."""

@@ -65,6 +65,11 @@ def same(left: list[Tensor], right: list[Tensor]) -> None:
         assert torch.equal(a, b)
 
 
+def close(left: list[Any], right: list[Any]) -> None:
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 # --- the same numbers as the NumPy backend ---------------------------------------------------------------------------
 
 
@@ -151,7 +156,7 @@ def test_one_group_is_the_same_split_in_two(kind: Any, scope: str) -> None:
     one, two = parameters(), parameters()
     drive(kind(one, scope=scope), one, 20)
     drive(kind([{"params": two[:2]}, {"params": two[2:]}], scope=scope), two, 20)
-    same(one, two)
+    close(one, two)  # sums in another order
 
 
 @pytest.mark.parametrize("block", [1, 7, 64])
@@ -159,8 +164,7 @@ def test_blocks_change_nothing_but_rounding(make: Any, block: int, monkeypatch: 
     shapes = ((33,), (4, 5))
     whole, pieces = parameters(shapes=shapes), parameters(shapes=shapes)
     drive(make(whole), whole)
-    for function in (passes.measure, passes.move):
-        monkeypatch.setitem(function.__kwdefaults__, "block", block)
+    monkeypatch.setattr(passes, "HOST_BLOCK", block)
     drive(make(pieces), pieces)
     for p, q in zip(whole, pieces, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
@@ -348,7 +352,7 @@ def test_layouts_that_are_not_contiguous(make: Any) -> None:
     assert not turned[0].is_contiguous()
     drive(make(plain), plain)
     drive(make(turned), turned)
-    same(plain, turned)
+    close(plain, turned)  # sums in another order
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from proxmom import rules
 from proxmom.metrics import Adam
-from proxmom.torch.optimizer import ProxOptimizer
+from proxmom.torch.optimizer import Options, ProxOptimizer
 
 
 class AMSGD(ProxOptimizer):
@@ -25,8 +25,7 @@ class AMSGD(ProxOptimizer):
         inertia: λ >= 0; 0.1 is the paper's.
         weight_decay: μ >= 0, coupled.
         scope: "model", "group" or "tensor".
-        maximize: climb instead.
-        process_group: as for `ProxOptimizer`.
+        options: maximize, foreach, capturable, stochastic_rounding, process_group; see `proxmom.torch.Options`.
 
     Source: Topollai and Choromanska, AISTATS 2026; derived in `theory/02_two_planes.py`.
     """
@@ -40,8 +39,7 @@ class AMSGD(ProxOptimizer):
         weight_decay: float = 0.0,
         *,
         scope: str = "model",
-        maximize: bool = False,
-        process_group: Any = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -51,8 +49,7 @@ class AMSGD(ProxOptimizer):
             weight_decay=weight_decay,
             decay="coupled",
             scope=scope,
-            maximize=maximize,
-            process_group=process_group,
+            **options,
         )
 
 
@@ -68,8 +65,7 @@ class AMAdamW(ProxOptimizer):
         betas: largest weight on memory, in [0, 1), and averaging coefficient of squared gradients, in [0, 1).
         inertia: λ >= 0; 0.1 is the paper's.
         scope: "tensor", "group" or "model".
-        maximize: climb instead.
-        process_group: as for `ProxOptimizer`.
+        options: maximize, foreach, capturable, stochastic_rounding, process_group; see `proxmom.torch.Options`.
 
     Source: Topollai and Choromanska, AISTATS 2026; derived in `theory/02_two_planes.py`.
     """
@@ -84,8 +80,7 @@ class AMAdamW(ProxOptimizer):
         *,
         inertia: float = 0.1,
         scope: str = "tensor",
-        maximize: bool = False,
-        process_group: Any = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -96,8 +91,7 @@ class AMAdamW(ProxOptimizer):
             weight_decay=weight_decay,
             decay="decoupled",
             scope=scope,
-            maximize=maximize,
-            process_group=process_group,
+            **options,
         )
 
 
@@ -112,7 +106,7 @@ class MoMo(ProxOptimizer):
         lower_bound: a finite number that the loss never falls below.
         beta: weight on memory, in [0, 1].
         weight_decay: μ >= 0, proximal, as published.
-        process_group: as for `ProxOptimizer`.
+        options: see `proxmom.torch.Options`.
 
     Source: Schaipp et al., ICML 2024; the identity stands in `theory/05_reductions.py`.
     """
@@ -125,7 +119,7 @@ class MoMo(ProxOptimizer):
         lower_bound: float,
         beta: float = 0.9,
         weight_decay: float = 0.0,
-        process_group: Any = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -133,7 +127,7 @@ class MoMo(ProxOptimizer):
             lr,
             weight_decay=weight_decay,
             decay="proximal",
-            process_group=process_group,
+            **options,
         )
 
 
@@ -143,7 +137,7 @@ class MoMoAdam(ProxOptimizer):
     Args:
         params, lr, lower_bound, weight_decay: as for `MoMo`.
         betas, eps: as for torch.optim.AdamW.
-        process_group: as for `ProxOptimizer`.
+        options: see `proxmom.torch.Options`.
 
     Source: Schaipp et al., ICML 2024; the identity stands in `theory/05_reductions.py`.
     """
@@ -157,7 +151,7 @@ class MoMoAdam(ProxOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        process_group: Any = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -166,7 +160,7 @@ class MoMoAdam(ProxOptimizer):
             metric=Adam(betas[1], eps),
             weight_decay=weight_decay,
             decay="proximal",
-            process_group=process_group,
+            **options,
         )
 
 
@@ -180,7 +174,7 @@ class TruncatedMemorySGD(ProxOptimizer):
         lower_bound: a finite number that the loss never falls below.
         beta_max: largest weight on memory, in [0, 1].
         weight_decay: μ >= 0, decoupled.
-        process_group: as for `ProxOptimizer`.
+        options: see `proxmom.torch.Options`.
 
     Source: this project; derived in `theory/10_truncated_memory.py`.
     """
@@ -193,7 +187,7 @@ class TruncatedMemorySGD(ProxOptimizer):
         lower_bound: float,
         beta_max: float = 0.9,
         weight_decay: float = 0.0,
-        process_group: Any = None,
+        **options: Unpack[Options],
     ) -> None:
         rule = rules.TruncatedMemory(lower_bound, beta_max)
-        super().__init__(params, rule, lr, weight_decay=weight_decay, process_group=process_group)
+        super().__init__(params, rule, lr, weight_decay=weight_decay, **options)

@@ -1,92 +1,323 @@
-"""The two passes over memory, block by block: inner products, then combine and move. Element-wise work stays in cache.
+"""The two passes over memory in torch operations, block by block: inner products, then combine and move.
 
-A `Part` is one parameter with all that belongs to it, as flat tensors. The metric's own formulas run on each block, so
-there is no second copy of them here.
+This path needs nothing but torch and serves every metric, rule and device. Blocks are small enough for element-wise
+work to stay in cache; small parameters share a block, so that thousands of them cost a few operations. The metric's own
+formulas run on each block, so there is no second copy of them here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations_with_replacement
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from proxmom.metrics import Metric
 from proxmom.planes import Scalar
-from proxmom.step import MEMORY
+from proxmom.torch.layout import Layout, Part, working
 
-BLOCK = 1 << 15  # elements: a few temporaries of this size stay in the second-level cache
+HOST_BLOCK = 1 << 15  # elements for each thread: torch splits work at this grain, and a few such rows fit in cache
+DEVICE_BLOCK = 1 << 22  # elements: few launches, and temporaries still small beside a model that needs a GPU
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What one step's passes need besides the vectors; U units, accumulator's dtype.
+
+    coupled: weight decay to be added to the gradient, (U,), or None; factor: of the metric, for the mass of memory,
+    (U,), or None for 1; own: the metric's scalars, (U, 1) each; with_x: whether products with x are wanted.
+    """
+
+    coupled: Tensor | None
+    factor: Tensor | None
+    own: dict[str, Tensor]
+    with_x: bool
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a step does to each unit: memory <- (slope + λP·memory)/(1 + λP), x <- shrink·x - scale·P⁻¹memory.
+
+    direction: coefficients of gradient, memory, further memories in the slope, (U, B); scale, shrink: (U,); sound:
+    whether to do anything at all, a flag on the device, or None where it is known.
+    """
+
+    direction: Tensor
+    scale: Tensor
+    shrink: Tensor
+    sound: Tensor | None
+
+
+class Passes(Protocol):
+    """Two passes over the memory of a layout's parameters.
+
+    measure: sums over each unit, (U, 2·B(B+1)/2 + B): products of all pairs of the B vectors gradient, memory, ...
+    weighted by M = P⁻¹(I + λP)⁻¹, then by PM, then products with x; zero where not asked for.
+    move: writes x, memories and the metric's vectors in place.
+    """
+
+    def measure(self, numbers: Numbers) -> Tensor: ...
+    def move(self, numbers: Numbers, motion: Motion) -> None: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is one for all steps: metric, inertia λ, sign of the gradient, averaging of further memories, rounding."""
+
+    metric: Metric
+    inertia: float
+    sign: float
+    averaging: tuple[float, ...]
+    stochastic_rounding: bool
 
 
 @dataclass
-class Part:
-    """One parameter.
+class Block:
+    """A piece of work: pieces of parameters, as k rows of one length, each with its unit's scalars.
 
-    x: its values, flat, in the dtype of the computation; gradient likewise; memories: "memory" and what the rule
-    declares besides; metric: the metric's state, tensors flat; factor: of the metric, for the mass of memory.
+    pieces: (parameter, entries or None for all); units: one for each row; index: the same as a tensor; shape: (k, n),
+    or None on the host where k = 1: then rows are flat and scalars are Python numbers; dtype: of the computation;
+    views: of what stays where it is, by the identity of the list it comes from, because making views takes time.
     """
 
-    x: Tensor
-    gradient: Tensor
-    memories: Sequence[Tensor]
-    metric: dict[str, Any]
-    factor: Scalar = 1.0
-
-    def blocks(self, size: int) -> Iterator[Part]:
-        """The part in pieces of `size` elements: views, so that what is written arrives."""
-        for start in range(0, self.x.numel(), size):
-            at = slice(start, start + size)
-            state = {name: value[at] if _is_vector(value) else value for name, value in self.metric.items()}
-            yield Part(self.x[at], self.gradient[at], [m[at] for m in self.memories], state, self.factor)
+    pieces: list[tuple[int, slice | None]]
+    units: list[int]
+    index: Tensor
+    shape: tuple[int, int] | None
+    dtype: torch.dtype
+    views: dict[int, list[Tensor]] = field(default_factory=dict)
 
 
-def _is_vector(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0
+class TorchPasses:
+    """See `Passes`."""
+
+    def __init__(self, layout: Layout, settings: Settings, *, pack: bool, size: int | None = None) -> None:
+        self._layout, self._settings = layout, settings
+        size = size or (HOST_BLOCK * torch.get_num_threads() if layout.on_host else DEVICE_BLOCK)
+        self._blocks = [self._block(*plan) for plan in _plan(layout.parts, size, pack)]
+        self._index = torch.cat([layout.groups[:0], *(block.index for block in self._blocks)])
+        memories = zip(*(part.memories for part in layout.parts), strict=True)
+        self._memories = [list(rows) for rows in memories]
+        self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
+        self._gradients: list[Tensor] = []
+        self._xs: list[Tensor] = []
+
+    def _block(self, pieces: list[tuple[int, slice | None]], units: list[int], length: int) -> Block:
+        flat = self._layout.on_host and len(units) == 1
+        index = torch.tensor(units, device=self._layout.device)
+        dtype = working(self._layout.parts[pieces[0][0]].x.dtype)
+        return Block(pieces, units, index, None if flat else (len(units), length), dtype)
+
+    def measure(self, numbers: Numbers) -> Tensor:
+        self._gradients = [part.gradient() for part in self._layout.parts]
+        self._look_where_x_is()
+        columns = self._columns(numbers)
+        vectors = 1 + len(self._memories)
+        pairs = vectors * (vectors + 1) // 2
+        sums = [self._sums(block, columns, numbers.with_x) for block in self._blocks]
+        total = self._layout.table.new_zeros((len(self._layout.groups), 2 * pairs + vectors))
+        if not sums:
+            return total
+        rows = torch.cat(sums).to(total.dtype)
+        if rows.shape[1] < total.shape[1]:  # the identity metric: all weights are one number
+            rows[:, :pairs] /= 1 + self._settings.inertia
+            rows = torch.cat([rows[:, :pairs], rows], dim=1)
+        return total.index_add_(0, self._index, rows)
+
+    def _sums(self, block: Block, columns: _Columns, with_x: bool) -> Tensor:
+        """Products of one block, (k, ...)."""
+        scalars = columns.of(block)
+        g = self._gradient(block, scalars)
+        state = self._state(block, scalars)
+        u = [g, *(self._load(block, memories) for memories in self._memories)]
+        metric, inertia = self._settings.metric, self._settings.inertia
+        diagonal = metric.diagonal(metric.update(state, g), scalars.get("factor", 1.0))
+        dot = torch.dot if block.shape is None else torch.linalg.vecdot
+        if diagonal is None:
+            sums = [dot(a, b) for a, b in _pairs(u, u)]
+        else:
+            smooth = (1 + inertia * diagonal).reciprocal_() if inertia else None
+            weight = diagonal.reciprocal() if smooth is None else smooth / diagonal
+            sums = [dot(a, b) for a, b in _pairs([v * weight for v in u], u)]
+            pulled = sums if smooth is None else [dot(a, b) for a, b in _pairs([v * smooth for v in u], u)]
+            sums = sums + [0 * s for s in pulled] if smooth is None else sums + pulled
+        if with_x:
+            x = self._load(block, self._xs)
+            sums += [dot(v, x) for v in u]
+        else:
+            sums += [torch.zeros_like(sums[0])] * len(u)
+        return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
+
+    def move(self, numbers: Numbers, motion: Motion) -> None:
+        columns = self._columns(numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink)
+        for block in self._blocks:
+            self._advance(block, columns.of(block), motion.sound)
+
+    def _advance(self, block: Block, scalars: dict[str, Any], sound: Tensor | None) -> None:
+        metric, inertia = self._settings.metric, self._settings.inertia
+        g, x = self._gradient(block, scalars), self._load(block, self._xs)
+        state = self._state(block, scalars)
+        updated = metric.update(state, g)
+        diagonal = metric.diagonal(updated, scalars.get("factor", 1.0))
+        memory, *further = [self._load(block, memories) for memories in self._memories]
+        if sound is not None:  # what was there must still be there afterwards, to be kept
+            memory, x = memory.clone(), x.clone()
+        to_gradient, to_memory, *to_further = scalars["direction"]
+        if not inertia:
+            memory.mul_(to_memory)
+        elif diagonal is None:
+            memory.mul_((to_memory + inertia) / (1 + inertia))
+            to_gradient = to_gradient / (1 + inertia)
+            to_further = [c / (1 + inertia) for c in to_further]
+        else:
+            held = inertia * diagonal
+            memory.mul_(held + to_memory)
+        _add(memory, g, to_gradient)
+        for vector, coefficient in zip(further, to_further, strict=True):
+            _add(memory, vector, coefficient)
+        if inertia and diagonal is not None:
+            memory.div_(held.add_(1))
+        _scale(x, scalars["shrink"])
+        if diagonal is None:
+            _add(x, memory, -scalars["scale"])
+        elif isinstance(scalars["scale"], Tensor):
+            x.addcdiv_(memory * -scalars["scale"], diagonal)
+        else:
+            x.addcdiv_(memory, diagonal, value=-scalars["scale"])
+        averages = [v + c * (g - v) for v, c in zip(further, self._settings.averaging, strict=True)]
+        for rows, value in zip(self._memories, [memory, *averages], strict=True):
+            self._store(block, rows, value, sound)
+        for name, rows in self._vectors.items():
+            self._store(block, rows, updated[name], sound)
+        if self._settings.stochastic_rounding:
+            x = _rounded(x, self._xs[block.pieces[0][0]].dtype)
+        self._store(block, self._xs, x, sound)
+
+    def _columns(self, numbers: Numbers, **more: Tensor) -> _Columns:
+        named = {name: value[:, 0] for name, value in numbers.own.items()} | more
+        if numbers.factor is not None:
+            named["factor"] = numbers.factor
+        if numbers.coupled is not None:
+            named["coupled"] = numbers.coupled
+        return _Columns(named, len(self._layout.groups))
+
+    def _state(self, block: Block, scalars: Mapping[str, Any]) -> dict[str, Any]:
+        """The metric's state of this block."""
+        vectors = {name: self._load(block, rows) for name, rows in self._vectors.items()}
+        return vectors | {name: scalars[name] for name in self._layout.own()}
+
+    def _gradient(self, block: Block, scalars: dict[str, Any]) -> Tensor:
+        """The gradient as the rule sees it."""
+        g = self._load(block, self._gradients)
+        g = g if self._settings.sign > 0 else -g
+        return g + scalars["coupled"] * self._load(block, self._xs) if "coupled" in scalars else g
+
+    def _look_where_x_is(self) -> None:
+        xs = [part.x for part in self._layout.parts]
+        if len(self._xs) != len(xs) or any(a is not b for a, b in zip(xs, self._xs, strict=True)):
+            for block in self._blocks:
+                block.views.pop(id(self._xs), None)
+            self._xs = xs
+
+    def _pieces(self, block: Block, rows: list[Tensor]) -> list[Tensor]:
+        """The pieces of some vector that make up a block."""
+        if id(rows) in block.views:
+            return block.views[id(rows)]
+        pieces = [rows[i] if at is None else rows[i][at] for i, at in block.pieces]
+        if rows is not self._gradients:
+            block.views[id(rows)] = pieces
+        return pieces
+
+    def _load(self, block: Block, rows: list[Tensor]) -> Tensor:
+        """A block of some vector: a view of the vector where it can be one."""
+        pieces = self._pieces(block, rows)
+        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        joined = joined.to(block.dtype)
+        return joined if block.shape is None else joined.view(block.shape)
+
+    def _store(self, block: Block, rows: list[Tensor], value: Tensor, sound: Tensor | None) -> None:
+        pieces = self._pieces(block, rows)
+        if value is pieces[0]:  # written in place
+            return
+        if sound is not None:
+            value = torch.where(sound, value, self._load(block, rows))
+        if len(pieces) > 1:
+            torch._foreach_copy_(pieces, torch.split(value.view(-1), [piece.numel() for piece in pieces]))
+        else:
+            pieces[0].copy_(value.view(-1))
 
 
-def measure(part: Part, metric: Metric, *, inertia: float, with_x: bool, block: int = BLOCK) -> list[Tensor]:
-    """Inner products of one part, in the accumulator's dtype: dual (B, B), metric (B, B), pull (B,), decay (B,).
+class _Columns:
+    """Values per unit, as a block wants them: Python numbers for one unit on the host, else (k, 1) tensors."""
 
-    With r = 1/(1 + λP) the weights are M = r/P and PM = r, and P⁻¹ = M + λr: a sum of positive terms.
+    def __init__(self, columns: Mapping[str, Tensor], units: int) -> None:
+        self._columns, self._units = columns, units
+
+    def of(self, block: Block) -> dict[str, Any]:
+        if block.shape is None:
+            return self._numbers[block.units[0]]
+        rows = {name: value[block.index].to(block.dtype) for name, value in self._columns.items()}
+        return {
+            name: value[:, None] if value.dim() == 1 else [c[:, None] for c in value.unbind(1)]
+            for name, value in rows.items()
+        }
+
+    @cached_property
+    def _numbers(self) -> list[dict[str, Any]]:
+        """The values of each unit."""
+        values = {name: value.tolist() for name, value in self._columns.items()}
+        return [{name: value[unit] for name, value in values.items()} for unit in range(self._units)]
+
+
+def _plan(
+    parts: Sequence[Part], size: int, pack: bool
+) -> Iterator[tuple[list[tuple[int, slice | None]], list[int], int]]:
+    """Pieces, units and row length of each block: slices of large parameters, small ones together.
+
+    Small parameters of one unit are one row; those with units of their own are rows, if they have the same length.
     """
-    count = 1 + len(part.memories)
-    sums = [_dots(piece, metric, inertia, with_x) for piece in part.blocks(block)]
-    if not sums:  # an empty parameter
-        sums = [[part.x.new_zeros(()) for _ in range(count * (count + 1) + count)]]
-    totals = torch.stack([torch.stack(row) for row in sums]).to(accumulator(part.x)).sum(0)
-    pairs = count * (count + 1) // 2
-    moved = _symmetric(totals[:pairs], count)
-    pulled = _symmetric(totals[pairs : 2 * pairs], count) if inertia else torch.zeros_like(moved)
-    decay = totals[-count:] if with_x else torch.zeros_like(moved[0])
-    return [moved + inertia * pulled, moved, pulled[:, MEMORY], decay]
+    small: dict[Any, list[int]] = {}
+    alone = _alone(parts)
+    for i, part in enumerate(parts):
+        count = part.x.numel()
+        if pack and count < size:
+            small.setdefault(
+                (part.x.dtype, *(("rows", count) if alone[part.unit] else ("unit", part.unit))), []
+            ).append(i)
+            continue
+        for start in range(0, count, size):
+            whole = count <= size
+            yield [(i, None if whole else slice(start, start + size))], [part.unit], min(size, count - start)
+    for (_, kind, _), members in small.items():
+        for chunk in _chunks(members, parts, size):
+            lengths = [parts[i].x.numel() for i in chunk]
+            if sum(lengths):
+                units = [parts[i].unit for i in chunk] if kind == "rows" else [parts[chunk[0]].unit]
+                yield [(i, None) for i in chunk], units, sum(lengths) // len(units)
 
 
-def accumulator(like: Tensor) -> torch.dtype:
-    """float64 on the CPU, where the step waits for memory anyway; float32 or better elsewhere."""
-    return torch.float64 if like.device.type in ("cpu", "meta") else torch.promote_types(like.dtype, torch.float32)
+def _alone(parts: Sequence[Part]) -> dict[int, bool]:
+    """Whether a unit has one parameter only."""
+    seen: dict[int, bool] = {}
+    for part in parts:
+        seen[part.unit] = part.unit not in seen
+    return seen
 
 
-def _dots(part: Part, metric: Metric, inertia: float, with_x: bool) -> list[Tensor]:
-    """M-weighted products of all pairs of vectors, PM-weighted ones where there is inertia, and products with x."""
-    u = [part.gradient, *part.memories]
-    diagonal = metric.diagonal(metric.update(part.metric, part.gradient), part.factor)
-    moved, pulled = u, u
-    if diagonal is None:
-        products = [torch.dot(a, b) for a, b in _pairs(u, u)]
-        weight = 1 / (1 + inertia)
-        sums = [product * weight for product in products] * (2 if inertia else 1)
-    else:
-        smooth = 1 / (1 + inertia * diagonal) if inertia else torch.ones_like(diagonal)
-        weight = smooth / diagonal
-        moved = [v * weight for v in u]
-        sums = [torch.dot(a, b) for a, b in _pairs(moved, u)]
-        if inertia:
-            pulled = [v * smooth for v in u]
-            sums += [torch.dot(a, b) for a, b in _pairs(pulled, u)]
-    return sums + [torch.dot(v, part.x) for v in u] if with_x else sums
+def _chunks(members: Sequence[int], parts: Sequence[Part], size: int) -> Iterator[list[int]]:
+    chunk: list[int] = []
+    total = 0
+    for i in members:
+        if chunk and total + parts[i].x.numel() > size:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(i)
+        total += parts[i].x.numel()
+    if chunk:
+        yield chunk
 
 
 def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -95,45 +326,22 @@ def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Te
             yield a, b
 
 
-def _symmetric(upper: Tensor, count: int) -> Tensor:
-    """A symmetric matrix (B, B) from its upper triangle, row by row."""
-    entries = dict(zip(combinations_with_replacement(range(count), 2), upper.unbind(), strict=True))
-    rows = [[entries[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
-    return torch.stack([torch.stack(row) for row in rows])
+def _add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
+    """vector += coefficient·other; a tensor for a coefficient stays on its device."""
+    if isinstance(coefficient, Tensor):
+        vector.addcmul_(other, coefficient)
+    else:
+        vector.add_(other, alpha=coefficient)
 
 
-def move(
-    part: Part,
-    metric: Metric,
-    direction: Sequence[Scalar],
-    *,
-    inertia: float,
-    scale: Scalar,
-    shrink: Scalar,
-    averaging: Sequence[float] = (),
-    block: int = BLOCK,
-) -> None:
-    """Write the new memory, the metric's new state and x <- shrink·x - scale·P⁻¹memory, in place.
+def _scale(vector: Tensor, factor: Scalar) -> None:
+    if isinstance(factor, Tensor) or factor != 1:
+        vector.mul_(factor)
 
-    Args:
-        direction: coefficients of gradient, memory, further memories in the active model's slope.
-        scale, shrink: of the move and of x, numbers or 0-dim tensors.
-        averaging: of each further memory, the coefficient of the gradient.
-    """
-    for piece in part.blocks(block):
-        state = metric.update(piece.metric, piece.gradient)
-        diagonal = metric.diagonal(state, piece.factor)
-        gradient, memory = piece.gradient, piece.memories[MEMORY - 1]
-        slope = gradient * direction[0] + memory * direction[MEMORY]
-        for further, coefficient in zip(piece.memories[MEMORY:], direction[MEMORY + 1 :], strict=True):
-            slope += further * coefficient
-        if inertia:
-            held = inertia if diagonal is None else inertia * diagonal
-            slope = (slope + held * memory) / (1 + held)
-        memory.copy_(slope)
-        for further, coefficient in zip(piece.memories[MEMORY:], averaging, strict=True):
-            further.lerp_(gradient, coefficient)
-        for name, value in piece.metric.items():
-            if _is_vector(value):
-                value.copy_(state[name])
-        piece.x.mul_(shrink).sub_((slope if diagonal is None else slope / diagonal) * scale)
+
+def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """float32 rounded to bfloat16 at random: up with the probability that makes the mean exact."""
+    if dtype != torch.bfloat16:
+        return value
+    noise = torch.randint_like(value, 1 << 16, dtype=torch.int32)
+    return ((value.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)

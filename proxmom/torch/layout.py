@@ -1,0 +1,241 @@
+"""Which parameters share scalars, and where their vectors lie; made anew only when other parameters move.
+
+A *unit* is a set of parameters of one scope and one group that have stepped together so far: they share all scalars.
+The scalars of all units are the rows of one table, and `state[p][name]` is a view of its entry, so that a step over
+thousands of parameters updates a handful of arrays, and everything still lives in `state[p]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxmom.step import MEMORY, Scalars, Scope, Step
+from proxmom.torch.shards import Meshes, is_sharded, local, placed
+
+SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
+STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
+
+Member = tuple[int, dict[str, Any], Tensor]  # index of the group, the group, the parameter
+Home = tuple[Tensor, int]  # the table and the row where a parameter's scalars live
+
+
+def working(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of state and computation: float32 for half precision, else the parameter's own."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def accumulator(device: torch.device, dtypes: Sequence[torch.dtype]) -> torch.dtype:
+    """float64 on the CPU, where the step waits for memory anyway; float32 or better elsewhere."""
+    if device.type == "cpu" or torch.float64 in dtypes:
+        return torch.float64
+    return torch.float32
+
+
+def order_of(tensor: Tensor) -> tuple[int, ...] | None:
+    """The permutation of axes under which a dense tensor is contiguous; None where it is so already, or not dense."""
+    if tensor.is_contiguous():
+        return None
+    order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    return order if tensor.permute(order).is_contiguous() else None
+
+
+def flat(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """All entries in one row: a view where the tensor is contiguous under `order`, else a copy."""
+    turned = tensor if order is None else tensor.permute(order)
+    return turned if turned.dim() == 1 and turned.is_contiguous() else turned.reshape(-1)
+
+
+@dataclass
+class Part:
+    """One parameter's own memory: flat views of what this process holds of it.
+
+    x: (n,), a copy if the parameter is not dense (`copied`); memories: "memory" and what the rule declares besides;
+    vectors: those of the metric; unit: its row in the table.
+    """
+
+    parameter: Tensor
+    unit: int
+    order: tuple[int, ...] | None
+    x: Tensor
+    memories: list[Tensor]
+    vectors: dict[str, Tensor]
+    copied: bool
+    sharded: bool
+
+    def gradient(self) -> Tensor:
+        """The gradient, flat, in the parameter's dtype and order."""
+        gradient: Tensor = self.parameter.grad  # type: ignore[assignment]
+        if self.sharded:
+            gradient = local(placed(gradient, self.parameter))
+        return flat(gradient.to(self.x.dtype), self.order)
+
+    def refresh(self) -> None:
+        """Look where the parameter lies now: its memory may be another than at the last step."""
+        here = local(self.parameter) if self.sharded else self.parameter
+        if self.copied:
+            self.x = here.detach().reshape(-1).clone()
+        elif here.data_ptr() != self.x.data_ptr():
+            self.x = flat(here.detach(), self.order)
+
+    def arrive(self) -> None:
+        """A copy's values go back to where the parameter lives."""
+        if self.copied:
+            here = local(self.parameter).detach()
+            here.copy_(self.x.view(here.shape))
+
+
+@dataclass
+class Layout:
+    """The parameters that step together on one device.
+
+    members: who they are; parts: their memory, (T,); groups: each unit's parameter group, (U,); table: scalars of the
+    units, (U, C), with the columns `SCALARS` and those of the metric; scope: which units share a model; meshes: over
+    which processes inner products add up; homes: where each parameter's scalars live now; young: whether a unit has
+    perhaps not stepped yet.
+    """
+
+    members: list[Member]
+    parts: list[Part]
+    groups: Tensor
+    table: Tensor
+    scope: Scope
+    meshes: Meshes
+    columns: tuple[str, ...]
+    young: bool = True
+    idle: list[Tensor] = field(default_factory=list)
+    passes: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.device
+
+    @property
+    def on_host(self) -> bool:
+        """Whether scalars can be read without waiting for a device."""
+        return self.device.type == "cpu"
+
+    def scalars(self, loss: Tensor | None) -> Scalars:
+        """The columns that the step reads; the last loss is that of the oldest unit, before the first step today's."""
+        column = self.table.unbind(1)
+        oldest = column[STEP].argmax().reshape(1)
+        return Scalars(
+            step=-self.scope.least(-column[STEP]),
+            last_lr=column[LAST_LR],
+            kept=column[KEPT],
+            missing=column[MISSING],
+            loss=None if loss is None else torch.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
+            memory_height=column[MEMORY_HEIGHT][oldest],
+        )
+
+    def own(self) -> dict[str, Tensor]:
+        """The metric's scalars, (U, 1) each."""
+        return {name: self.table[:, i, None] for i, name in enumerate(self.columns) if i >= len(SCALARS)}
+
+
+def arrange(
+    members: list[Member],
+    state: Mapping[Tensor, dict[str, Any]],
+    homes: dict[Tensor, Home],
+    step: Step,
+    scope: str,
+) -> Layout:
+    """The layout of these parameters (all on one device); creates state where there is none.
+
+    Parameters whose scalars are views of a table share a unit if they share its row; freshly loaded ones if the values
+    are equal. Reading those values waits for the device, once.
+    """
+    device = members[0][2].device
+    kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
+    fresh = _fresh(step)
+    columns = tuple(fresh)
+    units: dict[Hashable, int] = {}
+    rows: list[Tensor] = []
+    groups, scopes, where, meshes = [], [], [], []
+    for index, _, p in members:
+        history, row = _history(p, state[p], homes, columns, fresh)
+        shard = Meshes.key(p)
+        scope_id = {"model": 0, "group": index, "tensor": id(p)}[scope]
+        key = (scope_id, index, shard, history)
+        if key not in units:
+            units[key] = len(units)
+            rows.append(torch.as_tensor(row(), **kind))
+            groups.append(index)
+            scopes.append(scope_id)
+            meshes.append(shard)
+        where.append(units[key])
+    table = torch.stack(rows)
+    parts = [_part(p, state[p], step, unit) for (_, _, p), unit in zip(members, where, strict=True)]
+    for (_, _, p), unit in zip(members, where, strict=True):
+        homes[p] = (table, unit)
+        for column, name in enumerate(columns):
+            state[p][name] = table[unit, column]
+    return Layout(
+        members=members,
+        parts=parts,
+        groups=torch.tensor(groups, device=device),
+        table=table,
+        scope=_scope(scopes, where, kind),
+        meshes=Meshes(meshes, device),
+        columns=columns,
+    )
+
+
+def _fresh(step: Step) -> dict[str, float]:
+    """The scalars of a parameter before its first step."""
+    row = dict.fromkeys(SCALARS, 0.0) | {"kept": 1.0, "missing": float(not step.metric.memory_from_gradient)}
+    own = step.metric.start(torch.zeros(0))
+    return row | {name: float(value) for name, value in own.items() if not isinstance(value, Tensor)}
+
+
+def _history(
+    p: Tensor, state: dict[str, Any], homes: dict[Tensor, Home], columns: Sequence[str], fresh: dict[str, float]
+) -> tuple[Hashable, Callable[[], Any]]:
+    """What tells apart parameters that have not stepped together, and how to get the scalars."""
+    if not state:
+        return "fresh", lambda: list(fresh.values())
+    if p in homes:
+        table, row = homes[p]
+        return (id(table), row), lambda: table[row].clone()
+    values = tuple(float(state[name]) for name in columns)
+    return values, lambda: values
+
+
+def _scope(scopes: list[Any], where: list[int], kind: dict[str, Any]) -> Scope:
+    if len(set(scopes)) == len(scopes):
+        return Scope()
+    rows = [[float(mine == one) for mine in scopes] for one in dict.fromkeys(scopes)]
+    sizes = torch.bincount(torch.tensor(where), minlength=len(scopes))
+    return Scope(torch.tensor(rows, **kind), sizes=sizes.to(**kind))
+
+
+def _part(p: Tensor, state: dict[str, Any], step: Step, unit: int) -> Part:
+    names = step.names[MEMORY:]
+    vectors = [name for name, value in step.metric.start(torch.zeros(0)).items() if isinstance(value, Tensor)]
+    here = local(p).detach()
+    order = order_of(here)
+    copied = order is None and not here.is_contiguous()
+    for name in (*names, *vectors):
+        state[name] = _laid_out(state[name], p, order) if name in state else _start(step, p, name)
+    x = here.reshape(-1).clone() if copied else flat(here, order)
+    rows = {name: flat(local(state[name]), order) for name in (*names, *vectors)}
+    return Part(p, unit, order, x, [rows[n] for n in names], {n: rows[n] for n in vectors}, copied, is_sharded(p))
+
+
+def _start(step: Step, p: Tensor, name: str) -> Tensor:
+    """A state vector before the first step, in the parameter's own layout."""
+    empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=torch.preserve_format).detach()
+    value: Tensor = empty if name in step.names else step.metric.start(empty)[name]
+    return value
+
+
+def _laid_out(value: Tensor, p: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """A loaded state vector in the parameter's layout, so that all can be read as rows."""
+    here = local(value)
+    if (here if order is None else here.permute(order)).is_contiguous():
+        return value
+    return torch.empty_like(p, dtype=value.dtype).detach().copy_(value)

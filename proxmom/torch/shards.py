@@ -1,0 +1,91 @@
+"""Sharded parameters: what of a DTensor this process holds, and how inner products add up over the processes.
+
+One packed all-reduce for each distinct mesh. A value that several processes hold alike counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+Shard = tuple[Any, tuple[Any, ...]] | None  # the mesh and the placements on it
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this is a DTensor (of FSDP2 or tensor parallelism)."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, sharing its memory."""
+    if not is_sharded(tensor):
+        return tensor
+    here: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return here
+
+
+def placed(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient, placed as its parameter is."""
+    if is_sharded(parameter) and gradient.placements != parameter.placements:  # type: ignore[attr-defined]
+        moved: Tensor = gradient.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
+        return moved
+    return gradient
+
+
+class Meshes:
+    """Over which processes the sums of each unit add up."""
+
+    def __init__(self, shards: Sequence[Shard], device: torch.device) -> None:
+        self._parts = []
+        for mesh in dict.fromkeys(shard[0] for shard in shards if shard is not None):
+            rows = [i for i, shard in enumerate(shards) if shard is not None and shard[0] == mesh]
+            counts = [_counts(*shards[i]) for i in rows]  # type: ignore[misc]
+            self._parts.append((mesh, torch.tensor(rows, device=device), torch.tensor(counts, device=device)))
+
+    @staticmethod
+    def key(parameter: Tensor) -> Shard:
+        """What tells units apart here, alike on all processes; None for a plain tensor."""
+        if not is_sharded(parameter):
+            return None
+        return parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums (U, ...) over all processes that hold a part of each unit."""
+        for mesh, rows, counts in self._parts:
+            mine = torch.where(counts[:, None], sums[rows], 0.0)
+            for group in _groups(mesh):
+                distributed.all_reduce(mine, group=group)
+            sums = sums.index_copy(0, rows, mine)
+        return sums
+
+
+def _counts(mesh: Any, placements: Sequence[Any]) -> bool:
+    """Whether this process's copy is the one that counts: the first of those that hold the same shard."""
+    here = mesh.get_coordinate()
+    return here is not None and all(place.is_shard() or at == 0 for place, at in zip(placements, here, strict=True))
+
+
+def _groups(mesh: Any) -> list[Any]:
+    """Groups whose all-reduces, one after the other, add up over the mesh: one where the mesh is the whole world."""
+    if mesh.size() == distributed.get_world_size():
+        return [None]
+    return [mesh.get_group(axis) for axis in range(mesh.ndim)]
+
+
+def agree(finite: Tensor, group: Any) -> Tensor:
+    """Whether a flag holds on all processes of the group."""
+    flag = finite.to(torch.float32).reshape(1)
+    distributed.all_reduce(flag, op=distributed.ReduceOp.MIN, group=group)
+    return flag[0] > 0
+
+
+def mean(value: Tensor, group: Any) -> Tensor:
+    """The mean over the processes of the group; the value itself where nothing is distributed."""
+    value = value.detach().clone()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(value, group=group)
+        value /= distributed.get_world_size(group)
+    return value
