@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+KERNELS := hatch_build.py proxmom/kernels/build.py proxmom/kernels/passes.cpp   # compiled on installation, where it can be
+
 .PHONY: run test test-slow theory verify bench lint docs pictures clean help
 
 help:  ## list the targets
@@ -37,16 +39,16 @@ docs: $(VENV)/.docs  ## build the documentation, warnings are errors
 	@echo docs/_build/html/index.html
 
 clean:  ## remove the environment and all results
-	rm -rf $(VENV) results docs/_build
+	rm -rf $(VENV) results docs/_build proxmom/kernels/passes.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.study: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.study: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 	$(PIP) --editable '.[study]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 	$(PIP) 'torch' --editable '.[study,verify,dev]'
 	@touch $@
 

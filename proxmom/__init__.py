@@ -30,6 +30,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Backends are imported when they are first asked for, so that `import proxmom` stays light."""
-    if name in ("numpy", "torch", "verify"):
+    if name in ("kernels", "numpy", "testing", "torch", "verify"):
         return importlib.import_module(f"proxmom.{name}")
     raise AttributeError(f"module 'proxmom' has no attribute {name!r}")

@@ -415,7 +415,8 @@ def test_closure_loss_and_observe_are_three_ways_to_one_step() -> None:
         (lambda p: AMAdamW(p, eps=0.0), r"eps must be > 0"),
         (lambda p: ProxOptimizer(p, TruncatedMemory(0.0), 0.1, scope="tensor"), r"scope must be 'model', got 'tensor'"),
         (lambda p: ProxOptimizer(p, TruncatedMemory(0.0), 0.1, maximize=True), r"maximize must be False"),
-        (lambda p: AMSGD([{"params": p, "inertia": 0.2}]), r"inertia must be one for all groups"),
+        (lambda p: AMSGD([{"params": p, "inertia": 0.2}]), r"inertia must be one for all groups, 0\.1, got 0\.2"),
+        (lambda p: AMSGD([{"params": p, "maximize": True}]), r"maximize must be one for all groups, False, got True"),
         (lambda p: AMSGD([{"params": p, "lr": -2.0}]), r"lr must be >= 0 and finite, got -2\.0"),
     ],
 )

@@ -14,12 +14,11 @@ from torch import Tensor
 from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Outcome, Products, Step
-from proxmom.torch import shards
+from proxmom.torch import native, shards
 from proxmom.torch.layout import SCALARS, SKIPPED, STEP, Home, Layout, Member, arrange
 from proxmom.torch.passes import Motion, Numbers, Passes, Settings, TorchPasses
 
 SCOPES = ("model", "group", "tensor")
-OURS = {"inertia", "decay", "scope", "maximize", "rule", "metric", "betas", "beta_max", "eps", "foreach", "capturable"}
 
 
 class Options(TypedDict, total=False):
@@ -40,6 +39,9 @@ class Options(TypedDict, total=False):
     capturable: bool
     stochastic_rounding: bool
     process_group: Any
+
+
+DEFAULTS = Options(maximize=False, foreach=None, capturable=False, stochastic_rounding=False, process_group=None)
 
 
 @dataclass
@@ -89,12 +91,11 @@ class ProxOptimizer(torch.optim.Optimizer):
         scope: str = "model",
         **options: Unpack[Options],
     ) -> None:
-        unknown = set(options) - set(Options.__annotations__)
+        unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
-            allowed = ", ".join(Options.__annotations__)
-            raise TypeError(f"options must be among {allowed}, got {', '.join(sorted(unknown))}.")
+            raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {', '.join(unknown)}.")
         self._step = Step(rule, Euclidean() if metric is None else metric, inertia=inertia, decay=decay)
-        self._options = options
+        self._options: Options = {**DEFAULTS, **options}
         self._scope = scope
         self._check_settings()
         self._forget()
@@ -108,7 +109,7 @@ class ProxOptimizer(torch.optim.Optimizer):
             raise ValueError(
                 f"{name} looks at the loss, so scope must be 'model', got {scope!r}: the loss is one for all."
             )
-        if self._step.facts.needs_loss and self._options.get("maximize"):
+        if self._step.facts.needs_loss and self._options["maximize"]:
             raise ValueError(f"{name} looks at the loss, so maximize must be False: its planes are bounds from below.")
 
     def _forget(self) -> None:
@@ -120,7 +121,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._arranged: list[tuple[int, int]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        options = {name: value for name, value in self._options.items() if name != "process_group"}
+        options = {**self._options, "process_group": None}
         return {**super().__getstate__(), "_step": self._step, "_scope": self._scope, "_options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -128,18 +129,29 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._forget()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; a group may set lr and weight_decay, and nothing else of ours."""
-        ours = sorted(set(param_group) & OURS)
-        if ours:
-            raise ValueError(f"{', '.join(ours)} must be one for all groups: give it to the optimizer, not to a group.")
+        """As in torch; a group may set lr and weight_decay, and repeat what is one for all groups."""
+        for key, value in self._common().items():
+            if param_group.get(key, value) != value:
+                raise ValueError(
+                    f"{key} must be one for all groups, {value}, got {param_group[key]}: give it to the optimizer."
+                )
         for key in ("lr", "weight_decay"):
             value = param_group.get(key, self.defaults[key])
             if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
                 raise ValueError(f"{key} must be >= 0 and finite, got {value}.")
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if self._options.get("capturable") and not isinstance(group["lr"], Tensor):
+        if self._options["capturable"] and not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+
+    def _common(self) -> dict[str, Any]:
+        """What is one for all groups, by the names under which a group might give it."""
+        rule, metric = self._step.rule, self._step.metric
+        beta = self._step.facts.beta_max
+        names = {"rule": rule, "metric": metric, "inertia": self._step.inertia, "decay": self._step.decay}
+        own = {"scope": self._scope, "beta_max": beta, "beta": beta, "betas": (beta, getattr(metric, "beta2", None))}
+        known = {"eps": getattr(metric, "eps", None), "lower_bound": getattr(rule, "lower_bound", None)}
+        return {**names, **own, **known, **self._options}
 
     def observe(self, loss: Tensor | float) -> None:
         """The loss for the next step, for wrappers that call step() without arguments."""
@@ -219,11 +231,14 @@ class ProxOptimizer(torch.optim.Optimizer):
         settings = Settings(
             metric=self._step.metric,
             inertia=self._step.inertia,
-            sign=-1.0 if self._options.get("maximize") else 1.0,
+            sign=-1.0 if self._options["maximize"] else 1.0,
             averaging=tuple(self._step.facts.memories.values()),
-            stochastic_rounding=self._options.get("stochastic_rounding", False),
+            stochastic_rounding=self._options["stochastic_rounding"],
         )
-        return TorchPasses(layout, settings, pack=self._options.get("foreach") is not False)
+        foreach = self._options["foreach"]
+        if foreach is None and native.serves(layout, settings):
+            return native.NativePasses(layout, settings)
+        return TorchPasses(layout, settings, pack=foreach is not False)
 
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""
@@ -232,7 +247,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         sound = turns[0].sound
         for turn in turns[1:]:
             sound = sound & turn.sound.to(sound.device)
-        group = self._options.get("process_group")
+        group = self._options["process_group"]
         if group is not None:
             sound = shards.agree(sound, group)
         if turns[0].layout.on_host and not sound:
@@ -266,7 +281,7 @@ class ProxOptimizer(torch.optim.Optimizer):
             for part, (_, group, _) in zip(layout.parts, layout.members, strict=True):
                 if fresh[part.unit]:
                     g = part.gradient().to(part.memories[0].dtype)
-                    g = -g if self._options.get("maximize") else g
+                    g = -g if self._options["maximize"] else g
                     if self._step.decay == "coupled" and group["weight_decay"]:
                         g = g + group["weight_decay"] * part.x
                     for memory in part.memories:
@@ -282,7 +297,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         decays = any(group["weight_decay"] for _, group, _ in layout.members)
         loss = None
         if step.facts.needs_loss:
-            loss = shards.mean(_scalar(given, table), self._options.get("process_group"))
+            loss = shards.mean(_scalar(given, table), self._options["process_group"])
         scalars = layout.scalars(loss)
         factor = step.factor(scalars)
         numbers = Numbers(

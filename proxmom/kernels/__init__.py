@@ -1,0 +1,254 @@
+"""The two passes over memory in C++, for tensors given by address: `measure` sums inner products, `move` writes.
+
+Optional: where `available()` is false nothing here may be called, and the backends use their own operations. The
+library is built when the package is installed and a C++ compiler is found, or by `python -m proxmom.kernels`; the
+environment variable PROXMOM_KERNELS=0 switches it off. Formulas and numerics stand in `passes.cpp`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxmom.kernels.build import LIBRARY, fingerprint, switched_off
+
+# Of x and gradient -> of memory and second moment. The order is known to passes.cpp.
+TYPES = {"float32": "float32", "float64": "float64", "bfloat16": "float32", "float16": "float32"}
+SUMS = ("<g,Mg>", "<g,Md>", "<d,Md>", "<g,PMg>", "<g,PMd>", "<d,PMd>", "<g,x>", "<d,x>")
+
+Values = Any  # (U,) real numbers, best a contiguous float64 array: anything else is copied on each call
+Floats = NDArray[np.float64]
+_CODES = {name: code for code, name in enumerate(TYPES)}
+
+
+def available() -> bool:
+    """Whether the library is there, is of this source, loads, and is not switched off."""
+    return not why_not()
+
+
+def why_not() -> str:
+    """Why the kernels are not available, in a sentence; empty where they are."""
+    if switched_off():
+        return "the kernels are switched off by the environment variable PROXMOM_KERNELS."
+    loaded = _load(os.path.dirname(__file__))
+    return loaded if isinstance(loaded, str) else ""
+
+
+def supports(dtype: str) -> bool:
+    """Whether tensors of this type (the name without "torch." or "numpy.") can be passed. Needs no library."""
+    return dtype in TYPES
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The tensors of a call, T of them, contiguous; whoever makes a Batch keeps them alive and in place.
+
+    Memory and second moment have the type `TYPES[dtype]`. The tensors of a batch do not overlap.
+
+    Args:
+        dtype: of x and gradient, one of `TYPES`.
+        size: (T,) numbers of elements, >= 0.
+        unit: (T,) the unit of each tensor, in [0, U): the tensors of a unit share scalars and sums.
+        x, gradient, memory: (T,) addresses, each a multiple of the element's size; any value where size is 0.
+        second_moment: (T,) addresses, for the Adam metric; else None.
+
+    Arrays of 8-byte integers are kept without a copy: what is written to them later counts.
+
+    Raises:
+        ValueError: for another dtype, or arrays of different lengths.
+        TypeError: for arrays that are not of integers.
+    """
+
+    dtype: str
+    size: NDArray[Any]
+    unit: NDArray[Any]
+    x: NDArray[Any]
+    gradient: NDArray[Any]
+    memory: NDArray[Any]
+    second_moment: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in TYPES:
+            raise ValueError(f"dtype must be one of {', '.join(TYPES)}, got {self.dtype!r}.")
+        count = len(self.size)
+        for name in ("size", "unit", "x", "gradient", "memory", "second_moment"):
+            column = getattr(self, name)
+            if column is None and name == "second_moment":
+                continue
+            column = _integers(column)
+            if column.shape != (count,):
+                raise ValueError(f"{name} must have the shape of size, ({count},), got {column.shape}.")
+            object.__setattr__(self, name, column)
+
+
+def measure(
+    batch: Batch,
+    units: int,
+    *,
+    sign: float = 1.0,
+    coupled: Values | None = None,
+    adam: tuple[Values, Values, float] | None = None,
+    inertia: float = 0.0,
+    with_x: bool = False,
+    threads: int = 1,
+) -> Floats:
+    """Inner products of each unit; nothing is written to the tensors.
+
+    With g = sign·gradient + coupled·x, d the memory, v' = beta2·v + (1 - beta2)·g·g, P = a·sqrt(v') + b (1 without
+    `adam`), r = 1/(1 + inertia·P), M = r/P and PM = r, the columns are those of `SUMS`; those with PM are 0 without
+    inertia, those with x are 0 without `with_x`. NaN and infinity arrive in the sums.
+
+    Args:
+        batch: the tensors.
+        units: U >= 0.
+        sign: 1, or -1 to maximise.
+        coupled: (U,) coupled weight decay, or None for none; x is read only where it is not 0, or `with_x`.
+        adam: a (U,), b (U,) and beta2 in [0, 1), for the Adam metric; None for the Euclidean one.
+        inertia: >= 0.
+        with_x: whether to sum the products with x.
+        threads: at most so many, >= 1; fewer where there is little to do. The result does not depend on it.
+
+    Returns:
+        (U, 8), zeros for a unit without elements.
+
+    Raises:
+        ValueError: for arrays of another shape, a unit or size out of range, Adam without second moments.
+        RuntimeError: where the kernels are not available.
+    """
+    library = _library()
+    sums = np.zeros((units, len(SUMS)))
+    settings, kept = _settings(batch, units, sign, coupled, adam, inertia)
+    status = library.proxmom_measure(*settings, bool(with_x), int(threads), _address(sums))
+    _raise_for(status, units)
+    del kept  # the arrays behind the addresses lived until here
+    return sums
+
+
+def move(
+    batch: Batch,
+    direction: Any,
+    *,
+    scale: Values,
+    shrink: Values,
+    sign: float = 1.0,
+    coupled: Values | None = None,
+    adam: tuple[Values, Values, float] | None = None,
+    inertia: float = 0.0,
+    threads: int = 1,
+) -> None:
+    """Write the new memory, second moment and x, in place; the settings are those of `measure`.
+
+    With (cg, cd) the unit's direction and P of the new second moment v':
+
+        d' = (cg·g + cd·d + inertia·P·d) / (1 + inertia·P),  x' = shrink·x - scale·d'/P
+
+    Args:
+        batch: the tensors; x, memory and (with `adam`) second_moment are written.
+        direction: (U, 2), coefficients of gradient and memory in the new slope.
+        scale, shrink: (U,) of the move and of x.
+
+    Raises:
+        ValueError, RuntimeError: as `measure`.
+    """
+    library = _library()
+    direction = np.ascontiguousarray(direction, dtype=np.float64)
+    units = len(direction)
+    if direction.shape != (units, 2):
+        raise ValueError(f"direction must have the shape (U, 2), got {direction.shape}.")
+    settings, kept = _settings(batch, units, sign, coupled, adam, inertia)
+    scale, shrink = _per_unit("scale", scale, units), _per_unit("shrink", shrink, units)
+    status = library.proxmom_move(*settings, _address(direction), _address(scale), _address(shrink), int(threads))
+    _raise_for(status, units)
+    del kept
+
+
+def _settings(
+    batch: Batch,
+    units: int,
+    sign: float,
+    coupled: Values | None,
+    adam: tuple[Values, Values, float] | None,
+    inertia: float,
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The arguments that both passes begin with, and the arrays that must live as long as their addresses are used."""
+    if adam is not None and batch.second_moment is None:
+        raise ValueError("batch.second_moment must be addresses with adam=..., got None.")
+    decay = None if coupled is None else _per_unit("coupled", coupled, units)
+    a, b, beta2 = (None, None, 0.0) if adam is None else adam
+    a = None if a is None else _per_unit("a", a, units)
+    b = None if b is None else _per_unit("b", b, units)
+    columns = [batch.size, batch.unit, batch.x, batch.gradient, batch.memory, batch.second_moment]
+    numbers = (units, float(sign), _address(decay), _address(a), _address(b), float(beta2), float(inertia))
+    return (_CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers), (decay, a, b)
+
+
+def _per_unit(name: str, values: Values, units: int) -> Floats:
+    array: Floats = np.ascontiguousarray(values, dtype=np.float64)
+    if array.shape != (units,):
+        raise ValueError(f"{name} must have one entry for each unit, shape ({units},), got {array.shape}.")
+    return array
+
+
+def _integers(column: Any) -> NDArray[Any]:
+    """The same array where it is one of 8-byte integers in order, else a copy."""
+    array: NDArray[Any] = np.asarray(column)
+    if array.dtype in (np.int64, np.uint64) and array.flags.c_contiguous:
+        return array
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"sizes, units and addresses must be integers, got {array.dtype}.")
+    return np.ascontiguousarray(array, dtype=np.uint64 if array.dtype.kind == "u" else np.int64)
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    if array is None:
+        return None
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _raise_for(status: int, units: int) -> None:
+    if status == 1:
+        raise MemoryError("no memory for the partial sums of the kernels.")
+    if status == 2:
+        raise ValueError(f"batch.unit must be in [0, {units}) and batch.size >= 0; nothing was computed.")
+    if status:
+        raise RuntimeError(f"the kernels answered with status {status}: build them again, python -m proxmom.kernels.")
+
+
+def _library() -> Any:
+    loaded = _load(os.path.dirname(__file__))
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    return loaded
+
+
+@cache
+def _load(folder: str) -> ctypes.CDLL | str:
+    """The library with its signatures, or why there is none; a library of another source is refused."""
+    path, remedy = Path(folder, LIBRARY), "build it: python -m proxmom.kernels"
+    if not path.exists():
+        return f"there is no library {path}; {remedy}."
+    try:
+        library = ctypes.CDLL(str(path))
+        library.proxmom_fingerprint.restype = ctypes.c_char_p
+        built, wanted = library.proxmom_fingerprint().decode(), fingerprint(path.parent)
+        return _typed(library) if built == wanted else f"{path} is of another source ({built}, not {wanted}); {remedy}."
+    except (OSError, AttributeError) as error:
+        return f"{path} does not load ({error}); {remedy}."
+
+
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    number, index, double, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+    settings: Sequence[Any] = (number, index, *[pointer] * 6, index, double, *[pointer] * 3, double, double)
+    library.proxmom_measure.argtypes = (*settings, number, number, pointer)
+    library.proxmom_move.argtypes = (*settings, *[pointer] * 3, number)
+    library.proxmom_measure.restype = library.proxmom_move.restype = number
+    return library

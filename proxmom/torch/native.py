@@ -1,0 +1,110 @@
+"""The two passes by the C++ kernels: on the CPU, for rules with one memory in the Euclidean or Adam's metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxmom import kernels
+from proxmom.metrics import Adam, Euclidean
+from proxmom.torch.layout import Layout, Part
+from proxmom.torch.passes import Motion, Numbers, Settings
+
+
+def serves(layout: Layout, settings: Settings) -> bool:
+    """Whether the kernels can make these passes."""
+    return (
+        layout.on_host
+        and kernels.available()
+        and type(settings.metric) in (Euclidean, Adam)
+        and not settings.averaging
+        and not settings.stochastic_rounding
+        and all(kernels.supports(_name(part.x.dtype)) for part in layout.parts)
+    )
+
+
+class NativePasses:
+    """See `Passes`."""
+
+    def __init__(self, layout: Layout, settings: Settings) -> None:
+        self._layout, self._settings = layout, settings
+        dtypes = dict.fromkeys(part.x.dtype for part in layout.parts)
+        self._batches = [_Batch([p for p in layout.parts if p.x.dtype == dtype]) for dtype in dtypes]
+
+    def measure(self, numbers: Numbers) -> Tensor:
+        given = self._given(numbers)
+        for batch in self._batches:
+            batch.refresh()
+        units = len(self._layout.groups)
+        sums = [kernels.measure(batch.table, units, with_x=numbers.with_x, **given) for batch in self._batches]
+        return torch.as_tensor(sum(sums[1:], start=sums[0]))
+
+    def move(self, numbers: Numbers, motion: Motion) -> None:
+        given = self._given(numbers)
+        for batch in self._batches:
+            kernels.move(
+                batch.table,
+                motion.direction.numpy(),
+                scale=motion.scale.numpy(),
+                shrink=motion.shrink.numpy(),
+                **given,
+            )
+
+    def _given(self, numbers: Numbers) -> dict[str, Any]:
+        settings = self._settings
+        coupled = None if numbers.coupled is None else numbers.coupled.numpy()
+        return {
+            "sign": settings.sign,
+            "coupled": coupled,
+            "adam": _adam(settings.metric, numbers) if isinstance(settings.metric, Adam) else None,
+            "inertia": settings.inertia,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
+    """a, b with P = a·sqrt(v) + b for each unit, read off the metric's own formula at v = 0 and v = 1."""
+    count = numbers.own["count"][:, 0] + 1
+    factor = 1.0 if numbers.factor is None else numbers.factor
+    zero, one = torch.zeros_like(count), torch.ones_like(count)
+    b, total = (metric.diagonal({"second_moment": v, "count": count}, factor) for v in (zero, one))
+    return (total - b).numpy(), b.numpy(), metric.beta2
+
+
+class _Batch:
+    """Parameters of one dtype, as addresses; memories stay where they are, gradients and x are looked up each step."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._kept: list[Tensor] = []
+        count = len(parts)
+        moments = [part.vectors["second_moment"].data_ptr() for part in parts if part.vectors]
+        self.table = kernels.Batch(
+            dtype=_name(parts[0].x.dtype),
+            size=np.array([part.x.numel() for part in parts]),
+            unit=np.array([part.unit for part in parts]),
+            x=np.zeros(count, dtype=np.uint64),
+            gradient=np.zeros(count, dtype=np.uint64),
+            memory=np.array([part.memories[0].data_ptr() for part in parts], dtype=np.uint64),
+            second_moment=np.array(moments, dtype=np.uint64) if moments else None,
+        )
+
+    def refresh(self) -> None:
+        self.table.x[:] = [part.x.data_ptr() for part in self._parts]
+        self._kept = [_row(part) for part in self._parts]  # must live until the step is done
+        self.table.gradient[:] = [gradient.data_ptr() for gradient in self._kept]
+
+
+def _row(part: Part) -> Tensor:
+    """A tensor whose memory holds the gradient in the parameter's order."""
+    gradient: Any = part.parameter.grad
+    if part.order is None and not part.sharded and gradient.is_contiguous() and gradient.dtype == part.x.dtype:
+        return gradient  # type: ignore[no-any-return]
+    return part.gradient()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

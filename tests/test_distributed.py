@@ -1,0 +1,254 @@
+"""Many processes: the same parameters as one process, whatever is replicated, sharded or saved on the way.
+
+Each test spawns its ranks once (gloo, on the CPU) and makes many comparisons in them: starting a rank takes seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+from proxmom import AdaptiveMemory
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+
+pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
+
+STEPS = 20
+Factory = Callable[..., ProxOptimizer]
+NAMED: dict[str, Factory] = {
+    "AMSGD, model": functools.partial(AMSGD, lr=0.05, weight_decay=0.01),
+    "AMSGD, group": functools.partial(AMSGD, lr=0.05, scope="group"),
+    "AMSGD, tensor": functools.partial(AMSGD, lr=0.05, scope="tensor"),
+    "AMAdamW, tensor": functools.partial(AMAdamW, lr=0.01),
+    "AMAdamW, group": functools.partial(AMAdamW, lr=0.01, scope="group"),
+    "AMAdamW, model": functools.partial(AMAdamW, lr=0.01, scope="model"),
+    "AMSGD in torch operations": functools.partial(AMSGD, lr=0.05, foreach=True),
+    "AMAdamW in torch operations": functools.partial(AMAdamW, lr=0.01, foreach=True),
+    "MoMo": functools.partial(MoMo, lr=0.5, lower_bound=0.0, weight_decay=0.01),
+    "MoMoAdam": functools.partial(MoMoAdam, lr=0.05, lower_bound=0.0),
+    "TruncatedMemorySGD": functools.partial(TruncatedMemorySGD, lr=0.5, lower_bound=0.0),
+    "aggregated height": functools.partial(ProxOptimizer, rule=AdaptiveMemory(height="aggregated"), lr=0.05),
+}
+
+
+def network() -> nn.Sequential:
+    """Sizes that no number of ranks divides."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.LayerNorm(7), nn.Linear(7, 3)).double()
+
+
+def batch(step: int, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
+    """This rank's part of the data of one step; parts are of one size, so that means are means of means."""
+    random = np.random.default_rng(step)
+    x, y = torch.tensor(random.normal(size=(8, 5))), torch.tensor(random.normal(size=(8, 3)))
+    size = 8 // parts
+    at = slice(part * size, (part + 1) * size)
+    return x[at], y[at]
+
+
+def groups(model: nn.Module) -> list[dict[str, Any]]:
+    params = list(model.parameters())
+    return [{"params": params[:3]}, {"params": params[3:], "lr": 0.02}]
+
+
+def train(model: nn.Module, optimizer: Any, steps: range, part: int = 0, parts: int = 1) -> None:
+    for step in steps:
+        x, y = batch(step, part, parts)
+        optimizer.zero_grad()
+        loss = (model(x) - y).square().mean()
+        loss.backward()
+        optimizer.step(loss=loss.detach())
+
+
+def alone(make: Factory, steps: range = range(STEPS)) -> list[Tensor]:
+    """What one process makes of it."""
+    model = network()
+    train(model, make(groups(model)), steps)
+    return [p.detach() for p in model.parameters()]
+
+
+def whole(p: Tensor) -> Tensor:
+    return p.full_tensor().detach() if isinstance(p, DTensor) else p.detach()
+
+
+def agrees(params: Any, expected: list[Tensor], what: str) -> None:
+    for p, q in zip(params, expected, strict=True):
+        torch.testing.assert_close(whole(p), q, rtol=1e-6, atol=1e-9, msg=lambda text: f"{what}: {text}")
+
+
+@contextmanager
+def world(rank: int, size: int, store: str) -> Iterator[None]:
+    """The process group; a rank that is through leaves at once: taking gloo down beside a DDP model can hang."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=100)
+    )
+    yield
+    distributed.barrier()
+    os._exit(0)
+
+
+def spawn(worker: Callable[..., None], size: int, folder: Path, *args: Any) -> None:
+    store = folder / f"store-{worker.__name__}-{size}"
+    torch.multiprocessing.spawn(worker, (size, str(store), *args), nprocs=size)
+
+
+# --- replicated ------------------------------------------------------------------------------------------------------
+
+
+def replicated(rank: int, size: int, store: str) -> None:
+    with world(rank, size, store):
+        for name, make in NAMED.items():
+            model = network()
+            wrapped = nn.parallel.DistributedDataParallel(model)
+            train(wrapped, make(groups(model)), range(STEPS), rank, size)
+            agrees(model.parameters(), alone(make), f"DDP, {name}")
+        for make in (NAMED["AMAdamW, tensor"], NAMED["AMSGD, tensor"]):
+            zero_redundancy(make, rank, size)
+
+
+def zero_redundancy(make: Factory, rank: int, size: int) -> None:
+    """ZeroRedundancyOptimizer: each rank steps some parameters, which scope "tensor" allows."""
+    model = network()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    assert isinstance(make, functools.partial)
+    optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), make.func, **make.keywords)
+    one = network()
+    train(one, make(one.parameters()), range(STEPS))
+    for step in range(STEPS):
+        x, y = batch(step, rank, size)
+        optimizer.zero_grad()
+        (wrapped(x) - y).square().mean().backward()
+        optimizer.step()
+    agrees(model.parameters(), [p.detach() for p in one.parameters()], f"ZeRO, {make.func}")
+
+
+# --- sharded ---------------------------------------------------------------------------------------------------------
+
+
+def sharded(rank: int, size: int, store: str) -> None:
+    with world(rank, size, store):
+        meshes = {"one-dimensional": init_device_mesh("cpu", (size,))}
+        if size == 4:  # two replicas of two shards each
+            meshes["two-dimensional"] = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replica", "shard"))
+        for shape, mesh in meshes.items():
+            for name, make in NAMED.items():
+                model = shard(network(), mesh)
+                train(model, make(groups(model)), range(STEPS), rank, size)
+                agrees(model.parameters(), alone(make), f"FSDP2, {shape}, {name}")
+        for name, make in NAMED.items():
+            any_placement(make, size, name)
+        skips_on_all_ranks(meshes["one-dimensional"], rank)
+
+
+def shard(model: nn.Sequential, mesh: DeviceMesh) -> nn.Sequential:
+    for layer in (model[0], model[3]):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def any_placement(make: Factory, size: int, name: str) -> None:
+    """Plain, replicated, sharded along one or both axes of a mesh, all in one optimizer; some shards are empty."""
+    mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("a", "b"))
+    placements = [
+        None,
+        (Replicate(), Replicate()),
+        (Shard(0), Replicate()),
+        (Replicate(), Shard(0)),
+        (Shard(0), Shard(1)),
+        (Shard(1), Shard(1)),
+    ]
+    shapes = [(3, 2), (4, 2), (5, 3), (1, 3), (5, 6), (2, 9)]
+
+    def place(values: Tensor, where: Any) -> Tensor:
+        return values.clone() if where is None else distribute_tensor(values, mesh, where)
+
+    random = np.random.default_rng(0)
+    start = [torch.tensor(random.normal(size=shape)) for shape in shapes]
+    ours = [nn.Parameter(place(x, where)) for x, where in zip(start, placements, strict=True)]
+    theirs = [nn.Parameter(x.clone()) for x in start]
+    first, second = make(ours), make(theirs)
+    for step in range(STEPS):
+        for p, q, where in zip(ours, theirs, placements, strict=True):
+            q.grad = torch.tensor(random.normal(size=q.shape))
+            p.grad = place(q.grad, where)
+        for optimizer in (first, second):
+            optimizer.step(loss=1.0 / (1 + step))
+    agrees(ours, [q.detach() for q in theirs], f"placements, {name}")
+
+
+def skips_on_all_ranks(mesh: DeviceMesh, rank: int) -> None:
+    """NaN in one rank's shard."""
+    p = nn.Parameter(distribute_tensor(torch.ones(8, dtype=torch.float64), mesh, (Shard(0),)))
+    other = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = AMSGD([p, other], scope="tensor")
+    p.grad = distribute_tensor(torch.ones(8, dtype=torch.float64), mesh, (Shard(0),))
+    other.grad = torch.ones(3, dtype=torch.float64)
+    if rank == 1:
+        p.grad.to_local().fill_(float("nan"))
+    optimizer.step()
+    assert torch.equal(whole(p), torch.ones(8, dtype=torch.float64))
+    assert torch.equal(other.detach(), torch.ones(3, dtype=torch.float64))
+    assert optimizer.diagnostics()["skipped"] == 1
+
+
+# --- saved by some ranks, loaded by others ---------------------------------------------------------------------------
+
+SAVED = ("AMSGD, model", "AMAdamW, tensor", "MoMoAdam")
+
+
+def saves(rank: int, size: int, store: str, folder: str) -> None:
+    with world(rank, size, store):
+        for i, name in enumerate(SAVED):
+            model = shard(network(), init_device_mesh("cpu", (size,)))
+            optimizer = NAMED[name](model.parameters())
+            train(model, optimizer, range(7), rank, size)
+            weights, state = get_state_dict(model, optimizer)
+            dcp.save({"model": weights, "optimizer": state}, checkpoint_id=f"{folder}/{i}")
+
+
+def loads(rank: int, size: int, store: str, folder: str) -> None:
+    with world(rank, size, store):
+        for i, name in enumerate(SAVED):
+            model = shard(network(), init_device_mesh("cpu", (size,)))
+            optimizer = NAMED[name](model.parameters())
+            weights, state = get_state_dict(model, optimizer)  # makes state, by a step without lr, gradient and loss
+            saved = {"model": weights, "optimizer": state}
+            dcp.load(saved, checkpoint_id=f"{folder}/{i}")
+            set_state_dict(model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"])
+            train(model, optimizer, range(7, STEPS), rank, size)
+            one = network()
+            train(one, NAMED[name](one.parameters()), range(STEPS))
+            agrees(model.parameters(), [p.detach() for p in one.parameters()], f"checkpoint, {name}")
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_replicas_step_like_one_process(size: int, tmp_path: Path) -> None:
+    spawn(replicated, size, tmp_path)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_shards_step_like_one_process(size: int, tmp_path: Path) -> None:
+    spawn(sharded, size, tmp_path)
+
+
+def test_checkpoints_of_four_ranks_are_continued_by_two(tmp_path: Path) -> None:
+    spawn(saves, 4, tmp_path, str(tmp_path))
+    spawn(loads, 2, tmp_path, str(tmp_path))
