@@ -1,4 +1,4 @@
-"""Rules and metrics by name.
+"""Rules, metrics and other classes by name.
 
 `AdaptiveMemory`, `MoMo(lower_bound=0.1)`, `my_rules.py:MyRule`, `package.module:MyRule(beta=0.5)`: literals only.
 """
@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,7 +40,34 @@ def find_metric(text: str, **arguments: Any) -> Any:
     return _build("metric", text, METRICS, (), arguments)
 
 
+def find_factory(kind: str, text: str, known: Mapping[str, Any]) -> partial[Any]:
+    """What `text` names, with its arguments filled in but not called yet: they must be given by name.
+
+    Args:
+        kind: the word for it in messages, e.g. "optimizer".
+        text: a name in `known`, or an import path, as for `find_rule`.
+
+    Raises:
+        ValueError: for a name or an import path that does not exist, or arguments without a name.
+    """
+    thing, positional, named = _find(kind, text, known, ())
+    if positional:
+        raise ValueError(f"{kind} must have its arguments by name, as in Name(lr=0.1), got {text!r}.")
+    return partial(thing, **named)
+
+
 def _build(kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Path], arguments: dict[str, Any]) -> Any:
+    thing, positional, named = _find(kind, text, known, folders)
+    try:
+        return thing(*positional, **named, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{kind} {text!r} cannot be made: {error}.") from error
+
+
+def _find(
+    kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Path]
+) -> tuple[Any, list[Any], dict[str, Any]]:
+    """The class, and the arguments in the text."""
     path, positional, named = _parse(kind, text)
     thing = _import(kind, path, folders) if ":" in path else known.get(path)
     if thing is None:
@@ -47,10 +75,7 @@ def _build(kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Pat
             f"{kind} must be one of {', '.join(known)}, or an import path like my_{kind}s.py:My{kind.title()}, "
             f"got {path!r}."
         )
-    try:
-        return thing(*positional, **named, **arguments)
-    except TypeError as error:
-        raise ValueError(f"{kind} {text!r} cannot be made: {error}.") from error
+    return thing, positional, named
 
 
 def _parse(kind: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:

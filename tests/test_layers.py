@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import proxmom
+import proxmom.kernels
 import proxmom.numpy
+import proxmom.testing
 import proxmom.torch
 from proxmom import certify, lookup, metrics, now, planes, reference, rules, solve, step, verify
 
@@ -25,10 +27,12 @@ LAYERS = {
     "metrics": 2,
     "lookup": 2,
     "step": 3,
+    "kernels": 3,
     "numpy": 4,
     "torch": 4,
     "reference": 4,
     "verify": 5,
+    "testing": 5,
     "study": 5,
     "draw": 5,
     "bench": 5,
@@ -36,7 +40,7 @@ LAYERS = {
     "__main__": 6,
 }
 HEAVY = {
-    "torch": {"torch"},
+    "torch": {"torch", "testing", "bench"},
     "cvxpy": {"reference"},
     "matplotlib": {"study", "draw"},
     "pandas": {"study"},
@@ -92,6 +96,7 @@ def test_backends_come_when_they_are_asked_for() -> None:
 MODULES = [
     proxmom,
     certify,
+    proxmom.kernels,
     lookup,
     metrics,
     now,
@@ -102,6 +107,7 @@ MODULES = [
     rules,
     solve,
     step,
+    proxmom.testing,
     verify,
 ]
 
