@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: the workers already share the cores
 
 import numpy as np
 import pytest
