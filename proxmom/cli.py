@@ -1,4 +1,4 @@
-"""The command line: `proxmom rules | verify | run | report | draw | bench`."""
+"""The command line: `proxmom rules | verify | run | report | draw | conformance | bench`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ from proxmom import __version__
 from proxmom.lookup import find_metric, find_rule
 from proxmom.rules import RULES
 
-EXTRAS = {"cvxpy": "verify", "clarabel": "verify"}  # which extra brings a missing package; any other is of "study"
+EXTRAS = {"cvxpy": "verify", "clarabel": "verify", "torch": "torch"}  # of missing packages; any other is of "study"
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -153,16 +154,63 @@ def draw(
 
 
 @main.command()
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures there.")
-def bench(file: Path | None) -> None:
-    """Time the solver and a step, beside a convex solver and a hand-written heavy ball."""
-    with _clear_errors("bench"):
-        from proxmom.bench import measure, show
+@click.argument("optimizer", nargs=-1)
+@click.option("--torch", "torchs", is_flag=True, help="torch's own too, which do not count for the exit code.")
+@click.option("--markdown", is_flag=True, help="A Markdown table, which says what each row means.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all outcomes there.")
+def conformance(optimizer: tuple[str, ...], torchs: bool, markdown: bool, file: Path | None) -> None:
+    """Ask some forty questions of each torch OPTIMIZER: state, groups, precision, layouts, what it costs.
 
-        figures = measure()
+    OPTIMIZER is one of ours by name, or an import path, with arguments by name if wanted: AMSGD,
+    my_file.py:MyOptimizer, "torch.optim:AdamW(lr=0.01)". Without it, and without --torch, all of ours. Exits with 1 if
+    a row that must hold FAILs; one that "fails", in small letters, is good to have, and a number is only reported.
+    """
+    with _clear_errors("conformance"):
+        from proxmom.testing import ROWS, check_optimizer, side_by_side
+        from proxmom.testing.known import OURS, named, torchs_own
+
+        if file is not None and not file.parent.is_dir():
+            raise ValueError(f"--json must be in a folder that exists, got {file}.")
+        asked = named(optimizer) if optimizer or torchs else OURS
+        shown = {**(torchs_own() if torchs else {}), **asked}
+        with click.progressbar(length=len(shown) * len(ROWS), label="conformance", file=sys.stderr) as bar:
+            reports = {
+                name: check_optimizer(factory, progress=lambda: bar.update(1)) for name, factory in shown.items()
+            }
         if file is not None:
-            file.write_text(json.dumps(figures, indent=2) + "\n")
-    click.echo(show(figures))
+            file.write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}, indent=2) + "\n")
+    click.echo(side_by_side(reports, markdown=markdown))
+    sys.exit(0 if all(reports[name].ok for name in asked) else 1)
+
+
+@main.command()
+@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--set", "sets", multiple=True, help="Parameter set, repeatable; without it all that suit the device.")
+@click.option("--threads", multiple=True, type=int, help="Repeatable; without it torch's own choice.")
+@click.option("--rounds", type=int, help="Steps timed of each optimizer; without it 7 to 60, within about 20 seconds.")
+@click.option("--only", help="torch or numpy; without it both.")
+@click.option("--compile", "compiled", is_flag=True, help="Also steps through torch.compile, which takes minutes.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write raw figures there.")
+@click.option("--from", "source", type=click.Path(dir_okay=False, path_type=Path), help="Only show a file of --json.")
+@click.option("--markdown", is_flag=True, help="Tables in Markdown.")
+def bench(file: Path | None, source: Path | None, markdown: bool, **settings: Any) -> None:
+    """Time and memory of a step, beside torch's own optimizers; and the solver, beside a convex one.
+
+    Sets: resnet18, gpt2, many-small, one-large, and on cuda llama1b. The contenders take turns, so ratios can be
+    trusted more than times, and neither while something else computes. Without torch only the solver and NumPy are
+    timed.
+    """
+    with _clear_errors("bench"):
+        from proxmom.bench import Plan, load, measure, render
+
+        plan = Plan(**settings)
+        if source is not None and (file is not None or plan != Plan()):
+            raise ValueError("--from measures nothing: it goes with --markdown alone.")
+        for figures in measure(plan) if source is None else [load(source)]:
+            if file is not None:  # figures grow: what is measured is not lost when the rest is interrupted
+                file.write_text(json.dumps(figures) + "\n")
+        page = render(figures, markdown=markdown)
+    click.echo(page)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,15 @@ def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> 
         (("draw", "Polyak"), "lower_bound"),
         (("draw", "HeavyBall", "--lr", -1, "--out", "x.png"), "lr must be > 0"),
         (("draw", "HeavyBall", "--out", "x.doc"), ".png"),
+        (("bench", "--set", "vgg"), "set must be one of resnet18, gpt2, many-small, one-large, llama1b, got 'vgg'"),
+        (("bench", "--device", "tpu"), "device must be one of cpu, cuda, got 'tpu'"),
+        (("bench", "--only", "jax"), "only must be one of torch, numpy, got 'jax'"),
+        (("bench", "--threads", 0), "threads must be >= 1, got 0"),
+        (("bench", "--rounds", -1), "rounds must be >= 1, got -1"),
+        (("bench", "--device", "cuda", "--threads", 2), "threads are of the cpu"),
+        (("bench", "--from", "missing.json"), "missing.json"),
+        (("bench", "--from", "any.json", "--set", "gpt2"), "--from measures nothing"),
+        (("bench", "--only", "numpy", "--json", "missing/bench.json"), "missing/bench.json"),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[Any, ...], message: str, tmp_path: Path, monkeypatch: Any) -> None:
@@ -147,10 +156,9 @@ def test_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<svg" in Path("model.svg").read_text()
 
 
-def test_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxmom.bench.ROUNDS", 2)
-    result = proxmom("bench", "--json", tmp_path / "bench.json")
+def test_bench(tmp_path: Path) -> None:
+    result = proxmom("bench", "--only", "numpy", "--rounds", 2, "--json", tmp_path / "bench.json")
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "bench.json").read_text())
-    assert all(value > 0 for value in figures["milliseconds"].values())
+    assert all(len(times) == 2 and min(times) > 0 for times in figures["numpy"].values())
     assert "solve 1000 models of 4 planes" in result.output

@@ -1,0 +1,137 @@
+"""Figures as text: for a terminal, or as Markdown for the documentation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+from typing import Any
+
+from proxmom.bench.ratios import ratio
+
+FORMAT, WIDTH = 1, 100
+LEGEND = (
+    "ms: median over rounds. x fused, x foreach: ratio of medians to torch's own step, and its 95% interval. "
+    "x triad: time over what a = b + s c needs for the bytes of the fused step. "
+    "GB/s: from the contender's own count of accesses. "
+    "Extra memory: most that a step holds beyond parameters, gradients and state, in sizes of the parameters."
+)
+HEADER = ["", "ms", "x fused", "x foreach", "x triad", "GB/s", "extra memory"]
+Rows = list[list[str]]
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Figures that `proxmom bench --json` wrote.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    try:
+        figures = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} must be a file that proxmom bench --json wrote, got no JSON: {error}.") from error
+    found = figures.get("format") if isinstance(figures, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{file} must be a file that proxmom bench --json wrote, of format {FORMAT}, got {found}.")
+    return dict(figures)
+
+
+def render(figures: dict[str, Any], *, markdown: bool = False) -> str:
+    """All tables, then what they mean and where they come from."""
+    table = _markdown if markdown else _text
+    blocks = [f"{_heading(cell)}\n{chr(10) * markdown}{table(_cell_rows(cell))}" for cell in figures["torch"]]
+    if figures["numpy"]:
+        blocks.append(table(_solver_rows(figures["numpy"])))
+    notes = [LEGEND] * bool(figures["torch"]) + [*figures["notes"], _origin(figures["provenance"])]
+    return "\n\n".join([*blocks, *(notes if markdown else (fill(note, WIDTH) for note in notes))])
+
+
+def _heading(cell: dict[str, Any]) -> str:
+    """What was measured together, and what memory could do meanwhile."""
+    rounds = max((len(row.get("seconds", ())) for row in cell["contenders"]), default=0)
+    return (
+        f"{cell['set']} ({cell['tensors']} tensor{'s' * (cell['tensors'] > 1)}, "
+        f"{_amount(cell['parameters'])} parameters), "
+        f"{cell['family']} family ({cell['title']}); {cell['device']}, threads {cell['threads']}, rounds {rounds}, "
+        f"triad {_rate(cell['triad']) / 1e9:.3g} GB/s"
+    )
+
+
+def _cell_rows(cell: dict[str, Any]) -> Rows:
+    by_label = {row["label"]: row for row in cell["contenders"]}
+    fused = by_label[cell["fused"]]
+    limit = fused["accesses"] * cell["bytes"] / _rate(cell["triad"])
+    return [HEADER, *(_row(row, fused, by_label[cell["foreach"]], limit, cell["bytes"]) for row in cell["contenders"])]
+
+
+def _row(row: dict[str, Any], fused: dict[str, Any], foreach: dict[str, Any], limit: float, size: int) -> list[str]:
+    if row["reason"] is not None:
+        return [row["label"], f"not available: {row['reason']}"]
+    time = median(row["seconds"])
+    rate = row["accesses"] * size / time
+    figures = (time / limit, rate / 1e9, row["extra_bytes"] / size)
+    return [row["label"], _ms(time), _beside(row, fused), _beside(row, foreach), *map(number, figures)]
+
+
+def _beside(row: dict[str, Any], peer: dict[str, Any]) -> str:
+    if row is peer or peer["reason"] is not None:
+        return "1" if row is peer else ""
+    found = ratio(row["seconds"], peer["seconds"])
+    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def _solver_rows(times: dict[str, list[float] | None]) -> Rows:
+    texts = {n: _ms(median(t)) if t else "not available: needs the verify extra" for n, t in times.items()}
+    return [["solver and NumPy", "ms"], *([name, text] for name, text in texts.items())]
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, three digits: steps of small sets take little."""
+    return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:#.3g}"
+
+
+def _rate(triad: dict[str, Any]) -> float:
+    """Bytes per second."""
+    return float(triad["bytes"] / median(triad["seconds"]))
+
+
+def _origin(where: dict[str, Any]) -> str:
+    """One line of provenance."""
+    commit = f" ({where['commit']}{', modified' if where['dirty'] else ''})" if where["commit"] else ""
+    versions = [f"{name} {where[name]}" for name in ("python", "numpy", "torch", "triton") if where[name]]
+    kernels = f"kernels: {where['kernels']}"
+    machine = f"{where['processor']}, {where['cores']} cores"
+    return ", ".join([f"proxmom {where['proxmom']}{commit}", *versions, kernels, machine, where["date"]]) + "."
+
+
+def number(value: float) -> str:
+    """As people write ratios: two decimals, fewer for large numbers."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def _amount(value: int) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return str(value)
+
+
+def _text(rows: Rows) -> str:
+    """Columns of equal width; a row that is short ends in a text that needs no column."""
+    full = [row for row in rows if len(row) == len(rows[0])]
+    first, *widths = (max(map(len, column)) for column in zip(*full, strict=True))
+    first = max(first, *(len(row[0]) for row in rows))
+    return "\n".join(f"{row[0]:<{first}}  {_line(row[1:], widths)}" for row in rows)
+
+
+def _line(texts: list[str], widths: list[int]) -> str:
+    if len(texts) < len(widths):
+        return "  ".join(texts)
+    return "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
+
+
+def _markdown(rows: Rows) -> str:
+    header, *body = ([text.replace("|", "/") for text in row] + [""] * (len(rows[0]) - len(row)) for row in rows)
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))
