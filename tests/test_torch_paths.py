@@ -48,6 +48,7 @@ def path(name: str, block: int) -> Iterator[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "HOST_BLOCK", block)
         patch.setattr(passes, "DEVICE_BLOCK", block)
+        patch.setattr(passes, "SHARE", 1)
         if name == "device":
             patch.setattr(Layout, "on_host", False)
         yield {"foreach": PATHS[name]}
@@ -246,7 +247,7 @@ def test_thousands_of_small_parameters_share_what_they_can() -> None:
         optimizer.step()
         layout = optimizer._layouts[0]
         assert layout.table.shape[0] == units
-        assert len(layout.passes._blocks) == 1
+        assert len(layout.passes._blocks) <= 2 * passes.SHARE
 
 
 def test_parameters_that_stop_and_start_part_ways() -> None:
@@ -276,12 +277,11 @@ class Made(TorchDispatchMode):
         return result
 
 
-def test_temporaries_are_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "HOST_BLOCK", 1 << 10)
+def test_temporaries_are_blocks() -> None:
     p = nn.Parameter(torch.ones(1 << 16))
     optimizer = AMAdamW([p], foreach=True)
     p.grad = torch.ones_like(p)
     optimizer.step()
     with Made() as made:
         optimizer.step()
-    assert max(made.sizes) == passes.HOST_BLOCK * torch.get_num_threads()
+    assert max(made.sizes) == p.numel() // passes.SHARE

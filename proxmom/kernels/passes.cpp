@@ -360,7 +360,9 @@ EXPORT int proxmom_move(int type, std::int64_t tensors, const std::int64_t *size
         if (!move) return BAD_TYPE;
         if (!sound(batch, units)) return BAD_INDEX;
         const std::vector<Piece> pieces = pieces_of(batch);
-        each(pieces, threads, [&](std::size_t k) { move(batch, settings, targets, pieces[k]); });
+        // From the end: what pass 1 read last is still in cache.
+        const std::size_t last = pieces.size() - 1;
+        each(pieces, threads, [&](std::size_t k) { move(batch, settings, targets, pieces[last - k]); });
         return OK;
     });
 }

@@ -20,7 +20,7 @@ from proxmom.torch.shards import Meshes, is_sharded, local, placed
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
-Member = tuple[int, dict[str, Any], Tensor]  # index of the group, the group, the parameter
+Member = tuple[int, Tensor]  # index of the parameter group, the parameter
 Home = tuple[Tensor, int]  # the table and the row where a parameter's scalars live
 
 
@@ -72,7 +72,14 @@ class Part:
         gradient: Tensor = self.parameter.grad  # type: ignore[assignment]
         if self.sharded:
             gradient = local(placed(gradient, self.parameter))
-        return flat(gradient.to(self.x.dtype), self.order)
+        return flat(gradient if gradient.dtype == self.x.dtype else gradient.to(self.x.dtype), self.order)
+
+    def row(self) -> Tensor:
+        """A tensor whose memory holds the gradient in the parameter's order: the gradient itself where it can be."""
+        g = self.parameter.grad
+        if self.order is None and not self.sharded and g.dtype == self.x.dtype and g.is_contiguous():  # type: ignore[union-attr]
+            return g  # type: ignore[return-value]
+        return self.gradient()
 
     def refresh(self) -> None:
         """Look where the parameter lies now: its memory may be another than at the last step."""
@@ -109,6 +116,23 @@ class Layout:
     young: bool = True
     idle: list[Tensor] = field(default_factory=list)
     passes: Any = None
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        self.copies = [part for part in self.parts if part.copied]
+        self._plain = [part.parameter for part in self.parts if not part.sharded]
+        self._sharded = [part for part in self.parts if part.sharded]
+        self._addresses: list[int] = []
+
+    def refresh(self) -> None:
+        """Look where the parameters lie now: it may be other memory than at the last step."""
+        addresses = [p.data_ptr() for p in self._plain]
+        addresses += [local(part.parameter).data_ptr() for part in self._sharded]
+        if addresses != self._addresses or self.copies:
+            for part in self.parts:
+                part.refresh()
+            self._addresses = addresses
+            self.version += 1
 
     @property
     def device(self) -> torch.device:
@@ -149,14 +173,14 @@ def arrange(
     Parameters whose scalars are views of a table share a unit if they share its row; freshly loaded ones if the values
     are equal. Reading those values waits for the device, once.
     """
-    device = members[0][2].device
-    kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
+    device = members[0][1].device
+    kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, p in members]), "device": device}
     fresh = _fresh(step)
     columns = tuple(fresh)
     units: dict[Hashable, int] = {}
     rows: list[Tensor] = []
     groups, scopes, where, meshes = [], [], [], []
-    for index, _, p in members:
+    for index, p in members:
         history, row = _history(p, state[p], homes, columns, fresh)
         shard = Meshes.key(p)
         scope_id = {"model": 0, "group": index, "tensor": id(p)}[scope]
@@ -169,8 +193,8 @@ def arrange(
             meshes.append(shard)
         where.append(units[key])
     table = torch.stack(rows)
-    parts = [_part(p, state[p], step, unit) for (_, _, p), unit in zip(members, where, strict=True)]
-    for (_, _, p), unit in zip(members, where, strict=True):
+    parts = [_part(p, state[p], step, unit) for (_, p), unit in zip(members, where, strict=True)]
+    for (_, p), unit in zip(members, where, strict=True):
         homes[p] = (table, unit)
         for column, name in enumerate(columns):
             state[p][name] = table[unit, column]

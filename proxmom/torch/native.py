@@ -37,7 +37,7 @@ class NativePasses:
     def measure(self, numbers: Numbers) -> Tensor:
         given = self._given(numbers)
         for batch in self._batches:
-            batch.refresh()
+            batch.refresh(self._layout.version)
         units = len(self._layout.groups)
         sums = [kernels.measure(batch.table, units, with_x=numbers.with_x, **given) for batch in self._batches]
         return torch.as_tensor(sum(sums[1:], start=sums[0]))
@@ -80,6 +80,7 @@ class _Batch:
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
         self._kept: list[Tensor] = []
+        self._version = -1
         count = len(parts)
         moments = [part.vectors["second_moment"].data_ptr() for part in parts if part.vectors]
         self.table = kernels.Batch(
@@ -92,18 +93,13 @@ class _Batch:
             second_moment=np.array(moments, dtype=np.uint64) if moments else None,
         )
 
-    def refresh(self) -> None:
-        self.table.x[:] = [part.x.data_ptr() for part in self._parts]
-        self._kept = [_row(part) for part in self._parts]  # must live until the step is done
-        self.table.gradient[:] = [gradient.data_ptr() for gradient in self._kept]
-
-
-def _row(part: Part) -> Tensor:
-    """A tensor whose memory holds the gradient in the parameter's order."""
-    gradient: Any = part.parameter.grad
-    if part.order is None and not part.sharded and gradient.is_contiguous() and gradient.dtype == part.x.dtype:
-        return gradient  # type: ignore[no-any-return]
-    return part.gradient()
+    def refresh(self, version: int) -> None:
+        """Look up where gradients lie now, and x if the layout is of another version."""
+        if version != self._version:
+            self.table.x[:] = [part.x.data_ptr() for part in self._parts]
+            self._version = version
+        self._kept = [part.row() for part in self._parts]  # must live until the step is done
+        self.table.gradient[:] = [g.data_ptr() for g in self._kept]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -19,7 +19,9 @@ from proxmom.metrics import Metric
 from proxmom.planes import Scalar
 from proxmom.torch.layout import Layout, Part, working
 
-HOST_BLOCK = 1 << 15  # elements for each thread: torch splits work at this grain, and a few such rows fit in cache
+HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
+SHARE = 64  # a block is at most this part of all parameters: half a dozen temporaries are then a tenth of them
+ROUNDING = 1e-14  # of a sum of weights
 DEVICE_BLOCK = 1 << 22  # elements: few launches, and temporaries still small beside a model that needs a GPU
 
 
@@ -94,16 +96,19 @@ class Block:
 class TorchPasses:
     """See `Passes`."""
 
-    def __init__(self, layout: Layout, settings: Settings, *, pack: bool, size: int | None = None) -> None:
+    def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
         self._layout, self._settings = layout, settings
-        size = size or (HOST_BLOCK * torch.get_num_threads() if layout.on_host else DEVICE_BLOCK)
+        total = sum(part.x.numel() for part in layout.parts)
+        size = max(1, min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // SHARE))
         self._blocks = [self._block(*plan) for plan in _plan(layout.parts, size, pack)]
         self._index = torch.cat([layout.groups[:0], *(block.index for block in self._blocks)])
         memories = zip(*(part.memories for part in layout.parts), strict=True)
         self._memories = [list(rows) for rows in memories]
         self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
+        self._own = tuple(layout.own())
         self._gradients: list[Tensor] = []
         self._xs: list[Tensor] = []
+        self._version = -1  # of the layout, when x was looked up
 
     def _block(self, pieces: list[tuple[int, slice | None]], units: list[int], length: int) -> Block:
         flat = self._layout.on_host and len(units) == 1
@@ -122,10 +127,12 @@ class TorchPasses:
         if not sums:
             return total
         rows = torch.cat(sums).to(total.dtype)
-        if rows.shape[1] < total.shape[1]:  # the identity metric: all weights are one number
-            rows[:, :pairs] /= 1 + self._settings.inertia
-            rows = torch.cat([rows[:, :pairs], rows], dim=1)
-        return total.index_add_(0, self._index, rows)
+        moved, rest = rows[:, :pairs], rows[:, pairs:]
+        if rest.shape[1] < pairs:  # the identity metric: all weights are one number
+            moved = moved / (1 + self._settings.inertia)
+            rest = torch.cat([moved, rest], dim=1)
+        rows = torch.cat([moved, rest], dim=1)
+        return total.index_add_(0, self._index, torch.nn.functional.pad(rows, (0, total.shape[1] - rows.shape[1])))
 
     def _sums(self, block: Block, columns: _Columns, with_x: bool) -> Tensor:
         """Products of one block, (k, ...)."""
@@ -143,17 +150,15 @@ class TorchPasses:
             weight = diagonal.reciprocal() if smooth is None else smooth / diagonal
             sums = [dot(a, b) for a, b in _pairs([v * weight for v in u], u)]
             pulled = sums if smooth is None else [dot(a, b) for a, b in _pairs([v * smooth for v in u], u)]
-            sums = sums + [0 * s for s in pulled] if smooth is None else sums + pulled
+            sums = sums + pulled
         if with_x:
             x = self._load(block, self._xs)
             sums += [dot(v, x) for v in u]
-        else:
-            sums += [torch.zeros_like(sums[0])] * len(u)
         return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
 
     def move(self, numbers: Numbers, motion: Motion) -> None:
         columns = self._columns(numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink)
-        for block in self._blocks:
+        for block in reversed(self._blocks):  # what was read last is still in cache
             self._advance(block, columns.of(block), motion.sound)
 
     def _advance(self, block: Block, scalars: dict[str, Any], sound: Tensor | None) -> None:
@@ -165,21 +170,7 @@ class TorchPasses:
         memory, *further = [self._load(block, memories) for memories in self._memories]
         if sound is not None:  # what was there must still be there afterwards, to be kept
             memory, x = memory.clone(), x.clone()
-        to_gradient, to_memory, *to_further = scalars["direction"]
-        if not inertia:
-            memory.mul_(to_memory)
-        elif diagonal is None:
-            memory.mul_((to_memory + inertia) / (1 + inertia))
-            to_gradient = to_gradient / (1 + inertia)
-            to_further = [c / (1 + inertia) for c in to_further]
-        else:
-            held = inertia * diagonal
-            memory.mul_(held + to_memory)
-        _add(memory, g, to_gradient)
-        for vector, coefficient in zip(further, to_further, strict=True):
-            _add(memory, vector, coefficient)
-        if inertia and diagonal is not None:
-            memory.div_(held.add_(1))
+        _combine([g, memory, *further], scalars["direction"], inertia, diagonal)
         _scale(x, scalars["shrink"])
         if diagonal is None:
             _add(x, memory, -scalars["scale"])
@@ -207,7 +198,7 @@ class TorchPasses:
     def _state(self, block: Block, scalars: Mapping[str, Any]) -> dict[str, Any]:
         """The metric's state of this block."""
         vectors = {name: self._load(block, rows) for name, rows in self._vectors.items()}
-        return vectors | {name: scalars[name] for name in self._layout.own()}
+        return vectors | {name: scalars[name] for name in self._own}
 
     def _gradient(self, block: Block, scalars: dict[str, Any]) -> Tensor:
         """The gradient as the rule sees it."""
@@ -216,11 +207,11 @@ class TorchPasses:
         return g + scalars["coupled"] * self._load(block, self._xs) if "coupled" in scalars else g
 
     def _look_where_x_is(self) -> None:
-        xs = [part.x for part in self._layout.parts]
-        if len(self._xs) != len(xs) or any(a is not b for a, b in zip(xs, self._xs, strict=True)):
+        if self._version != self._layout.version:
             for block in self._blocks:
                 block.views.pop(id(self._xs), None)
-            self._xs = xs
+            self._xs = [part.x for part in self._layout.parts]
+            self._version = self._layout.version
 
     def _pieces(self, block: Block, rows: list[Tensor]) -> list[Tensor]:
         """The pieces of some vector that make up a block."""
@@ -235,7 +226,8 @@ class TorchPasses:
         """A block of some vector: a view of the vector where it can be one."""
         pieces = self._pieces(block, rows)
         joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        joined = joined.to(block.dtype)
+        if joined.dtype != block.dtype:  # asking is cheaper than to() that does nothing
+            joined = joined.to(block.dtype)
         return joined if block.shape is None else joined.view(block.shape)
 
     def _store(self, block: Block, rows: list[Tensor], value: Tensor, sound: Tensor | None) -> None:
@@ -324,6 +316,28 @@ def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Te
     for i, a in enumerate(left):
         for b in right[i:]:
             yield a, b
+
+
+def _combine(vectors: Sequence[Tensor], direction: Sequence[Scalar], inertia: float, diagonal: Tensor | None) -> None:
+    """memory <- (Σ direction·vectors + λP·memory) / (1 + λP), in place.
+
+    A plain average of gradient and memory, the usual case, is memory + c (gradient - memory) / (1 + λP): fewer passes.
+    """
+    g, memory, *further = vectors
+    to_gradient, to_memory, *to_further = direction
+    held = inertia if diagonal is None or not inertia else inertia * diagonal
+    if not further and not isinstance(to_gradient, Tensor) and abs(to_gradient + to_memory - 1) < ROUNDING:
+        if isinstance(held, Tensor):
+            memory.addcdiv_(g - memory, held.add_(1), value=to_gradient)
+        else:
+            memory.lerp_(g, to_gradient / (1 + held))
+        return
+    memory.mul_(held + to_memory)
+    _add(memory, g, to_gradient)
+    for vector, coefficient in zip(further, to_further, strict=True):
+        _add(memory, vector, coefficient)
+    if inertia:
+        memory.div_(held + 1)
 
 
 def _add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
