@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -264,17 +265,29 @@ def test_a_set_that_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -
     assert result.output.count("not available: needs") == sum(len(f.contenders(compiled=False)) for f in FAMILIES)
 
 
-def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("steps", "devices"):
-        monkeypatch.delitem(sys.modules, f"proxmom.bench.{name}", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    result = bench("--rounds", 1)
-    assert result.exit_code == 0, result.output
-    assert "solve 1000 models of 4 planes" in result.output
-    assert "pip install 'proxmom[torch]'" in result.output
-    result = bench("--only", "torch")
-    assert result.exit_code == 1
-    assert "needs the torch extra: pip install 'proxmom[torch]'" in result.output
+WITHOUT_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NoTorch(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, NoTorch())
+from proxmom.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("only", [[], ["--only", "torch"]], ids=["all", "only torch"])
+def test_without_torch(only: list[str]) -> None:
+    """In a process of its own: other packages remember whether torch was there."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, "bench", "--rounds", "1", *only]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "pip install 'proxmom[torch]'" in run.stdout + run.stderr
+    assert run.returncode == bool(only)
+    assert ("solve 1000 models of 4 planes" in run.stdout) == (not only)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
