@@ -18,7 +18,11 @@ unknowns that has the same solution, proves that the two have the same value, an
 their values into a certificate that can be computed without a single vector.
 
 Nothing is assumed of :math:`f`: heights and slopes are any numbers and vectors. What is proven here is that
-the *model* is minimised exactly.
+the *model* is minimised exactly. The argument is that of S. Boyd and L. Vandenberghe, *Convex Optimization*
+(2004), sections 5.2 (strong duality) and 5.5.1 (a dual point as certificate), and it is written out in full:
+no theorem is borrowed. Steps on a maximum of planes with a proximal term are those of bundle methods; their
+dual is the subject of J.-B. Hiriart-Urruty and C. Lemaréchal, *Convex Analysis and Minimization Algorithms
+II* (1993), chapter XIV.
 """
 
 # %%
@@ -45,7 +49,13 @@ the *model* is minimised exactly.
 #     \qquad \ell_k(D) = h_k - \kappa\langle s_k, P^{-1}D + \mu x\rangle .
 #
 # The quadratic part has the second derivative :math:`\kappa H` with :math:`H = P^{-1} + \lambda I =
-# P^{-1}(I+\lambda P)`, which is positive definite: the minimiser exists and is unique.
+# P^{-1}(I+\lambda P)`, which is positive definite: the minimiser exists and is unique. In the move the second
+# derivative is :math:`PHP/\kappa = P(I+\lambda P)/\kappa`, because :math:`\Delta D = -P\Delta z/\kappa`.
+#
+# *The new iterate* is :math:`y = x + z = (1-\kappa\mu)x - \kappa P^{-1}D = (x - \eta P^{-1}D)/(1+\eta\mu)`.
+# That is proximal decay. Decoupled decay takes the same :math:`D` and ends with :math:`y = (1-\eta\mu)x - \eta
+# P^{-1}D` instead; coupled decay adds :math:`\mu x` to the gradient and has :math:`\mu = 0` in the problem
+# (`09_weight_decay.py`).
 #
 # Weights instead of a maximum
 # ----------------------------
@@ -149,11 +159,18 @@ def stationarity() -> list[sympy.Expr]:
 #
 # *Proof.* Split the gap into :math:`[F(D(w)) - F(D^*)] + [q(w^*) - q(w)]`, both non-negative, with :math:`D^*
 # = D(w^*)`. (a) :math:`F` is the sum of a convex function and a quadratic with second derivative
-# :math:`\kappa H`, so it grows from its minimiser at least like :math:`\frac{\kappa}{2}\|D - D^*\|_H^2`. (b)
+# :math:`\kappa H`, so on the segment from :math:`D^*` to :math:`D` it lies below its chord by
+# :math:`\frac{\kappa}{2}\alpha(1-\alpha)\|D - D^*\|_H^2` at least, :math:`\alpha` being the fraction of the way.
+# It is not below :math:`F(D^*)` there: :math:`\alpha(F(D) - F(D^*)) \ge \frac{\kappa}{2}\alpha(1-\alpha)\|D -
+# D^*\|_H^2`. Divide by :math:`\alpha` and let it go to zero: :math:`F` grows from its minimiser at least like
+# :math:`\frac{\kappa}{2}\|D - D^*\|_H^2`. (b)
 # :math:`q` is a quadratic with second derivative :math:`-Q`, and its gradient at :math:`w^*` makes no acute
 # angle with :math:`w - w^*`, so :math:`q(w^*) - q(w) \ge \frac12\langle w - w^*, Q(w - w^*)\rangle =
 # \frac{\kappa}{2}\|s - s^*\|_M^2`. Because :math:`s - s^* = (I+\lambda P)(D(w) - D^*)` and :math:`(I+\lambda
 # P)M(I+\lambda P) = H`, that is :math:`\frac{\kappa}{2}\|D(w) - D^*\|_H^2` again. Add (a) and (b). ∎
+#
+# Part (a) alone, written in the move, says what *any* wrong move costs: :math:`F(z + \Delta z) - F(z) \ge
+# \frac{1}{2\kappa}\|\Delta z\|_{P(I+\lambda P)}^2` at the minimiser :math:`z`, with equality if there is one plane.
 #
 # *Attained* for two planes whose optimum is exactly a vertex, :math:`q'(1) = 0` on the edge, certified at the
 # other vertex: there gap and bound are both :math:`\langle e_2 - e_1, Q(e_2 - e_1)\rangle`.
@@ -286,7 +303,7 @@ def degenerate_gap() -> float:
 
 def picture() -> Any:
     """The primal in one dimension, and its dual on the edge between two planes: the same number."""
-    from matplotlib.figure import Figure
+    from matplotlib import pyplot
 
     slopes, heights, eta = np.array([-1.0, 2.0]), np.array([0.0, 0.5]), 0.5
     quadratic = eta * np.outer(slopes, slopes)
@@ -295,7 +312,7 @@ def picture() -> Any:
     objective = (heights[:, None] + slopes[:, None] * z).max(axis=0) + z**2 / (2 * eta)
     edge = np.stack([1 - t, t])
     dual = heights @ edge - (edge * (quadratic @ edge)).sum(axis=0) / 2
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = pyplot.figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for height, slope in zip(heights, slopes, strict=True):
         left.plot(z, height + slope * z, "--", lw=1)
@@ -344,4 +361,5 @@ def claims() -> list[Claim]:
 
 
 if __name__ == "__main__":
+    picture()
     report(claims())

@@ -28,9 +28,10 @@ So inertia does not enter the choice at all. It only moves the range that the ra
 #                     = \|g\|^2 - \lambda\big(\|d\|^2 - 2\langle g,d\rangle\big) \\
 #                    &= (1+\lambda)\|g\|^2 - \lambda\|d-g\|^2 ,
 #
-# which is :math:`b\,\|d-g\|^2 = \|g\|^2`. The map :math:`\beta\mapsto b` increases, so clipping :math:`\beta`
-# to :math:`[0,\beta_{\max}]` is clipping :math:`b` to the interval above. With the customary :math:`\lambda =
-# 0.1` and :math:`\beta_{\max} = 0.9` that is :math:`[1/11, 10/11]`. ∎
+# which, with :math:`\lambda\|d-g\|^2` on the other side and divided by :math:`1+\lambda`, is :math:`b\,\|d-g\|^2
+# = \|g\|^2`. The map :math:`\beta\mapsto b` increases, so clipping :math:`\beta` to :math:`[0,\beta_{\max}]` is
+# clipping :math:`b` to the interval above. With the customary :math:`\lambda = 0.1` and :math:`\beta_{\max} = 0.9`
+# that is :math:`[1/11, 10/11]`. ∎
 #
 # *A changing step size*, :math:`r = \eta_{t-1}/\eta_t`, multiplies the height by :math:`r`; the additional
 # term is :math:`(1+\lambda)(r-1)\langle g,d\rangle`, and
@@ -183,8 +184,8 @@ def shortest() -> tuple[float, float]:
 # measured in the metric, is the *average* effective momentum, and inertia decides how it is spread:
 # coordinates with a large :math:`p_i` (large gradients, under Adam) get the longer memory. The spread is
 # :math:`b_i - \beta = \lambda p_i (1-\beta)/(1+\lambda p_i) \le \lambda p_i(1-\beta)`. Under Adam :math:`p_i`
-# has the size of a gradient, often 1e-3 or less; then :math:`\lambda = 0.1` does next to nothing, and the cap
-# is :math:`\beta_{\max}` itself.
+# has the size of a gradient. Where that is 1e-3, :math:`\lambda = 0.1` adds less than 1e-4 to the momentum: it
+# does next to nothing, and the cap is :math:`\beta_{\max}` itself.
 
 
 def coordinate() -> sympy.Expr:
@@ -223,11 +224,11 @@ def weighted_errors() -> dict[str, float]:
 
 def picture() -> Any:
     """b over the plane of gradients, for d = (1, 0): circles of Apollonius; memory is shortened in the dark ball."""
-    from matplotlib.figure import Figure
+    from matplotlib import pyplot
 
     u, v = np.meshgrid(np.linspace(-3, 2, 200), np.linspace(-2, 2, 160))
     b = np.clip((u**2 + v**2) / np.maximum((u - 1) ** 2 + v**2, 1e-12), 1 / 11, 10 / 11)
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = pyplot.figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     filled = axes.contourf(u, v, b, levels=np.linspace(0, 1, 21), cmap="viridis")
     axes.contour(u, v, b, levels=[0.25, 0.5, 0.75], colors="white", linewidths=0.8)
@@ -264,4 +265,5 @@ def claims() -> list[Claim]:
 
 
 if __name__ == "__main__":
+    picture()
     report(claims())

@@ -141,7 +141,7 @@ def adamw(problem: Convex, lrs: Array, *, beta1: float, decay: float, beta2: flo
 #           x \leftarrow x - \eta\theta P^{-1}g
 #             = x - \min\Big\{\frac{f(x)-\ell}{\|g\|_{P^{-1}}^2},\, \eta\Big\}P^{-1}g ,
 #
-# (:math:`f \ge \ell`). For :math:`P = I` that is SPS_max with its constant c = 1 (N. Loizou et al.,
+# (:math:`f \ge \ell`, no weight decay). For :math:`P = I` that is SPS_max with its constant c = 1 (N. Loizou et al.,
 # "Stochastic Polyak step-size for SGD", AISTATS 2021).
 #
 # MoMo
@@ -156,7 +156,7 @@ def adamw(problem: Convex, lrs: Array, *, beta1: float, decay: float, beta2: flo
 # and adds the lower bound. This is the rule `MoMo`: one plane with the aggregated height, one floor. With
 # proximal decay, :math:`\kappa = \eta/(1+\eta\mu)`, the dual of the two planes, in the weight :math:`\theta`
 # of the first, is :math:`\theta(\bar f + \langle d,x\rangle - \gamma - \ell - \kappa\mu\langle d, x\rangle) -
-# \frac\kappa2\theta^2\|d\|^2` plus a constant. Multiplying the vertex by :math:`\eta` and using
+# \frac\kappa2\theta^2\|d\|_{P^{-1}}^2` plus a constant. Multiplying the vertex by :math:`\eta` and using
 # :math:`\eta/\kappa = 1+\eta\mu`,
 #
 # .. math:: \eta\theta = \min\Big\{\eta,\ \frac{\big((1+\eta\mu)(\bar f - \gamma - \ell) + \langle d,x\rangle\big)_+}
@@ -164,17 +164,20 @@ def adamw(problem: Convex, lrs: Array, *, beta1: float, decay: float, beta2: flo
 #           x \leftarrow \frac{x - \eta\theta P^{-1}d}{1+\eta\mu} ,
 #
 # since :math:`(1+\eta\mu)\langle d,x\rangle - \eta\mu\langle d,x\rangle = \langle d,x\rangle`. That is the
-# published update with weight decay. MoMo-Adam lets all three averages start from zero and so carries their
-# mass :math:`\rho_t = 1-\beta^t` through the formula: with :math:`d = \rho_t\tilde d`, :math:`\bar f =
-# \rho_t\tilde f`, :math:`\gamma = \rho_t\tilde\gamma` it has the step size :math:`\tau = \min\{\eta/\rho_t,\
-# ((1+\eta\mu)(\bar f - \gamma - \rho_t\ell) + \langle d,x\rangle)_+/\|d\|^2\}` along :math:`d`. A factor
-# :math:`\rho_t` cancels from :math:`\tau d`, which leaves the formula above for :math:`\tilde d, \tilde f,
-# \tilde\gamma`: the package keeps these averages in normalised form, and starts them, whatever the metric,
-# from the first gradient.
+# published update with weight decay, as the authors' code has it (`momo_adam.py` in their repository; with
+# `divide=False` it ends with the decoupled form instead). MoMo-Adam lets all three averages start from zero and
+# so carries their mass :math:`\rho_t = 1-\beta^t` through the formula: with :math:`d = \rho_t\tilde d`,
+# :math:`\bar f = \rho_t\tilde f`, :math:`\gamma = \rho_t\tilde\gamma` it has the step size :math:`\tau =
+# \min\{\eta/\rho_t,\ ((1+\eta\mu)(\bar f - \gamma - \rho_t\ell) + \langle d,x\rangle)_+/\|d\|_{P^{-1}}^2\}`
+# along :math:`d`. A factor :math:`\rho_t` cancels from :math:`\tau d`, which leaves the formula above for
+# :math:`\tilde d, \tilde f, \tilde\gamma`: the package keeps these averages in normalised form, and starts
+# them, whatever the metric, from the first gradient.
 #
-# *A step size of zero.* Without weight decay and with :math:`f \ge \ell` it does not occur: by the choice of
-# :math:`\theta` the averaged plane is at least :math:`\ell` at the new iterate, and mixing it with a plane of
-# height :math:`f \ge \ell` there keeps it so. Weight decay adds a move of its own, after which the averaged
+# *A step size of zero.* Without weight decay, with :math:`\beta < 1` and losses :math:`f > \ell`, it does not
+# occur. The first averaged plane is the tangent plane, :math:`f > \ell` at x. Where the averaged plane is above
+# :math:`\ell` at x, the step :math:`\eta\theta` stops no later than where it falls to :math:`\ell`, so it is at least
+# :math:`\ell` at the new iterate; its mixture with a tangent plane that has the height :math:`f > \ell` there is
+# above :math:`\ell` again. Weight decay adds a move of its own, after which the averaged
 # plane may lie below the bound although :math:`f` does not: then :math:`\theta = 0`, x only decays, and memory
 # goes on averaging, in the package as in the published update. At or below the bound, :math:`f \le \ell`, the
 # package keeps memory as it is; there the two differ, and the statement of equality is for :math:`f > \ell`.

@@ -12,7 +12,9 @@ averages with the effective momentum
 
 (`03_effective_momentum.py`). This page asks what the ratio is when :math:`g_t = \bar g_t + \xi_t` is a gradient
 plus noise. The answer: noise lengthens memory until the cap stops it, at every step size; what lets go of the
-cap is overshoot, and chance where the noise has few dimensions.
+cap is overshoot, and chance where the noise has few dimensions. Formulas are proven for a momentum that is fixed
+(at the cap, say); for adaptive memory itself, whose weight depends on the noise, they are a forecast, and how
+far off it is is measured.
 """
 
 # %%
@@ -147,8 +149,8 @@ def below_cap_in(dimensions: int, steps: int = 150) -> float:
 #
 # So overshoot lowers the ratio from :math:`(1+b)/2` at :math:`a=0` towards :math:`b`, and never below. With
 # several eigenvalues numerators and denominators add up, :math:`r` is a mean of such fractions with positive
-# weights, and still exceeds :math:`b`. **Noise alone keeps memory at its cap, on average, at every stable
-# step size.**
+# weights, and still exceeds :math:`b`. **At every stable step size a memory that noise has brought to its cap
+# is told, in the ratio of the means, to stay there.**
 
 
 def stationary() -> tuple[sympy.Expr, sympy.Expr]:
@@ -219,11 +221,11 @@ def opposition() -> float:
 # .. math:: \Pr[\text{below the cap}] = F_{n,n}\big(|\alpha_2|/\alpha_1\big),
 #
 # the distribution function of Fisher's F: about 0.46 for one dimension, 0.32 for 16 and 0.09 for 128 at
-# :math:`b=0.9`. Adaptive memory's own :math:`d` is a little noisier than that, because it did fall below the
-# cap before, so its share is a little larger; the formula is the first step towards it. For noise with
-# covariance :math:`\Sigma`, and :math:`\eta h` small enough that memory has the same one up to a factor, the
-# sums are weighted; matching mean and variance of a weighted :math:`\chi^2` (an approximation) replaces
-# :math:`n` by the effective dimension :math:`(\mathrm{tr}\,\Sigma)^2/\mathrm{tr}\,\Sigma^2`.
+# :math:`b=0.9`. Adaptive memory's own :math:`d` is noisier than that, because it did fall below the cap before.
+# How much more often it therefore does so again is measured: by less than 0.04 at 1, 16 and 64 dimensions. For
+# noise with covariance :math:`\Sigma`, and :math:`\eta h` small enough that memory has the same one up to a
+# factor, the sums are weighted; matching mean and variance of a weighted :math:`\chi^2` (an approximation)
+# replaces :math:`n` by the effective dimension :math:`(\mathrm{tr}\,\Sigma)^2/\mathrm{tr}\,\Sigma^2`.
 
 
 def below_formula(b: float, dimension: float) -> float:
@@ -249,13 +251,15 @@ def below_share(rule: Any, b: float, dimension: int) -> float:
 # %%
 # A small training run
 # --------------------
-# Logistic regression, 400 examples, 20 weights, batches of 64 drawn with replacement, from the zero vector.
-# At the minimiser the batch gradient has the covariance :math:`\Sigma/64`, :math:`\Sigma` that of single
-# examples, and the Hessian :math:`H` of the full loss. The formulas above know nothing else: :math:`\eta`,
-# the diagonal of :math:`\Sigma` in the eigenvectors of :math:`H`, and the effective dimension of
-# :math:`\Sigma`. Compared are, over the last part of the run, the ratio (as :math:`1-r`, the part that
-# carries information), and the share of steps below the cap, once with the momentum fixed at the cap and once
-# with adaptive memory.
+# Logistic regression, 400 examples, 20 weights, batches of 64 drawn with replacement, from the zero vector. At
+# the minimiser the batch gradient has the covariance :math:`\Sigma/64`, :math:`\Sigma` that of single examples,
+# and the Hessian :math:`H` of the full loss. The formulas above know nothing else: :math:`\eta`, the diagonal
+# of :math:`\Sigma` in the eigenvectors of :math:`H`, and the effective dimension of :math:`\Sigma`. Compared
+# are, over the last part of the run, the ratio (as :math:`1-r`, the part that carries information), and the
+# share of steps below the cap, once with the momentum fixed at the cap and once with adaptive memory. What the
+# trace of :math:`b_t` in this run says: it sits at the cap in 64% of the steps and falls from it by chance, as
+# often (within two points) with batches of 16 as with batches of 64; nothing in it tells how far the run is
+# from the minimiser, or how large the noise is.
 
 
 class Logistic:
@@ -320,23 +324,45 @@ def late(trace: tuple[Array, Array, Array], skip: int = 500) -> tuple[float, flo
 # %%
 # What follows for the cap and for large batches
 # ----------------------------------------------
+# Predictions, of which the first and the third are checked on the training run:
+#
 # * The size of the noise appears in none of the formulas for the stationary state. There the trace of
 #   :math:`b_t` is the same for every batch size; it says nothing about the level of the noise.
 # * Where noise dominates :math:`\beta_{\max}` is the momentum, to be chosen as a fixed one would be: raising
 #   it lengthens memory.
 # * A larger batch makes the stationary state begin later, when :math:`\|\nabla f\|^2` has come down to
 #   :math:`\sigma^2/B`. Until then the ratio follows the geometry, as with exact gradients, and that is where
-#   :math:`\beta_t` can earn something. So the gain over a fixed momentum is expected to grow with the batch.
+#   :math:`\beta_t` can earn something. So any gain over a fixed momentum should grow with the batch. (`opening`
+#   measures the first two statements; the last is left to experiments.)
 # * One weight per parameter tensor leaves the cap more often than one for the whole model, and small tensors
 #   (biases, norms) by chance far more often than large ones. What that chance costs is the subject of
 #   `07b_bias.py`.
 
 
+def opening(batch: int, runs: int = 10, steps: int = 120) -> tuple[float, float]:
+    """Steps until ||∇f||² <= tr Σ / batch, and the mean distance of b_1 to b_19 from those of exact gradients."""
+    problem = Logistic()
+    level = np.trace(problem.covariance(problem.minimiser())) / batch
+
+    def trace(random: Any) -> tuple[Array, int]:
+        optimizer = Optimizer(np.zeros(20), AdaptiveMemory(BETA_MAX), lr=0.5, inertia=LAMBDA)
+        used, above = [], 0
+        for t in range(steps):
+            above += above == t and float((problem.gradient(optimizer.x) ** 2).sum()) > level
+            optimizer.step(problem.gradient(optimizer.x, random.integers(400, size=batch) if random else slice(None)))
+            used.append((optimizer.diagnostics()["beta"] + LAMBDA) / (1 + LAMBDA))
+        return np.array(used[1:20]), above
+
+    exact, _ = trace(None)
+    found = [trace(np.random.default_rng(seed)) for seed in range(runs)]
+    return float(np.mean([t for _, t in found])), float(np.mean([np.abs(used - exact).mean() for used, _ in found]))
+
+
 def picture() -> Any:
     """How often chance lets go of the cap, by dimension; and memory without a cap under noise."""
-    from matplotlib.figure import Figure
+    from matplotlib import pyplot
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = pyplot.figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     dimensions = np.geomspace(1, 1000, 60)
     for cap in (0.5, 0.9, CAP, 0.99):
@@ -384,7 +410,9 @@ def chances() -> list[Claim]:
         formula, text = below_formula(0.9, n), f"share of steps below the cap 0.9, pure noise, n = {n}"
         fixed, own = below_share(HeavyBall(0.9), 0.9, n), below_share(AdaptiveMemory(0.9), 0.9, n)
         found.append(Claim(text + ", memory at the cap", fixed, formula, "identity", 0.01))
-        found.append(Claim(text + ", adaptive memory (first order)", own, formula, "identity", 0.04))
+        found.append(
+            Claim(f"... n = {n}: adaptive memory falls below more often, by", own - formula, 0.04, "upper bound")
+        )
     return found
 
 
@@ -396,19 +424,23 @@ def trained() -> list[Claim]:
     top, bottom, used = (values[1:] for values in trace)
     off = np.abs(used - np.clip(top / bottom, LAMBDA / (1 + LAMBDA), CAP)).max()
     small = late(training(AdaptiveMemory(BETA_MAX), LAMBDA, 16))
+    begins, apart = ({batch: opening(batch)[i] for batch in (16, 1024)} for i in range(2))
+    upper = "upper bound"
     return [
         Claim("logistic, batch 64, adaptive memory: b_t apart from the clipped ratio", float(off), 0, "identity"),
         Claim("logistic, batch 64, momentum at the cap: (1-r) / forecast", fixed[0] / loss, 1, "identity", 0.05),
-        Claim("the same run: share of ratios below the cap, forecast from Σ", fixed[1], share, "identity", 0.04),
-        Claim("adaptive memory: (1-r) / forecast", own[0] / loss, 1, "identity", 0.15),
-        Claim("adaptive memory: share of steps below the cap, forecast from Σ", own[1], share, "identity", 0.06),
-        Claim("adaptive memory: share below the cap, batch 16 = batch 64", small[1], own[1], "identity", 0.05),
-        Claim("adaptive memory: 1 - r stays below 1 - cap", own[0], 1 - CAP, "upper bound"),
+        Claim("the same run: |share of ratios below the cap - forecast from Σ|", abs(fixed[1] - share), 0.04, upper),
+        Claim("adaptive memory: |(1-r) / forecast - 1|", abs(own[0] / loss - 1), 0.15, upper),
+        Claim("adaptive memory: |share of steps below the cap - forecast from Σ|", abs(own[1] - share), 0.06, upper),
+        Claim("adaptive memory: |share below the cap, batch 16 - batch 64|", abs(small[1] - own[1]), 0.05, upper),
+        Claim("adaptive memory: 1 - r stays below 1 - cap", own[0], 1 - CAP, upper),
+        Claim("steps until ‖∇f‖² <= tr Σ/B: batch 16 / batch 1024", begins[16] / begins[1024], 0.2, upper),
+        Claim("first 20 steps, |b - b of exact gradients|: batch 1024 / batch 16", apart[1024] / apart[16], 0.7, upper),
     ]
 
 
 def claims() -> list[Claim]:
-    """Simulations are seeded; their tolerances are a few standard errors, except where the text says "first order"."""
+    """Simulations are seeded; tolerances of identities are a few standard errors. Bounds on forecasts are measured."""
     apart, off = running_mean(2 * np.eye(40))
     random = np.random.default_rng(1)
     nearly, _ = running_mean(random.normal(size=(40, 20000)))
@@ -418,7 +450,7 @@ def claims() -> list[Claim]:
         Claim("moment equations: u and r (sympy)", float((energy != 0) + (ratio != 0)), 0, "identity"),
         Claim("orthogonal gradients, no cap: memory = mean of all gradients", apart, 0, "identity", 1e-12),
         Claim("and b_t = t/(t+1)", off, 0, "identity", 1e-12),
-        Claim("noise in 20,000 dimensions, no cap: ‖memory - mean‖/‖mean‖", nearly, 0, "identity", 0.1),
+        Claim("noise in 20,000 dimensions, no cap: ‖memory - mean‖/‖mean‖", nearly, 0.1, "upper bound"),
         Claim("pure noise in 3,000 dimensions: distance of b_t from its cap", below_cap_in(3000), 0, "identity"),
         Claim("mean <∇f(x_t), d_t> = -η/2 mean <d, Hd> + boundary term", opposition(), 0, "identity", 1e-12),
         *chances(),
@@ -427,4 +459,5 @@ def claims() -> list[Claim]:
 
 
 if __name__ == "__main__":
+    picture()
     report(claims())

@@ -12,6 +12,12 @@ the identity metric, a constant step size, inertia :math:`\lambda` and no weight
 :math:`b_t = (\beta_t+\lambda)/(1+\lambda)` and :math:`b = (\beta_{\max}+\lambda)/(1+\lambda)`,
 whatever its heights are. Two rates are proven here with their constants, and each is checked on thousands of
 random instances. Gradients are exact: for noisy ones see `07b_bias.py`.
+
+Without memory both are textbook results: Y. Nesterov, *Introductory Lectures on Convex Optimization* (2004),
+sections 3.2.3 (subgradient method) and 1.2.3 (gradient method). Of that book only lemma 1.2.3 is used, the inequality
+:math:`f(y)\le f(x)+\langle\nabla f(x),y-x\rangle+\frac L2\|y-x\|^2` for a gradient with Lipschitz constant
+:math:`L` (integrate :math:`\langle\nabla f(x+\tau(y-x))-\nabla f(x),y-x\rangle\le L\tau\|y-x\|^2` over
+:math:`0\le\tau\le1`).
 """
 
 # %%
@@ -122,10 +128,14 @@ def play(
 # **It is attained** for every :math:`T` and every sequence :math:`b_t`, at :math:`\eta = R/(GT)`: take
 # :math:`f(x)=G|x|`, :math:`x_0=R`. All gradients before the end are :math:`G`, so :math:`x_t = R-\eta Gt`,
 # :math:`x_T=0=x^\star`, and every inequality of the proof is an equality. At the best step size it is not
-# attained for :math:`b>0` as far as `07c_worst_cases.py` can see; for :math:`b=0` it is, by a classical
-# function: :math:`f(x) = \max(G\max_i x_i, -GR/\sqrt T)` in :math:`T` dimensions from :math:`x_0=0`, with an
-# oracle that answers with the first of the largest coordinates. Each step lowers one coordinate, the last
-# point still has one at zero, and the gap is :math:`RG/\sqrt T`, whatever the momentum.
+# attained for :math:`b>0` as far as `07c_worst_cases.py` can see; for :math:`b=0` it is, by a function of the
+# kind that lower bounds are made of (Y. Drori and M. Teboulle, "An optimal variant of Kelley's cutting-plane
+# method", 2016, appendix A): :math:`f(x) = \max(G\max_i x_i, -GR/\sqrt T)` in
+# :math:`T` dimensions from :math:`x_0=0`, with an oracle that answers with the first of the largest coordinates.
+# The nearest minimiser has all coordinates at :math:`-R/\sqrt T`, at the distance :math:`R`. Gradients are unit
+# vectors times :math:`G`, so coordinates only fall, and one that no gradient has named yet is at zero. The last
+# point :math:`x_{T-1}` has seen :math:`T-1` gradients at most: in it, and in every average of the iterates, the
+# largest coordinate is zero. The gap is :math:`RG/\sqrt T`, whatever the momentum.
 
 
 @dataclass
@@ -248,8 +258,8 @@ def hard(steps: int = 16) -> tuple[float, float]:
 #
 # .. math:: |e| \le \rho\,|d| .                                      \qquad\qquad (1)
 #
-# Smoothness says :math:`f(x_{t+1})\le f(x_t)-\eta\langle g_t,d_{t+1}\rangle+\frac{L\eta^2}{2}\|d_{t+1}\|^2`.
-# Summed,
+# Smoothness says (lemma 1.2.3) :math:`f(x_{t+1})\le f(x_t)-\eta\langle
+# g_t,d_{t+1}\rangle+\frac{L\eta^2}{2}\|d_{t+1}\|^2`. Summed,
 #
 # .. math:: \eta\sum_{t<T}\langle g_t,d_{t+1}\rangle \le \Delta + \frac{L\eta^2}{2}|d|^2 .  \qquad\qquad (2)
 #
@@ -260,8 +270,10 @@ def hard(steps: int = 16) -> tuple[float, float]:
 # :math:`|d|\le|g|+|e|\le|g|+\rho|d|`, so :math:`|d|\le|g|/(1-\rho)` and :math:`|e|\le\rho|g|/(1-\rho)`. In
 # (2) this is :math:`\eta|g|^2\big(1-\frac{\rho}{1-\rho}-\frac{L\eta}{2(1-\rho)^2}\big)\le\Delta`. ∎
 #
-# The second is attained in the limit of small :math:`\eta` and large :math:`T` by a long slope of constant
-# steepness that ends in a parabola (Huber's function): all gradients but those at the end are equal.
+# The second is attained in the limit of small :math:`\eta` and large :math:`\eta T` by Huber's function with slope
+# 1 and :math:`L=1`, whose minimum 0 lies at 0, from :math:`x_0=1+\eta(T-1)`: all gradients of the run are 1, with
+# any momentum, :math:`\Delta=\frac12+\eta(T-1)`, and bound over mean is :math:`\frac1\theta\big(1+(\frac12-\eta)/(\eta
+# T)\big)`, where :math:`\theta\to1`.
 
 
 @dataclass
@@ -335,9 +347,9 @@ def huber(lr: float, b: float, steps: int) -> float:
 
 def picture() -> Any:
     """How close random and hostile instances come to the two bounds."""
-    from matplotlib.figure import Figure
+    from matplotlib import pyplot
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = pyplot.figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, ratios, title in ((left, convex_ratios, "theorem 1"), (right, smooth_ratios, "theorem 2")):
         for index, label in enumerate(
@@ -379,4 +391,5 @@ def claims() -> list[Claim]:
 
 
 if __name__ == "__main__":
+    picture()
     report(claims())

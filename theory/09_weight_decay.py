@@ -27,8 +27,8 @@ its direction, :math:`z_{\mathrm{prox}} = -\kappa(P^{-1}D + \mu x)` the move tha
 #           = \frac{\eta^2\mu}{1+\eta\mu}\big(P^{-1}D + \mu x\big) .
 #
 # *What decoupled decay costs in the problem.* :math:`F` grows from its minimiser at least like
-# :math:`\frac{1}{2\kappa}\|\cdot\|^2_{P(I+\lambda P)}` (`01_duality.py`, in the variable :math:`z = -\kappa
-# P^{-1}D + \ldots`), so
+# :math:`\frac{1}{2\kappa}\|\cdot\|^2_{P(I+\lambda P)}` (`01_duality.py`), and the two moves differ by
+# :math:`\eta\mu\, z_{\mathrm{prox}}`, so
 #
 # .. math:: F(z_{\mathrm{dec}}) - F(z_{\mathrm{prox}}) \ge
 #           \frac{(\eta\mu)^2}{2\kappa}\|z_{\mathrm{prox}}\|_{P(I+\lambda P)}^2 ,
@@ -192,7 +192,8 @@ def _two_betas(model: Model) -> tuple[float, float, float]:
 # The decay acts with the delay of memory; without memory (:math:`\bar x = x`) coupled and decoupled decay are
 # the same step.
 #
-# *Points of rest.* At a point where x, memory and gradient no longer change, :math:`d = g`, and
+# *Points of rest.* At a point where x, memory and gradient no longer change :math:`d = bd + (1-b)g` in every
+# coordinate with a :math:`b < 1`, so :math:`d = g` (plus :math:`\mu x` if coupled), and a move of zero says:
 #
 # * proximal and decoupled decay need :math:`P^{-1}g + \mu x = 0`: x is stationary for :math:`f +
 #   \frac\mu2\|x\|_P^2`;
@@ -202,7 +203,8 @@ def _two_betas(model: Model) -> tuple[float, float, float]:
 # different functions: proximal and decoupled decay measure the weights as they measure a move. Under Adam the
 # metric is not fixed but ends at :math:`|g|` (:math:`\epsilon` aside), so that :math:`g + \mu P x = 0` reads
 # :math:`x = -\mathrm{sign}(g)/\mu` where :math:`g \ne 0`: no coordinate can rest outside :math:`[-1/\mu,
-# 1/\mu]`, as is known of AdamW.
+# 1/\mu]`, as is known of AdamW (S. Xie and Z. Li, "Implicit Bias of AdamW: :math:`\ell_\infty` Norm Constrained
+# Optimization", ICML 2024).
 
 
 def rest(metric: Any, decay: str, rule: Any) -> Array:
@@ -282,10 +284,10 @@ def adam_rest() -> float:
 
 def picture() -> Any:
     """The factor on x of one step without gradient, over ημ."""
-    from matplotlib.figure import Figure
+    from matplotlib import pyplot
 
     product = np.linspace(0, 3, 100)
-    figure = Figure(figsize=(5, 3), layout="constrained")
+    figure = pyplot.figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(product, 1 / (1 + product), label="proximal")
     axes.plot(product, 1 - product, label="decoupled")
@@ -323,4 +325,5 @@ def claims() -> list[Claim]:
 
 
 if __name__ == "__main__":
+    picture()
     report(claims())

@@ -70,27 +70,30 @@ class Deep:
 # Let the planes with a slope be :math:`h_k + \langle s_k, z\rangle`, :math:`\delta \ge 0`, no inertia and no
 # decay, and :math:`C = \{z : h_k + \langle s_k, z\rangle \le -\delta \text{ for all } k\}`, an intersection
 # of half-spaces. If :math:`C` is not empty let :math:`z_\star` be its point of least norm
-# :math:`\|\cdot\|_P`. Its constraints are linear, so there are multipliers :math:`\nu_k \ge 0`, zero for
-# constraints that are not active, with :math:`P z_\star = -\sum_k \nu_k s_k`; among them let :math:`\bar\eta
-# = \sum_k \nu_k` be least.
+# :math:`\|\cdot\|_P`. Then there are multipliers :math:`\nu_k \ge 0`, zero for constraints that are not active,
+# with :math:`P z_\star = -\sum_k \nu_k s_k`. Otherwise :math:`-Pz_\star` would lie outside the closed cone of the
+# active slopes, and a vector :math:`u` would separate it from the cone (Farkas): :math:`\langle s_k, u\rangle \le
+# 0` for all active :math:`k` and :math:`\langle -Pz_\star, u\rangle > 0`. A short step along :math:`u` would stay
+# in :math:`C` and lower the norm. Among the multipliers let :math:`\bar\eta = \sum_k \nu_k` be least.
 #
 # **Theorem 1. The step is** :math:`z_\star` **if and only if** :math:`\eta \ge \bar\eta`. **The floor then
 # has the weight** :math:`1 - \bar\eta/\eta` **(where the multipliers are unique).**
 #
 # *Proof.* A move :math:`z` minimises :math:`m(z) + \|z\|_P^2/(2\eta)` if and only if weights on the simplex
-# exist, on planes that attain the maximum at :math:`z`, with :math:`Pz = -\eta\sum_k w_k s_k` (the floor adds
-# nothing to this sum). At :math:`z_\star` the planes with :math:`\nu_k > 0` have the value :math:`-\delta`,
-# no plane lies higher, and the floor attains it. If :math:`\eta \ge \bar\eta` take :math:`w_k = \nu_k/\eta`
-# and give the floor the rest, :math:`1 - \bar\eta/\eta \ge 0`. Conversely, if :math:`z_\star` is the step
-# then :math:`\nu_k = \eta w_k` are multipliers with the sum :math:`\eta(1 - w_{floor}) \le \eta`. ∎
+# exist, on planes that attain the maximum at :math:`z`, with :math:`Pz = -\eta\sum_k w_k s_k` (`01_duality.py`:
+# :math:`z` belongs to :math:`D(w)`, and the gap is zero; the floor adds nothing to this sum). At
+# :math:`z_\star` the planes with :math:`\nu_k > 0` have the value :math:`-\delta`, no plane lies higher, and
+# the floor attains it. If :math:`\eta \ge \bar\eta` take :math:`w_k = \nu_k/\eta` and give the floor the rest,
+# :math:`1 - \bar\eta/\eta \ge 0`. Conversely, if :math:`z_\star` is the step then :math:`\nu_k = \eta w_k` are
+# multipliers with the sum :math:`\eta(1 - w_{floor}) \le \eta`. ∎
 #
 # Two half-spaces meet unless their slopes point in opposite directions, so two planes with a slope almost
 # never make :math:`C` empty. Below the threshold the step size acts, as the cap of Polyak's step does. With
 # the gradient plane alone :math:`\bar\eta = \delta/\|g\|^2_{P^{-1}}`, and the step is Polyak's.
 #
 # `least_distance` finds :math:`z_\star` and :math:`\nu` without any of this: it is the least distance
-# programming of C. Lawson and R. Hanson, "Solving least squares problems" (1974), by non-negative least
-# squares.
+# programming of C. Lawson and R. Hanson, "Solving least squares problems" (1974), chapter 23, by non-negative
+# least squares.
 
 
 def least_distance(model: Model) -> tuple[Array, Array]:
@@ -137,8 +140,8 @@ def thresholds(seed: int) -> tuple[float, float, float, float]:
 # the height of the floor:** :math:`h = \ell - f(x_t)`, and its half-space is :math:`\langle d_t, z\rangle \le
 # 0`: do not move back. `Deep` with `height="floor"` imposes this wall at every depth.
 #
-# **Theorem 2. Let** :math:`\ell = f_\star` **be attained at** :math:`x_\star`, **let** :math:`\eta \ge
-# \bar\eta` **at every step, memory be a wall with any cap, and suppose**
+# **Theorem 2. Let** :math:`P` **not change, let** :math:`\ell = f_\star` **be attained at** :math:`x_\star`,
+# :math:`\eta \ge \bar\eta` **at every step, memory be a wall with any cap, and suppose**
 #
 # .. math:: \langle g_t, x_t - x_\star\rangle \ge \theta\,(f(x_t) - f_\star) \quad\text{for all } t. \tag{1}
 #
@@ -151,7 +154,8 @@ def thresholds(seed: int) -> tuple[float, float, float, float]:
 #     \min_{t<T} f(x_t) - f_\star \le \frac{2L\,\|x_0 - x_\star\|^2}{\theta^2\,T} \text{ if } f \text{ is L-smooth.}
 #
 # *Proof.* First, :math:`x_\star - x_t \in C_t`, by induction. The half-space of the gradient is (1). At the
-# first step memory is the gradient at a lower height and adds nothing. Later :math:`z_{t-1}` is the
+# first step memory is the gradient, at the floor's height (or, aggregated, at its own): its half-space contains
+# that of the gradient, and adds nothing. Later :math:`z_{t-1}` is the
 # projection of 0 onto the convex set :math:`C_{t-1}`, which contains :math:`x_\star - x_{t-1}`, so
 # :math:`\langle P z_{t-1}, (x_\star - x_{t-1}) - z_{t-1}\rangle \ge 0`, that is :math:`\langle d_t, x_\star -
 # x_t\rangle \le 0`. (If :math:`z_{t-1} = 0` then :math:`\delta_{t-1} = 0` and the run is at its end.) With a
@@ -180,8 +184,8 @@ def thresholds(seed: int) -> tuple[float, float, float, float]:
 # write :math:`\varphi_t = f(x_t) - f_\star`. As :math:`\langle g, e\rangle = 2\varphi`, depth 2 makes (1) an
 # equality: the gradient plane at that depth passes through :math:`x_\star`.
 #
-# **Proposition 3. If the gradient plane was active in the last step, then** :math:`\langle g_t, x_{t-1} -
-# x_t\rangle = -2\varphi_t + (2-\theta)\varphi_{t-1}`. **So at depth 2 the linearised height is the wall.**
+# **Proposition 3. If the last step ended where the gradient plane meets the floor, then** :math:`\langle g_t,
+# x_{t-1} - x_t\rangle = -2\varphi_t + (2-\theta)\varphi_{t-1}`. **So at depth 2 the linearised height is the wall.**
 #
 # *Proof.* The left side is :math:`\langle g_t, e_{t-1}\rangle - \langle g_t, e_t\rangle`, and :math:`\langle
 # g_t, e_t\rangle = 2\varphi_t`. As :math:`A` is symmetric :math:`\langle g_t, e_{t-1}\rangle = \langle e_t,
@@ -230,10 +234,10 @@ def thresholds(seed: int) -> tuple[float, float, float, float]:
 # :math:`[a,b]`. With :math:`r = (\sqrt\kappa+1)/(\sqrt\kappa-1)` the argument below is :math:`\tfrac12(r +
 # 1/r)`, where :math:`T_t` is :math:`\tfrac12(r^t + r^{-t}) \ge \tfrac12 r^t`. ∎
 #
-# So this is not the iteration of Hestenes and Stiefel on the same problem, which makes :math:`f` smallest
-# over :math:`x_0 + K_t` where this one makes the distance to :math:`x_\star` smallest: conjugate gradients
-# need a few steps fewer for the same value of :math:`f`. It is the same method in another norm, without a
-# line search, without a step size, and it needs no knowledge of :math:`A`: only the value :math:`f_\star`.
+# So this is not the iteration of Hestenes and Stiefel on the same problem, which makes :math:`f` smallest over
+# :math:`x_0 + K_t` where this one makes the distance to :math:`x_\star` smallest: conjugate gradients have the
+# smaller :math:`f` at every step, this method the smaller error. It is the same method in another norm, without
+# a line search, without a step size, and it needs no knowledge of :math:`A`: only the value :math:`f_\star`.
 
 
 def spectrum(points: Array, eigenvalues: Array) -> tuple[Array, Array]:
@@ -277,8 +281,8 @@ def path(function: Functions, x0: Array, rule: Any, *, lr: float, steps: int) ->
 # The table: evaluations to a relative gap of 1e-6 with :math:`\ell = f_\star` and lr = 1e4/L, beyond nearly
 # all thresholds; 50 dimensions, the worst of three random starts; 600 means not reached. Kinks are Huber
 # functions of half width 0.1. Every depth up to the growth :math:`p` is safe and more depth is mostly better;
-# beyond it runs fail. Memory need not help at depth 1: at condition number 1e4 the wall is level with
-# Polyak's step.
+# beyond it runs fail. Memory need not help at depth 1: at condition number 1e4 the wall is level with Polyak's
+# step, and the package's rule, the same but for rounding, misses the target. All of this is measured.
 
 
 def power(points: Array, exponent: float) -> tuple[Array, Array]:
@@ -327,15 +331,16 @@ def print_counts() -> None:
 
 # %%
 # The distance to the minimiser on a quadratic of condition number 1e2, n = 50: at depth 2 it is below that of
-# conjugate gradients, as theorem 4 says. Rounding costs the moves their orthogonality in the end, as in every
-# Krylov method: at condition number 1e4 after some 40 steps.
+# conjugate gradients, as theorem 4 says, for 26 steps. After that it is not: rounding has cost the moves their
+# orthogonality, as it does in every Krylov method (measured: within 30 steps here, within 20 at condition numbers
+# 1e3 and 1e4), and theorem 4, unlike theorem 2, lives on it.
 
 
 def picture() -> Any:
-    from matplotlib.figure import Figure
+    from matplotlib import pyplot
 
     eigenvalues, x0 = np.geomspace(1e-2, 1, 50), np.random.default_rng(12).normal(size=50)
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    figure = pyplot.figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
     for name in ("Polyak", "wall, depth 1", "wall, depth 2"):
         run, _ = path(partial(spectrum, eigenvalues=eigenvalues), x0, RULES[name], lr=1e3, steps=50)
@@ -435,7 +440,10 @@ def _rate_claims() -> list[Claim]:
     few = np.repeat([0.2, 0.5, 1.0], 10)
     short, _ = path(partial(spectrum, eigenvalues=few), x0[:30], Deep(0.0, 2.0), lr=100.0, steps=3)
     ratio, left = np.linalg.norm(run, axis=1) / bound, np.abs(short[3]).max()
+    apart = np.linalg.norm(run, axis=1) / np.linalg.norm(conjugate.hestenes_stiefel(eigenvalues, x0, 40), axis=1)
     return [
+        Claim("depth 2: error / error of conjugate gradients, n = 50, 20 steps", apart[1:21].max(), 1, "upper bound"),
+        Claim("... 40 steps: no longer, by rounding", apart[1:].max(), 1.01, "counterexample"),
         Claim("depth 2: error / Chebyshev bound, condition 1e2, 40 steps", ratio.max(), 1, "upper bound"),
         Claim("depth 2: three eigenvalues, n = 30, error after three steps", left, 0, "identity", 1e-8),
     ]
@@ -488,6 +496,7 @@ def _failure_claims() -> list[Claim]:
         Claim("evaluations, condition 1e4: depth 2 / depth 1", ratio(hard, two, one), 0.3, "upper bound"),
         Claim("evaluations, |x|^1.5: depth 1.5 / depth 1", ratio("|x|^1.5", half, one), 0.8, "upper bound"),
         Claim("evaluations, kinks: depth 1 / Polyak", ratio("kinks", one, "Polyak"), 0.8, "upper bound"),
+        Claim("evaluations, condition 1e4: Polyak / depth 1: no gain", ratio(hard, "Polyak", one), 1.2, "upper bound"),
         Claim("too deep: evaluations of depth 2 on |x|^1.5", count("|x|^1.5", two), 599, "counterexample"),
         Claim("too deep: evaluations of depth 1.5 on kinks", count("kinks", half), 599, "counterexample"),
         Claim("linearised at depth 1: evaluations on kinks", count("kinks", blind), 599, "counterexample"),
