@@ -121,6 +121,8 @@ def replicated(rank: int, size: int, store: str) -> None:
             agrees(model.parameters(), alone(make), f"DDP, {name}")
         for make in (NAMED["AMAdamW, tensor"], NAMED["AMSGD, tensor"]):
             zero_redundancy(make, rank, size)
+        zero_skips_together(rank, size)
+        ranks_with_different_losses_stay_together(rank, size)
 
 
 def zero_redundancy(make: Factory, rank: int, size: int) -> None:
@@ -137,6 +139,35 @@ def zero_redundancy(make: Factory, rank: int, size: int) -> None:
         (wrapped(x) - y).square().mean().backward()
         optimizer.step()
     agrees(model.parameters(), [p.detach() for p in one.parameters()], f"ZeRO, {make.func}")
+
+
+def ranks_with_different_losses_stay_together(rank: int, size: int) -> None:
+    """Also where one of them sees a loss that is not finite: all skip."""
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(nn.Linear(4, 1))
+    optimizer = MoMo(model.parameters(), lower_bound=0.0)
+    for step in range(STEPS):
+        torch.manual_seed(100 * step + rank)  # each rank has its own data, and so its own loss
+        loss = (model(torch.randn(8, 4)) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step(loss=loss * float("nan") if step == 7 and rank == 1 else loss)
+    mine = torch.cat([p.detach().flatten() for p in model.parameters()])
+    others = [torch.empty_like(mine) for _ in range(size)]
+    distributed.all_gather(others, mine)
+    assert all(torch.equal(mine, other) for other in others)
+    assert optimizer.diagnostics()["skipped"] == 1
+
+
+def zero_skips_together(rank: int, size: int) -> None:
+    """A rank that sees no NaN skips with the one that does, if it is told whom to ask."""
+    model = nn.ParameterList([nn.Parameter(torch.ones(3)) for _ in range(4)])
+    kind = functools.partial(AMAdamW, process_group=distributed.group.WORLD)
+    optimizer = ZeroRedundancyOptimizer(model.parameters(), kind, lr=0.1, scope="tensor")
+    for i, p in enumerate(model):
+        p.grad = torch.full_like(p, float("nan") if i == 0 else 1.0)
+    optimizer.step()
+    assert all(torch.equal(p.detach(), torch.ones(3)) for p in model)
 
 
 # --- sharded ---------------------------------------------------------------------------------------------------------

@@ -207,6 +207,19 @@ def test_lr_may_be_a_tensor(make: Any) -> None:
     same(one, two)
 
 
+def test_capturable_keeps_lr_in_a_tensor_that_schedulers_write(make: Any) -> None:
+    one, two = parameters(), parameters()
+    plain, captured = make(one, lr=0.25), make(two, lr=0.25, capturable=True)
+    lr = captured.param_groups[0]["lr"]
+    for optimizer, params in ((plain, one), (captured, two)):
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        for seed in range(3):
+            drive(optimizer, params, 1, seed)
+            scheduler.step()
+    same(one, two)
+    assert captured.param_groups[0]["lr"] is lr
+
+
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
@@ -478,26 +491,3 @@ def train(kind: Any, folder: Path | None) -> list[Tensor]:
 @pytest.mark.parametrize("kind", [AMSGD, AMAdamW])
 def test_training_with_schedule_clipping_autocast_and_a_checkpoint(kind: Any, tmp_path: Path) -> None:
     same(train(kind, None), train(kind, tmp_path))
-
-
-def _ranks_do_not_drift(rank: int, file: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = nn.parallel.DistributedDataParallel(nn.Linear(4, 1))
-    optimizer = MoMo(model.parameters(), lower_bound=0.0)
-    for step in range(20):
-        torch.manual_seed(100 * step + rank)  # each rank has its own data, and so its own loss
-        loss = (model(torch.randn(8, 4)) - 1).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step(loss=loss * float("nan") if step == 7 and rank == 1 else loss)
-    mine = torch.cat([p.detach().flatten() for p in model.parameters()])
-    other = [torch.empty_like(mine) for _ in range(2)]
-    torch.distributed.all_gather(other, mine)
-    assert torch.equal(*other)
-    assert optimizer.diagnostics()["skipped"] == 1
-    torch.distributed.destroy_process_group()
-
-
-def test_ranks_with_different_losses_stay_together(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_ranks_do_not_drift, (str(tmp_path / "store"),), nprocs=2)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations_with_replacement
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -13,10 +10,11 @@ from torch import Tensor
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
-from proxmom.step import MEMORY, Outcome, Products, Step
-from proxmom.torch import native, shards
-from proxmom.torch.layout import SCALARS, SKIPPED, STEP, Home, Layout, Member, arrange
-from proxmom.torch.passes import Motion, Numbers, Passes, Settings, TorchPasses
+from proxmom.step import Outcome, Step
+from proxmom.torch import cuda, native, shards
+from proxmom.torch.layout import SKIPPED, STEP, Home, Layout, Member, arrange
+from proxmom.torch.passes import Passes, Settings, TorchPasses
+from proxmom.torch.turn import commit, measure, scalar
 
 SCOPES = ("model", "group", "tensor")
 
@@ -42,18 +40,6 @@ class Options(TypedDict, total=False):
 
 
 DEFAULTS = Options(maximize=False, foreach=None, capturable=False, stochastic_rounding=False, process_group=None)
-
-
-@dataclass
-class _Turn:
-    """One device's share of one step, between measuring and moving."""
-
-    layout: Layout
-    numbers: Numbers
-    lr: Tensor
-    weight_decay: Tensor
-    outcome: Outcome
-    sound: Tensor
 
 
 class ProxOptimizer(torch.optim.Optimizer):
@@ -118,7 +104,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._last: tuple[Tensor, Tensor] | None = None
         self._homes: dict[Tensor, Home] = {}
         self._layouts: list[Layout] = []
-        self._arranged: list[tuple[int, int]] = []
+        self._arranged: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         options = {**self._options, "process_group": None}
@@ -186,46 +172,47 @@ class ProxOptimizer(torch.optim.Optimizer):
                 returned = closure()
         given = next((value for value in (loss, returned, self._observed) if value is not None), None)
         self._observed = None
-        active = [
-            (index, group, p)
-            for index, group in enumerate(self.param_groups)
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        if any(p.grad.is_sparse for _, _, p in active):
+        params = [p for group in self.param_groups for p in group["params"]]
+        gradients = [p.grad for p in params]
+        if any(g.layout != torch.strided for g in gradients if g is not None):
             raise RuntimeError("gradients must be dense, got a sparse one. Use sparse=False in the embedding.")
-        if not active:
+        if all(g is None for g in gradients):
             return returned
         if self._step.facts.needs_loss and given is None:
-            if any(group["lr"] != 0 for _, group, _ in active):
+            if any(group["lr"] != 0 for group in self.param_groups):
                 name = type(self._step.rule).__name__
                 raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
-            self._arrange(active)  # how checkpoint loaders create state: lr 0, zero gradients, no loss
+            self._arrange(params, gradients)  # how checkpoint loaders create state: lr 0, zero gradients, no loss
             return returned
-        self._arrange(active)
+        self._arrange(params, gradients)
         self._advance(given)
         return returned
 
-    def _arrange(self, active: list[Member]) -> None:
-        """Look up the layouts of these parameters, one for each device; make them if others stepped last time."""
-        arranged = [(index, id(p)) for index, _, p in active]
-        if arranged == self._arranged:
-            for layout in self._layouts:
-                for part in layout.parts:
-                    part.refresh()
-            return
-        _check(active, self._scope)
-        devices = dict.fromkeys(p.device for _, _, p in active)
-        self._layouts = []
-        for device in devices:
-            members = [member for member in active if member[2].device == device]
-            layout = arrange(members, self.state, self._homes, self._step, self._scope)
+    def _arrange(self, params: list[Tensor], gradients: list[Tensor | None]) -> None:
+        """Look up the layouts of the parameters with a gradient; make them if others stepped last time."""
+        sizes = [len(group["params"]) for group in self.param_groups]
+        arranged = (sizes, [id(p) for p in params], [g is None for g in gradients])
+        if arranged != self._arranged:
+            indices = (index for index, size in enumerate(sizes) for _ in range(size))
+            members = list(zip(indices, params, strict=True))
+            awake = [member for member, g in zip(members, gradients, strict=True) if g is not None]
+            asleep = [p for (_, p), g in zip(members, gradients, strict=True) if g is None]
+            self._layouts = self._arrange_anew(awake)
+            self._layouts[0].idle = [self.state[p]["last_lr"] for p in asleep if self.state.get(p)]
+            self._arranged = arranged
+        for layout in self._layouts:
+            layout.refresh()
+
+    def _arrange_anew(self, members: list[Member]) -> list[Layout]:
+        """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
+        _check(members, self._scope)
+        layouts = []
+        for device in sorted({p.device for _, p in members}, key=lambda device: (device.type != "cpu", str(device))):
+            there = [member for member in members if member[1].device == device]
+            layout = arrange(there, self.state, self._homes, self._step, self._scope)
             layout.passes = self._passes(layout)
-            self._layouts.append(layout)
-        awake = {id(p) for _, _, p in active}
-        idle = [p for group in self.param_groups for p in group["params"] if id(p) not in awake and self.state.get(p)]
-        self._layouts[0].idle = [self.state[p]["last_lr"] for p in idle]
-        self._arranged = arranged
+            layouts.append(layout)
+        return layouts
 
     def _passes(self, layout: Layout) -> Passes:
         settings = Settings(
@@ -236,6 +223,8 @@ class ProxOptimizer(torch.optim.Optimizer):
             stochastic_rounding=self._options["stochastic_rounding"],
         )
         foreach = self._options["foreach"]
+        if foreach is None and cuda.serves(layout, settings):
+            return cuda.TritonPasses(layout, settings)
         if foreach is None and native.serves(layout, settings):
             return native.NativePasses(layout, settings)
         return TorchPasses(layout, settings, pack=foreach is not False)
@@ -243,7 +232,10 @@ class ProxOptimizer(torch.optim.Optimizer):
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""
         seeded = [memory for layout in self._layouts for memory in self._seed(layout)]
-        turns = [self._measure(layout, given) for layout in self._layouts]
+        loss = None
+        if self._step.facts.needs_loss:
+            loss = shards.mean(scalar(given, self._layouts[0].table), self._options["process_group"])
+        turns = [measure(layout, self._step, self.param_groups, loss) for layout in self._layouts]
         sound = turns[0].sound
         for turn in turns[1:]:
             sound = sound & turn.sound.to(sound.device)
@@ -257,7 +249,7 @@ class ProxOptimizer(torch.optim.Optimizer):
                 memory.zero_()
             return
         for turn in turns:
-            self._commit(turn, None if turns[0].layout.on_host else sound.to(turn.layout.device))
+            commit(turn, self._step, None if turns[0].layout.on_host else sound.to(turn.layout.device))
         if not turns[0].layout.on_host:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
@@ -278,89 +270,17 @@ class ProxOptimizer(torch.optim.Optimizer):
         layout.young = any(fresh)
         written = []
         if self._step.metric.memory_from_gradient:
-            for part, (_, group, _) in zip(layout.parts, layout.members, strict=True):
+            for part, (index, _) in zip(layout.parts, layout.members, strict=True):
                 if fresh[part.unit]:
+                    decay = self.param_groups[index]["weight_decay"]
                     g = part.gradient().to(part.memories[0].dtype)
                     g = -g if self._options["maximize"] else g
-                    if self._step.decay == "coupled" and group["weight_decay"]:
-                        g = g + group["weight_decay"] * part.x
+                    if self._step.decay == "coupled" and decay:
+                        g = g + decay * part.x
                     for memory in part.memories:
                         memory.copy_(g)
                         written.append(memory)
         return written
-
-    def _measure(self, layout: Layout, given: Any) -> _Turn:
-        """What the step will be on one device, and whether everything is finite."""
-        step, table = self._step, layout.table
-        lr, mu = (self._per_unit(layout, key) for key in ("lr", "weight_decay"))
-        coupled = step.decay == "coupled"
-        decays = any(group["weight_decay"] for _, group, _ in layout.members)
-        loss = None
-        if step.facts.needs_loss:
-            loss = shards.mean(_scalar(given, table), self._options["process_group"])
-        scalars = layout.scalars(loss)
-        factor = step.factor(scalars)
-        numbers = Numbers(
-            coupled=mu if coupled and decays else None,
-            factor=factor if isinstance(factor, Tensor) else None,
-            own=layout.own(),
-            with_x=decays and not coupled,
-        )
-        mu = 0 * mu if coupled else mu
-        sums = layout.meshes.total(layout.passes.measure(numbers))
-        products = self._products(sums, with_x=numbers.with_x)
-        outcome = step.take(products, scalars, layout.scope, lr=lr, weight_decay=mu, loss=loss)
-        checked = [sums, outcome.linear, outcome.quadratic, *([] if loss is None else [loss])]
-        sound = torch.stack([part.isfinite().all() for part in checked]).all()
-        return _Turn(layout, numbers, lr, mu, outcome, sound)
-
-    def _per_unit(self, layout: Layout, key: str) -> Tensor:
-        """A group's setting for each of its units, (U,); a number becomes a tensor without waiting for the device."""
-        values = [_scalar(group[key], layout.table) for group in self.param_groups]
-        return torch.cat(values)[layout.groups]
-
-    def _products(self, sums: Tensor, *, with_x: bool) -> Products:
-        """See `Passes` for the columns."""
-        count, inertia = len(self._step.names), self._step.inertia
-        pairs = count * (count + 1) // 2
-        places = _places(count, sums.device)
-        metric, pulled = sums[:, :pairs][:, places], sums[:, pairs : 2 * pairs][:, places]
-        return Products(
-            dual=metric + inertia * pulled,
-            metric=metric,
-            pull=pulled[:, :, MEMORY] if inertia else None,
-            decay=sums[:, 2 * pairs :] if with_x else None,
-        )
-
-    def _commit(self, turn: _Turn, sound: Tensor | None) -> None:
-        """Move the parameters and write down what the next step needs."""
-        layout, outcome, scope = turn.layout, turn.outcome, turn.layout.scope
-        proximal = self._step.decay == "proximal"
-        shrink = 1 / (1 + turn.lr * turn.weight_decay) if proximal else 1 - turn.lr * turn.weight_decay
-        scale = turn.lr * scope.spread(outcome.kept) * (shrink if proximal else 1)
-        direction = torch.stack([scope.spread(column) for column in outcome.direction.unbind(-1)], dim=-1)
-        layout.passes.move(turn.numbers, Motion(direction, scale, shrink, sound))
-        for part in layout.parts:
-            part.arrive()
-        new = self._new_scalars(turn)
-        layout.table.copy_(new if sound is None else torch.where(sound, new, layout.table))
-        if sound is not None:
-            layout.table[:, SKIPPED] += ~sound
-        for last_lr in layout.idle:  # what does not move adds nothing to the next step's height
-            last_lr.mul_(0 if sound is None else ~sound)
-        layout.idle = [] if sound is None else layout.idle
-
-    def _new_scalars(self, turn: _Turn) -> Tensor:
-        """The table after this step."""
-        table, left, scope = turn.layout.table, turn.outcome.scalars, turn.layout.scope
-        loss, height = table[:, SCALARS.index("loss")], table[:, SCALARS.index("memory_height")]
-        if self._step.facts.needs_loss:
-            loss, height = scope.spread(left.loss), scope.spread(left.memory_height)
-        columns = [table[:, STEP] + 1, left.last_lr, left.kept, left.missing, loss, height, table[:, SKIPPED]]
-        empty = table.new_zeros((len(table), 0))
-        state = {**self._step.metric.start(empty), **turn.layout.own()}
-        own = self._step.metric.update(state, empty)
-        return torch.stack([*columns, *(own[name][:, 0] for name in turn.layout.own())], dim=1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but every tensor keeps the dtype it was saved with."""
@@ -374,26 +294,11 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._forget()
 
 
-@lru_cache
-def _places(count: int, device: torch.device) -> Tensor:
-    """Where entry (i, j) of a symmetric matrix stands among the entries on and above its diagonal, (B, B)."""
-    pairs = {pair: at for at, pair in enumerate(combinations_with_replacement(range(count), 2))}
-    rows = [[pairs[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
-    return torch.tensor(rows, device=device)
-
-
-def _scalar(value: Tensor | float, like: Tensor) -> Tensor:
-    """A number or 0-dim tensor as (1,), in the dtype and on the device of `like`."""
-    if isinstance(value, Tensor):
-        return value.detach().to(like).reshape(1)
-    return like.new_full((1,), value)
-
-
-def _check(active: list[Member], scope: str) -> None:
+def _check(members: list[Member], scope: str) -> None:
     """Raise for parameters that this optimizer cannot step."""
-    if any(p.is_complex() for _, _, p in active):
+    if any(p.is_complex() for _, p in members):
         raise RuntimeError("parameters must be real, got a complex one. Use torch.view_as_real.")
-    devices = {p.device for _, _, p in active}
+    devices = {p.device for _, p in members}
     if scope != "tensor" and len(devices) > 1:
         got = ", ".join(sorted(map(str, devices)))
         raise RuntimeError(f"parameters must be on one device with scope {scope!r}, got {got}. Use scope='tensor'.")
