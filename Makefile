@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 KERNELS := hatch_build.py proxmom/kernels/build.py proxmom/kernels/passes.cpp   # compiled on installation, where it can be
 
-.PHONY: run test test-slow theory verify bench lint docs pictures clean help
+.PHONY: run test test-slow theory verify bench conformance lint docs pictures clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,11 @@ theory: $(VENV)/.dev  ## run every derivation and check its claims
 verify: $(VENV)/.dev  ## every rule against the convex solver, 1000 states a setting (about ten minutes)
 	$(BIN)/proxmom verify --trials 1000 --jobs 2
 
-bench: $(VENV)/.dev  ## time the solver and a step
+bench: $(VENV)/.dev  ## time the solver and a step, beside torch's own optimizers (minutes)
 	$(BIN)/proxmom bench
+
+conformance: $(VENV)/.dev  ## our optimizers and torch's own in the conformance suite
+	$(BIN)/proxmom conformance --torch
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
@@ -53,7 +56,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[study,docs]'
+	$(PIP) 'torch' --editable '.[study,verify,docs]'
 	@touch $@
 
 pictures: $(VENV)/.study  ## make the README's picture again
