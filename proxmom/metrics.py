@@ -30,6 +30,17 @@ class Metric(Protocol):
     def diagonal(self, state: State, factor: Scalar) -> Array | None: ...
 
 
+def _average(old: Array, new: Array, weight: float) -> Array:
+    """(1 - weight)·old + weight·new, in one pass where the library has it; `new` may be overwritten."""
+    lerp = getattr(namespace(old), "lerp", None)
+    if lerp is not None:
+        return lerp(old, new, weight)
+    new -= old
+    new *= weight
+    new += old
+    return new
+
+
 @dataclass(frozen=True)
 class Euclidean:
     """P = I: the metric of SGD."""
@@ -71,9 +82,7 @@ class Adam:
         return {"second_moment": namespace(x).zeros_like(x), "count": 0}
 
     def update(self, state: State, gradient: Array) -> State:
-        v, square = self.beta2 * state["second_moment"], gradient * gradient
-        square *= 1 - self.beta2  # in place, like the next line: what is new here needs no other copy
-        v += square
+        v = _average(state["second_moment"], gradient * gradient, 1 - self.beta2)
         return {"second_moment": v, "count": state["count"] + 1}
 
     def diagonal(self, state: State, factor: Scalar) -> Array:

@@ -39,6 +39,12 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5, to
 ONE_STEP = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}  # of x
 
 
+@pytest.fixture(autouse=True)
+def scalars_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do on CUDA; the interpreter's tensors are on the CPU."""
+    monkeypatch.setattr(Layout, "on_host", False)
+
+
 @dataclass(frozen=True)
 class Case:
     """What the passes are asked for."""

@@ -86,7 +86,7 @@ def test_all_paths_are_the_numpy_backend(
     common = {"metric": metric, "inertia": inertia, "weight_decay": weight_decay, "decay": decay}
     random = np.random.default_rng(seed)
     start = [random.normal(size=shape) for shape in shapes]
-    gradients = [[random.normal(size=shape) * (step != 3) for shape in shapes] for step in range(8)]
+    gradients = [[random.normal(size=shape) for shape in shapes] for _ in range(8)]
     lrs, losses = [0.3, 0.0, *random.uniform(0, 0.5, size=6)], random.uniform(0, 2, size=8)
     together = [start] if scope == "model" else [[x] for x in start]
     theirs = [proxmom.numpy.Optimizer(x, rule, lr=1.0, **common) for x in together]
@@ -284,4 +284,4 @@ def test_temporaries_are_blocks() -> None:
     optimizer.step()
     with Made() as made:
         optimizer.step()
-    assert max(made.sizes) == p.numel() // passes.SHARE
+    assert max(made.sizes) == p.numel() // (3 * passes.SHARE)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxmom.planes import Array, namespace
 from proxmom.step import MEMORY, Scalars, Scope, Step
 from proxmom.torch.shards import Meshes, is_sharded, local, placed
 
@@ -101,16 +102,16 @@ class Layout:
     """The parameters that step together on one device.
 
     members: who they are; parts: their memory, (T,); groups: each unit's parameter group, (U,); table: scalars of the
-    units, (U, C), with the columns `SCALARS` and those of the metric; scope: which units share a model; meshes: over
-    which processes inner products add up; homes: where each parameter's scalars live now; young: whether a unit has
-    perhaps not stepped yet.
+    units, (U, C), with the columns `SCALARS` and those of the metric; membership: see `_membership`; meshes: over which
+    processes inner products add up; young: whether a unit has perhaps not stepped yet; idle: last_lr of the parameters
+    that do not step; passes: what moves the arrays; version: counts the changes of where x lies.
     """
 
     members: list[Member]
     parts: list[Part]
     groups: Tensor
     table: Tensor
-    scope: Scope
+    membership: tuple[Tensor, Tensor] | None
     meshes: Meshes
     columns: tuple[str, ...]
     young: bool = True
@@ -119,6 +120,12 @@ class Layout:
     version: int = 0
 
     def __post_init__(self) -> None:
+        self.rows = self.array(self.table)
+        self.group_of = self.array(self.groups)
+        self.scope = Scope()
+        if self.membership is not None:
+            membership, sizes = map(self.array, self.membership)
+            self.scope = Scope(membership, sizes=sizes)
         self.copies = [part for part in self.parts if part.copied]
         self._plain = [part.parameter for part in self.parts if not part.sharded]
         self._sharded = [part for part in self.parts if part.sharded]
@@ -134,6 +141,10 @@ class Layout:
             self._addresses = addresses
             self.version += 1
 
+    def array(self, tensor: Tensor) -> Array:
+        """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""
+        return tensor.numpy() if self.on_host else tensor
+
     @property
     def device(self) -> torch.device:
         return self.table.device
@@ -143,22 +154,23 @@ class Layout:
         """Whether scalars can be read without waiting for a device."""
         return self.device.type == "cpu"
 
-    def scalars(self, loss: Tensor | None) -> Scalars:
+    def scalars(self, loss: Array | None) -> Scalars:
         """The columns that the step reads; the last loss is that of the oldest unit, before the first step today's."""
-        column = self.table.unbind(1)
-        oldest = column[STEP].argmax().reshape(1)
+        column = self.rows.T
+        xp = namespace(column)
+        oldest = xp.reshape(xp.argmax(column[STEP]), (1,))
         return Scalars(
             step=-self.scope.least(-column[STEP]),
             last_lr=column[LAST_LR],
             kept=column[KEPT],
             missing=column[MISSING],
-            loss=None if loss is None else torch.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
+            loss=None if loss is None else xp.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
             memory_height=column[MEMORY_HEIGHT][oldest],
         )
 
-    def own(self) -> dict[str, Tensor]:
+    def own(self) -> dict[str, Array]:
         """The metric's scalars, (U, 1) each."""
-        return {name: self.table[:, i, None] for i, name in enumerate(self.columns) if i >= len(SCALARS)}
+        return {name: self.rows[:, i, None] for i, name in enumerate(self.columns) if i >= len(SCALARS)}
 
 
 def arrange(
@@ -203,7 +215,7 @@ def arrange(
         parts=parts,
         groups=torch.tensor(groups, device=device),
         table=table,
-        scope=_scope(scopes, where, kind),
+        membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
         columns=columns,
     )
@@ -229,12 +241,13 @@ def _history(
     return values, lambda: values
 
 
-def _scope(scopes: list[Any], where: list[int], kind: dict[str, Any]) -> Scope:
+def _membership(scopes: list[Any], where: list[int], kind: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Which units share a model, a 0/1 matrix (S, U), and how many parameters each has, (U,); None if none do."""
     if len(set(scopes)) == len(scopes):
-        return Scope()
+        return None
     rows = [[float(mine == one) for mine in scopes] for one in dict.fromkeys(scopes)]
     sizes = torch.bincount(torch.tensor(where), minlength=len(scopes))
-    return Scope(torch.tensor(rows, **kind), sizes=sizes.to(**kind))
+    return torch.tensor(rows, **kind), sizes.to(**kind)
 
 
 def _part(p: Tensor, state: dict[str, Any], step: Step, unit: int) -> Part:

@@ -47,18 +47,17 @@ class NativePasses:
         for batch in self._batches:
             kernels.move(
                 batch.table,
-                motion.direction.numpy(),
-                scale=motion.scale.numpy(),
-                shrink=motion.shrink.numpy(),
+                motion.direction,
+                scale=motion.scale,
+                shrink=motion.shrink,
                 **given,
             )
 
     def _given(self, numbers: Numbers) -> dict[str, Any]:
         settings = self._settings
-        coupled = None if numbers.coupled is None else numbers.coupled.numpy()
         return {
             "sign": settings.sign,
-            "coupled": coupled,
+            "coupled": numbers.coupled,
             "adam": _adam(settings.metric, numbers) if isinstance(settings.metric, Adam) else None,
             "inertia": settings.inertia,
             "threads": torch.get_num_threads(),
@@ -69,9 +68,9 @@ def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
     """a, b with P = a·sqrt(v) + b for each unit, read off the metric's own formula at v = 0 and v = 1."""
     count = numbers.own["count"][:, 0] + 1
     factor = 1.0 if numbers.factor is None else numbers.factor
-    zero, one = torch.zeros_like(count), torch.ones_like(count)
+    zero, one = np.zeros_like(count), np.ones_like(count)
     b, total = (metric.diagonal({"second_moment": v, "count": count}, factor) for v in (zero, one))
-    return (total - b).numpy(), b.numpy(), metric.beta2
+    return total - b, b, metric.beta2
 
 
 class _Batch:

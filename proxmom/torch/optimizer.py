@@ -232,33 +232,32 @@ class ProxOptimizer(torch.optim.Optimizer):
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""
         seeded = [memory for layout in self._layouts for memory in self._seed(layout)]
-        loss = None
+        first, loss = self._layouts[0], None
         if self._step.facts.needs_loss:
-            loss = shards.mean(scalar(given, self._layouts[0].table), self._options["process_group"])
+            loss = first.array(shards.mean(scalar(given, first.table), self._options["process_group"]))
         turns = [measure(layout, self._step, self.param_groups, loss) for layout in self._layouts]
-        sound = turns[0].sound
+        sound = torch.as_tensor(turns[0].sound)
         for turn in turns[1:]:
             sound = sound & turn.sound.to(sound.device)
-        group = self._options["process_group"]
-        if group is not None:
-            sound = shards.agree(sound, group)
-        if turns[0].layout.on_host and not sound:
+        if self._options["process_group"] is not None:
+            sound = shards.agree(sound, self._options["process_group"])
+        if first.on_host and not sound:
             for turn in turns:
                 turn.layout.table[:, SKIPPED] += 1
             for memory in seeded:
                 memory.zero_()
             return
         for turn in turns:
-            commit(turn, self._step, None if turns[0].layout.on_host else sound.to(turn.layout.device))
-        if not turns[0].layout.on_host:
+            commit(turn, self._step, None if first.on_host else sound.to(turn.layout.device))
+        if not first.on_host:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
         self._remember(turns[0].outcome, sound)
 
     def _remember(self, outcome: Outcome, sound: Tensor) -> None:
         """Weights and beta for `diagnostics()`; those of a skipped step are not looked at."""
-        new = (outcome.weights, outcome.beta)
-        if self._last is not None and self._last[0].shape == new[0].shape:
+        new = (torch.as_tensor(outcome.weights), torch.as_tensor(outcome.beta))
+        if self._last is not None and self._last[0].shape == new[0].shape and not self._layouts[0].on_host:
             new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
         self._last = new
 

@@ -16,26 +16,26 @@ import torch
 from torch import Tensor
 
 from proxmom.metrics import Metric
-from proxmom.planes import Scalar
+from proxmom.planes import Array, Scalar
 from proxmom.torch.layout import Layout, Part, working
 
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
-SHARE = 64  # a block is at most this part of all parameters: half a dozen temporaries are then a tenth of them
+SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries
 ROUNDING = 1e-14  # of a sum of weights
 DEVICE_BLOCK = 1 << 22  # elements: few launches, and temporaries still small beside a model that needs a GPU
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What one step's passes need besides the vectors; U units, accumulator's dtype.
+    """What one step's passes need besides the vectors; U units, accumulator's dtype, arrays of `Layout.array`'s kind.
 
     coupled: weight decay to be added to the gradient, (U,), or None; factor: of the metric, for the mass of memory,
     (U,), or None for 1; own: the metric's scalars, (U, 1) each; with_x: whether products with x are wanted.
     """
 
-    coupled: Tensor | None
-    factor: Tensor | None
-    own: dict[str, Tensor]
+    coupled: Array | None
+    factor: Array | None
+    own: dict[str, Array]
     with_x: bool
 
 
@@ -47,9 +47,9 @@ class Motion:
     whether to do anything at all, a flag on the device, or None where it is known.
     """
 
-    direction: Tensor
-    scale: Tensor
-    shrink: Tensor
+    direction: Array
+    scale: Array
+    shrink: Array
     sound: Tensor | None
 
 
@@ -99,7 +99,8 @@ class TorchPasses:
     def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
         self._layout, self._settings = layout, settings
         total = sum(part.x.numel() for part in layout.parts)
-        size = max(1, min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // SHARE))
+        share = SHARE * (1 + 2 * len(layout.parts[0].vectors))
+        size = max(1, min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // share))
         self._blocks = [self._block(*plan) for plan in _plan(layout.parts, size, pack)]
         self._index = torch.cat([layout.groups[:0], *(block.index for block in self._blocks)])
         memories = zip(*(part.memories for part in layout.parts), strict=True)
@@ -146,11 +147,10 @@ class TorchPasses:
         if diagonal is None:
             sums = [dot(a, b) for a, b in _pairs(u, u)]
         else:
-            smooth = (1 + inertia * diagonal).reciprocal_() if inertia else None
-            weight = diagonal.reciprocal() if smooth is None else smooth / diagonal
-            sums = [dot(a, b) for a, b in _pairs([v * weight for v in u], u)]
-            pulled = sums if smooth is None else [dot(a, b) for a, b in _pairs([v * smooth for v in u], u)]
-            sums = sums + pulled
+            smooth = _held(diagonal, inertia).reciprocal_() if inertia else torch.ones_like(diagonal)
+            weighted = [v * smooth for v in u]
+            pulled = [dot(a, b) for a, b in _pairs(weighted, u)]
+            sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)] + pulled
         if with_x:
             x = self._load(block, self._xs)
             sums += [dot(v, x) for v in u]
@@ -187,7 +187,7 @@ class TorchPasses:
             x = _rounded(x, self._xs[block.pieces[0][0]].dtype)
         self._store(block, self._xs, x, sound)
 
-    def _columns(self, numbers: Numbers, **more: Tensor) -> _Columns:
+    def _columns(self, numbers: Numbers, **more: Array) -> _Columns:
         named = {name: value[:, 0] for name, value in numbers.own.items()} | more
         if numbers.factor is not None:
             named["factor"] = numbers.factor
@@ -245,13 +245,13 @@ class TorchPasses:
 class _Columns:
     """Values per unit, as a block wants them: Python numbers for one unit on the host, else (k, 1) tensors."""
 
-    def __init__(self, columns: Mapping[str, Tensor], units: int) -> None:
+    def __init__(self, columns: Mapping[str, Array], units: int) -> None:
         self._columns, self._units = columns, units
 
     def of(self, block: Block) -> dict[str, Any]:
         if block.shape is None:
             return self._numbers[block.units[0]]
-        rows = {name: value[block.index].to(block.dtype) for name, value in self._columns.items()}
+        rows = {name: torch.as_tensor(value)[block.index].to(block.dtype) for name, value in self._columns.items()}
         return {
             name: value[:, None] if value.dim() == 1 else [c[:, None] for c in value.unbind(1)]
             for name, value in rows.items()
@@ -325,19 +325,24 @@ def _combine(vectors: Sequence[Tensor], direction: Sequence[Scalar], inertia: fl
     """
     g, memory, *further = vectors
     to_gradient, to_memory, *to_further = direction
-    held = inertia if diagonal is None or not inertia else inertia * diagonal
     if not further and not isinstance(to_gradient, Tensor) and abs(to_gradient + to_memory - 1) < ROUNDING:
-        if isinstance(held, Tensor):
-            memory.addcdiv_(g - memory, held.add_(1), value=to_gradient)
+        if diagonal is None or not inertia:
+            memory.lerp_(g, to_gradient / (1 + inertia))
         else:
-            memory.lerp_(g, to_gradient / (1 + held))
+            memory.addcdiv_(g - memory, _held(diagonal, inertia), value=to_gradient)
         return
+    held = inertia if diagonal is None or not inertia else inertia * diagonal
     memory.mul_(held + to_memory)
     _add(memory, g, to_gradient)
     for vector, coefficient in zip(further, to_further, strict=True):
         _add(memory, vector, coefficient)
     if inertia:
         memory.div_(held + 1)
+
+
+def _held(diagonal: Tensor, inertia: float) -> Tensor:
+    """1 + λP, in one pass."""
+    return torch.add(diagonal.new_ones(1), diagonal, alpha=inertia)
 
 
 def _add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:

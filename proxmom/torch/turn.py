@@ -8,9 +8,11 @@ from functools import lru_cache
 from itertools import combinations_with_replacement
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from proxmom.planes import Array, namespace
 from proxmom.step import MEMORY, Outcome, Products, Step
 from proxmom.torch.layout import LOSS, MEMORY_HEIGHT, SKIPPED, STEP, Layout
 from proxmom.torch.passes import Motion, Numbers
@@ -23,18 +25,18 @@ class Turn:
     """What a step will be on one device; nothing is written yet.
 
     numbers: for the passes; lr, weight_decay: of each unit, (U,), the latter 0 where decay is coupled; outcome: of
-    `Step.take`; sound: whether everything is finite, a flag on the device.
+    `Step.take`; sound: whether everything is finite, a flag where the layout's scalars are.
     """
 
     layout: Layout
     numbers: Numbers
-    lr: Tensor
-    weight_decay: Tensor
+    lr: Array
+    weight_decay: Array
     outcome: Outcome
-    sound: Tensor
+    sound: Any
 
 
-def measure(layout: Layout, step: Step, groups: Groups, loss: Tensor | None) -> Turn:
+def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> Turn:
     """Inner products, planes, weights: all of a step but its consequences."""
     lr, mu = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
     coupled = step.decay == "coupled"
@@ -43,16 +45,19 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Tensor | None) -> 
     factor = step.factor(scalars)
     numbers = Numbers(
         coupled=mu if coupled and decays else None,
-        factor=factor if isinstance(factor, Tensor) else None,
+        factor=None if isinstance(factor, float) else factor,
         own=layout.own(),
         with_x=decays and not coupled,
     )
     mu = 0 * mu if coupled else mu
-    sums = layout.meshes.total(layout.passes.measure(numbers))
-    products = _products(step, sums, with_x=numbers.with_x)
-    outcome = step.take(products, scalars, layout.scope, lr=lr, weight_decay=mu, loss=loss)
+    sums = layout.array(layout.meshes.total(layout.passes.measure(numbers)))
+    places = layout.array(_places(len(step.names), layout.device))
+    products = _products(step, sums, places, with_x=numbers.with_x)
+    with np.errstate(all="ignore"):  # what is not finite is seen below
+        outcome = step.take(products, scalars, layout.scope, lr=lr, weight_decay=mu, loss=loss)
     checked = [sums, outcome.linear, outcome.quadratic, *([] if loss is None else [loss])]
-    sound = torch.stack([part.isfinite().all() for part in checked]).all()
+    xp = namespace(sums)
+    sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
     return Turn(layout, numbers, lr, mu, outcome, sound)
 
 
@@ -62,12 +67,13 @@ def commit(turn: Turn, step: Step, sound: Tensor | None) -> None:
     proximal = step.decay == "proximal"
     shrink = 1 / (1 + turn.lr * turn.weight_decay) if proximal else 1 - turn.lr * turn.weight_decay
     scale = turn.lr * scope.spread(outcome.kept) * (shrink if proximal else 1)
-    direction = torch.stack([scope.spread(column) for column in outcome.direction.unbind(-1)], dim=-1)
+    columns = [scope.spread(outcome.direction[:, b]) for b in range(len(step.names))]
+    direction = namespace(scale).stack(columns, axis=-1)
     layout.passes.move(turn.numbers, Motion(direction, scale, shrink, sound))
     for part in layout.copies:
         part.arrive()
     new = _new_scalars(turn, step)
-    layout.table.copy_(new if sound is None else torch.where(sound, new, layout.table))
+    layout.rows[:] = new if sound is None else torch.where(sound, new, layout.table)
     if sound is not None:
         layout.table[:, SKIPPED] += ~sound
     for last_lr in layout.idle:  # what does not move adds nothing to the next step's height
@@ -82,16 +88,15 @@ def scalar(value: Tensor | float, like: Tensor) -> Tensor:
     return like.new_full((1,), value)
 
 
-def _per_unit(layout: Layout, groups: Groups, key: str) -> Tensor:
+def _per_unit(layout: Layout, groups: Groups, key: str) -> Array:
     """A group's setting for each of its units, (U,)."""
-    return torch.cat([scalar(group[key], layout.table) for group in groups])[layout.groups]
+    return layout.array(torch.cat([scalar(group[key], layout.table) for group in groups]))[layout.group_of]
 
 
-def _products(step: Step, sums: Tensor, *, with_x: bool) -> Products:
-    """See `Passes` for the columns."""
+def _products(step: Step, sums: Array, places: Array, *, with_x: bool) -> Products:
+    """See `Passes` for the columns, and `_places`."""
     count, inertia = len(step.names), step.inertia
     pairs = count * (count + 1) // 2
-    places = _places(count, sums.device)
     metric, pulled = sums[:, :pairs][:, places], sums[:, pairs : 2 * pairs][:, places]
     return Products(
         dual=metric + inertia * pulled,
@@ -109,13 +114,14 @@ def _places(count: int, device: torch.device) -> Tensor:
     return torch.tensor(rows, device=device)
 
 
-def _new_scalars(turn: Turn, step: Step) -> Tensor:
+def _new_scalars(turn: Turn, step: Step) -> Array:
     """The table after this step."""
-    table, left, scope = turn.layout.table, turn.outcome.scalars, turn.layout.scope
-    loss, height = table[:, LOSS], table[:, MEMORY_HEIGHT]
+    rows, left, scope = turn.layout.rows, turn.outcome.scalars, turn.layout.scope
+    xp = namespace(rows)
+    loss, height = rows[:, LOSS], rows[:, MEMORY_HEIGHT]
     if step.facts.needs_loss:
         loss, height = scope.spread(left.loss), scope.spread(left.memory_height)
-    columns = [table[:, STEP] + 1, left.last_lr, left.kept, left.missing, loss, height, table[:, SKIPPED]]
-    empty = table.new_zeros((len(table), 0))
+    columns = [rows[:, STEP] + 1, left.last_lr, left.kept, left.missing, loss, height, rows[:, SKIPPED]]
+    empty = rows[:, :0]
     own = step.metric.update({**step.metric.start(empty), **turn.layout.own()}, empty)
-    return torch.stack([*columns, *(own[name][:, 0] for name in turn.layout.own())], dim=1)
+    return xp.stack([*columns, *(own[name][:, 0] for name in turn.layout.own())], axis=1)
