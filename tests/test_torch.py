@@ -164,6 +164,7 @@ def test_blocks_change_nothing_but_rounding(make: Any, block: int, monkeypatch: 
     shapes = ((33,), (4, 5))
     whole, pieces = parameters(shapes=shapes), parameters(shapes=shapes)
     monkeypatch.setattr(passes, "SHARE", 1)
+    monkeypatch.setattr(passes, "ALIGN", 1)
     drive(make(whole, foreach=True), whole)
     monkeypatch.setattr(passes, "HOST_BLOCK", block)
     drive(make(pieces, foreach=True), pieces)

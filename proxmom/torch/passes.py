@@ -21,6 +21,7 @@ from proxmom.torch.layout import Layout, Part, working
 
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
 SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries
+ALIGN = 1 << 10  # elements: blocks begin where vector instructions like it
 ROUNDING = 1e-14  # of a sum of weights
 DEVICE_BLOCK = 1 << 22  # elements: few launches, and temporaries still small beside a model that needs a GPU
 
@@ -100,7 +101,7 @@ class TorchPasses:
         self._layout, self._settings = layout, settings
         total = sum(part.x.numel() for part in layout.parts)
         share = SHARE * (1 + 2 * len(layout.parts[0].vectors))
-        size = max(1, min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // share))
+        size = max(min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // share) // ALIGN, 1) * ALIGN
         self._blocks = [self._block(*plan) for plan in _plan(layout.parts, size, pack)]
         self._index = torch.cat([layout.groups[:0], *(block.index for block in self._blocks)])
         memories = zip(*(part.memories for part in layout.parts), strict=True)
