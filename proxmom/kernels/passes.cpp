@@ -30,6 +30,12 @@
 #define CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #endif
 
+// A backend's OpenMP runtime, if one was loaded before this library: its threads are there, awake, and would otherwise
+// keep the cores that new threads need.
+#ifdef __linux__
+extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
+#endif
+
 namespace {
 
 constexpr std::int64_t RUN = 2048;         // elements summed in S; short, so that float keeps its digits
@@ -295,23 +301,33 @@ std::vector<Piece> pieces_of(const Batch &batch) {
     return pieces;
 }
 
-// f(k) for each piece k, on up to `threads` threads that live as long as the call: nothing to lose in a fork.
+// f() on up to `count` threads, this one included; without OpenMP they live as long as the call.
+template <class F> void crowd(std::size_t count, const F &f) {
+#ifdef __linux__
+    if (count > 1 && GOMP_parallel) {
+        GOMP_parallel([](void *work) { (*static_cast<const F *>(work))(); }, const_cast<F *>(&f), unsigned(count), 0);
+        return;
+    }
+#endif
+    std::vector<std::thread> crew;
+    crew.reserve(count);
+    try {
+        while (crew.size() + 1 < count) crew.emplace_back(f);
+    } catch (const std::system_error &) { // no more threads to be had: fewer give the same numbers
+    }
+    f();
+    for (std::thread &member : crew) member.join();
+}
+
+// f(k) for each piece k.
 template <class F> void each(const std::vector<Piece> &pieces, int threads, const F &f) {
     std::int64_t total = 0;
     for (const Piece &piece : pieces) total += piece.size;
     std::atomic<std::size_t> next{0};
-    const auto work = [&] {
-        for (std::size_t k; (k = next.fetch_add(1, std::memory_order_relaxed)) < pieces.size();) f(k);
-    };
     const std::size_t most = total < THREADED || threads < 1 ? 1 : std::size_t(threads);
-    std::vector<std::thread> crew;
-    crew.reserve((most < pieces.size() ? most : pieces.size()) + 1);
-    try {
-        while (crew.size() + 1 < most && crew.size() + 1 < pieces.size()) crew.emplace_back(work);
-    } catch (const std::system_error &) { // no more threads to be had: fewer give the same numbers
-    }
-    work();
-    for (std::thread &member : crew) member.join();
+    crowd(most < pieces.size() ? most : pieces.size(), [&] {
+        for (std::size_t k; (k = next.fetch_add(1, std::memory_order_relaxed)) < pieces.size();) f(k);
+    });
 }
 
 template <class F> int guarded(const F &f) {
