@@ -17,7 +17,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 myst_enable_extensions = ["dollarmath"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks/*", "conformance/*"]  # pieces of pages
 html_theme = "furo"
 html_title = "proxmom"
 autodoc_typehints = "description"

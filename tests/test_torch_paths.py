@@ -238,6 +238,23 @@ def test_a_moved_parameter_is_found_again() -> None:
         assert torch.equal(one, two)
 
 
+def test_state_that_is_exchanged_is_followed() -> None:
+    """Offloading and the like put other tensors into `state[p]`: they are what the next step reads and writes."""
+    for foreach in (None, True):
+        one, two = ([nn.Parameter(torch.ones(6, dtype=torch.float64)) for _ in range(2)] for _ in range(2))
+        first, second = (AMAdamW(params, lr=0.1, foreach=foreach) for params in (one, two))
+        for step in range(4):
+            for state in second.state.values():
+                state.update({name: value.clone() for name, value in state.items()})
+            for i, (p, q) in enumerate(zip(one, two, strict=True)):
+                p.grad = q.grad = torch.arange(6, dtype=torch.float64) + step * (1 + i)
+            first.step()
+            second.step()
+        for p, q in zip(one, two, strict=True):
+            assert torch.equal(p, q)
+            assert all(torch.equal(first.state[p][name], second.state[q][name]) for name in first.state[p])
+
+
 def test_thousands_of_small_parameters_share_what_they_can() -> None:
     """Scope "model": one unit, and few blocks; scope "tensor": rows of one length together."""
     params = [nn.Parameter(torch.ones(10)) for _ in range(500)]

@@ -7,6 +7,7 @@ thousands of parameters updates a handful of arrays, and everything still lives 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +105,8 @@ class Layout:
     members: who they are; parts: their memory, (T,); groups: each unit's parameter group, (U,); table: scalars of the
     units, (U, C), with the columns `SCALARS` and those of the metric; membership: see `_membership`; meshes: over which
     processes inner products add up; young: whether a unit has perhaps not stepped yet; idle: last_lr of the parameters
-    that do not step; passes: what moves the arrays; version: counts the changes of where x lies.
+    that do not step; memories: the tensors in the optimizer's state; passes: what moves the arrays; version: counts the
+    changes of where x lies.
     """
 
     members: list[Member]
@@ -114,6 +116,7 @@ class Layout:
     membership: tuple[Tensor, Tensor] | None
     meshes: Meshes
     columns: tuple[str, ...]
+    memories: list[Tensor]
     young: bool = True
     idle: list[Tensor] = field(default_factory=list)
     passes: Any = None
@@ -140,6 +143,11 @@ class Layout:
                 part.refresh()
             self._addresses = addresses
             self.version += 1
+
+    def follows(self, state: Mapping[Tensor, dict[str, Any]]) -> bool:
+        """Whether the memories are still those of the optimizer's state: somebody may have put others there."""
+        now = (state[p].get("memory") for _, p in self.members)
+        return all(map(operator.is_, now, self.memories))
 
     def array(self, tensor: Tensor) -> Array:
         """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""
@@ -218,6 +226,7 @@ def arrange(
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
         columns=columns,
+        memories=[state[p]["memory"] for _, p in members],
     )
 
 

@@ -22,14 +22,16 @@ SCOPES = ("model", "group", "tensor")
 class Options(TypedDict, total=False):
     """What every optimizer here takes besides, by keyword.
 
-    maximize: climb instead; default False.
-    foreach: which of three ways that agree up to rounding moves the arrays. None: the fastest there is (the C++ kernels
-        on the CPU where they were built, Triton on CUDA, else True). True: torch operations on blocks, small parameters
-        together. False: torch operations, one parameter at a time.
-    capturable: keep lr on the device, so that a captured CUDA graph follows a scheduler; default False.
-    stochastic_rounding: round bfloat16 parameters at random, so that small steps add up; default False.
-    process_group: over which a needed loss is averaged; default: the default group, if one is initialised. If it is
-        given, its processes also agree on skipping a step. Not kept by pickle and deepcopy.
+    Attributes:
+        maximize: climb instead; default False.
+        foreach: which of three ways that agree up to rounding moves the arrays. None, the default: the fastest there is
+            (the C++ kernels on the CPU where they were built, Triton on CUDA, else as True). True: torch operations on
+            blocks, small parameters together. False: torch operations, one parameter at a time.
+        capturable: keep lr on the device, so that a captured CUDA graph follows a scheduler; default False.
+        stochastic_rounding: round bfloat16 parameters at random, so that small steps add up; default False. In torch
+            operations only.
+        process_group: over which a needed loss is averaged; default: the default group, if one is initialised. If it
+            is given, its processes also agree on skipping a step. Not kept by pickle and deepcopy.
     """
 
     maximize: bool
@@ -192,6 +194,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         """Look up the layouts of the parameters with a gradient; make them if others stepped last time."""
         sizes = [len(group["params"]) for group in self.param_groups]
         arranged = (sizes, [id(p) for p in params], [g is None for g in gradients])
+        if not all(layout.follows(self.state) for layout in self._layouts):
+            self._homes, self._arranged = {}, None
         if arranged != self._arranged:
             indices = (index for index, size in enumerate(sizes) for _ in range(size))
             members = list(zip(indices, params, strict=True))
