@@ -95,7 +95,9 @@ def verify(
 @click.option("--out", type=FOLDER, help="Where results go; without it results/<name of the study>.")
 @click.option("--jobs", default=-1, help="Processes; -1 is all cores.")
 @click.option("--data", type=FOLDER, envvar="PROXMOM_DATA", show_envvar=True, help="Folder of real data files.")
-def run(study: Path, out: Path | None, jobs: int, data: Path | None) -> None:
+@click.option("--retry-failed", is_flag=True, help="Run again what raised an error; what diverged is a result.")
+@click.option("--rule", multiple=True, help="A further method: a rule by name or import path, lr tuned. Repeatable.")
+def run(study: Path, out: Path | None, jobs: int, data: Path | None, retry_failed: bool, rule: tuple[str, ...]) -> None:
     """Run a STUDY (a TOML file), print its table and write its report.
 
     Only what is missing is run: stop it at any time and start it again.
@@ -105,7 +107,7 @@ def run(study: Path, out: Path | None, jobs: int, data: Path | None) -> None:
         from proxmom.study.runner import run_study
 
         try:
-            results = run_study(study, out=out, jobs=jobs, data=data)
+            results = run_study(study, out=out, jobs=jobs, data=data, retry_failed=retry_failed, rules=rule)
         except KeyboardInterrupt:  # the runner has said how to go on
             sys.exit(130)
         page = write_report([results])
@@ -116,13 +118,22 @@ def run(study: Path, out: Path | None, jobs: int, data: Path | None) -> None:
 @main.command()
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Without it report.html in DIRECTORY.")
-def report(directory: tuple[Path, ...], out: Path | None) -> None:
+@click.option("--reference", help="Method that ratios are to; without it the first study's.")
+@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write a row for each run there.")
+@click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
+def report(
+    directory: tuple[Path, ...], out: Path | None, reference: str | None, csv: Path | None, parquet: Path | None
+) -> None:
     """Tables and report.html from the finished runs in each DIRECTORY."""
     with _clear_errors("report"):
+        from proxmom.study.export import write_csv, write_parquet
         from proxmom.study.report import terminal_table, write_report
 
-        page = write_report(directory, out=out)
-        click.echo(terminal_table(directory))
+        page = write_report(directory, out=out, reference=reference)
+        for write, file in ((write_csv, csv), (write_parquet, parquet)):
+            if file is not None:
+                write(directory, file)
+        click.echo(terminal_table(directory, reference))
     click.echo(f"report: {page}")
 
 

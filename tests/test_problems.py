@@ -15,7 +15,8 @@ from sklearn.datasets import dump_svmlight_file
 
 from proxmom.study import data as datasets
 from proxmom.study import optimum
-from proxmom.study.losses import Huber, LinearModel, Logistic, Softmax
+from proxmom.study.losses import Huber, LinearModel, Logistic, LogSumExp, SmoothedHinge, SmoothedL1, Softmax
+from proxmom.study.nonconvex import Factorisation, GemanMcClure, Rosenbrock
 from proxmom.study.problems import PROBLEMS, build_problem
 
 QUICK = {
@@ -25,8 +26,22 @@ QUICK = {
     "softmax": ("softmax", {"data": "digits", "l2": 1e-3}),
     "least squares": ("least_squares", {"data": "diabetes"}),
     "huber": ("huber", {"data": "diabetes", "delta": 0.1}),
+    "smoothed hinge": ("smoothed_hinge", {"data": "breast_cancer", "l2": 1e-3}),
+    "smoothed L1": ("smoothed_l1", {"data": "diabetes"}),
+    "log-sum-exp": ("log_sum_exp", {}),
+}
+CLASSICS = {
+    "Rosenbrock": ("rosenbrock", {}),
+    "robust regression": ("robust_regression", {}),
+    "factorisation": ("factorisation", {"rows": 8, "columns": 6}),
 }
 MORE = {
+    "quadratic, linear": ("quadratic", {"condition": 1e4, "spectrum": "linear"}),
+    "quadratic, clusters": ("quadratic", {"condition": 1e4, "spectrum": "clusters"}),
+    "logistic, digits": ("logistic", {"data": "digits 3-8"}),
+    "smoothed hinge, digits": ("smoothed_hinge", {"data": "digits 3-8", "width": 0.1}),
+    "smoothed L1, synthetic": ("smoothed_l1", {"data": "synthetic", "n": 20, "samples": 90, "seed": 2, "width": 1e-3}),
+    "log-sum-exp, wide": ("log_sum_exp", {"n": 5, "samples": 20, "width": 2.0, "seed": 1}),
     "least squares, l2": ("least_squares", {"l2": 0.1}),
     "least squares, synthetic": ("least_squares", {"data": "synthetic", "n": 5, "samples": 40, "seed": 1}),
     "least squares, zero columns": ("least_squares", {"data": "digits"}),
@@ -40,14 +55,22 @@ MORE = {
 }
 
 
-@pytest.fixture(params=QUICK.values(), ids=QUICK.keys())
+@pytest.fixture(params=[*QUICK.values(), *CLASSICS.values()], ids=[*QUICK, *CLASSICS])
 def quick(request):
+    """One of each kind, and more."""
+    kind, arguments = request.param
+    return build_problem(kind, **arguments)
+
+
+@pytest.fixture(params=[*QUICK.values(), *MORE.values(), *CLASSICS.values()], ids=[*QUICK, *MORE, *CLASSICS])
+def any_problem(request):
     kind, arguments = request.param
     return build_problem(kind, **arguments)
 
 
 @pytest.fixture(params=[*QUICK.values(), *MORE.values()], ids=[*QUICK.keys(), *MORE.keys()])
 def problem(request):
+    """A convex one."""
     kind, arguments = request.param
     return build_problem(kind, **arguments)
 
@@ -70,22 +93,34 @@ def near(problem, seed):
 
 
 def test_every_kind_is_tested():
-    assert {kind for kind, _ in QUICK.values()} == set(PROBLEMS)
+    assert {kind for kind, _ in (QUICK | CLASSICS).values()} == set(PROBLEMS)
+
+
+def test_only_the_classics_are_not_convex(any_problem, request):
+    assert any_problem.convex == (request.node.callspec.id not in CLASSICS)
+
+
+def test_convex_problems_lie_above_their_tangents(problem):
+    rng = np.random.default_rng(20)
+    for scale in (1e-2, 1.0, 10.0):
+        x, y = (problem.x0 + scale * rng.standard_normal(problem.x0.size) for _ in range(2))
+        (fx, gx), (fy, _) = problem.fun(x), problem.fun(y)
+        assert fy >= fx + gx @ (y - x) - 1e-12 * (abs(fx) + abs(fy))
 
 
 # Functions
 
 
-def test_gradient_agrees_with_finite_differences(problem):
-    x = near(problem, 0)
+def test_gradient_agrees_with_finite_differences(any_problem):
+    x = near(any_problem, 0)
     direction = np.random.default_rng(1).standard_normal(x.size)
     direction /= np.linalg.norm(direction)
 
     def along(t):
-        return problem.fun(x + t[0] * direction)[0]
+        return any_problem.fun(x + t[0] * direction)[0]
 
     def slope(t):
-        return np.array([problem.fun(x + t[0] * direction)[1] @ direction])
+        return np.array([any_problem.fun(x + t[0] * direction)[1] @ direction])
 
     # Huber's gradient has kinks, so the one-sided difference is only first-order accurate there.
     assert check_grad(along, slope, np.zeros(1)) < 1e-5 * (1 + abs(slope([0.0])[0]))
@@ -103,22 +138,22 @@ def test_every_entry_of_the_gradient_agrees_with_finite_differences(quick):
         assert difference == pytest.approx(gradient[i], abs=1e-6)
 
 
-def test_value_and_gradient_are_float64_of_the_right_shape(problem):
-    f, g = problem.fun(problem.x0)
+def test_value_and_gradient_are_float64_of_the_right_shape(any_problem):
+    f, g = any_problem.fun(any_problem.x0)
     assert type(f) is float
     assert g.dtype == np.float64
-    assert g.shape == problem.x0.shape
-    assert g is not problem.fun(problem.x0)[1]
+    assert g.shape == any_problem.x0.shape
+    assert g is not any_problem.fun(any_problem.x0)[1]
 
 
-def test_evaluations_do_not_write_into_the_point_or_earlier_gradients(problem):
-    x = near(problem, 3)
-    before, (_, first) = x.copy(), problem.fun(x)
+def test_evaluations_do_not_write_into_the_point_or_earlier_gradients(any_problem):
+    x = near(any_problem, 3)
+    before, (_, first) = x.copy(), any_problem.fun(x)
     kept = first.copy()
-    problem.fun(2 * x)
+    any_problem.fun(2 * x)
     assert np.array_equal(x, before)
     assert np.array_equal(first, kept)
-    assert not problem.x0.flags.writeable
+    assert not any_problem.x0.flags.writeable
 
 
 @pytest.mark.filterwarnings("error")
@@ -142,6 +177,18 @@ def test_losses_equal_their_definitions():
     assert LinearModel(Huber(np.inf), matrix, 0.2, 0.0)(x)[0] == pytest.approx(np.mean(r**2) / 2)
     weights, classes = rng.standard_normal((4, 3)), rng.integers(0, 4, 7)
     scores = matrix @ weights.T
+    hinge = LinearModel(SmoothedHinge(0.4), matrix, 0.2, 0.0)(x)[0]
+    assert hinge == pytest.approx(np.mean(np.where(r < -1, 0, np.where(r < -0.6, (1 + r) ** 2 / 0.8, 0.8 + r))))
+    saturating = LinearModel(GemanMcClure(), matrix, 0.2, 0.0)(x)[0]
+    assert saturating == pytest.approx(np.mean(0.5 * r**2 / (1 + r**2)))
+    sparse_model = SmoothedL1(LinearModel(Huber(np.inf), matrix, 0.2, 0.0), 0.3, 0.1)(x)[0]
+    assert sparse_model == pytest.approx(np.mean(r**2) / 2 + 0.3 * np.sum(np.sqrt(x**2 + 0.01) - 0.1))
+    peak = LogSumExp(matrix, np.full(7, 0.2), 0.3, 0.5)(x)[0]
+    assert peak == pytest.approx(0.3 * np.log(np.mean(np.exp(r / 0.3))) + 0.25 * x @ x)
+    u, v = rng.standard_normal((4, 2)), rng.standard_normal((3, 2))
+    product = Factorisation(matrix[:4], 2)(np.concatenate([u.ravel(), v.ravel()]))[0]
+    assert product == pytest.approx(0.5 * np.sum((u @ v.T - matrix[:4]) ** 2))
+    assert Rosenbrock(10.0)(np.array([2.0, 1.0]))[0] == pytest.approx(1 + 10 * 9)
     expected = np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(7), classes])
     objective = Softmax(matrix, (classes == np.arange(4)[:, None]).astype(float), 0.5)
     assert objective(weights.ravel())[0] == pytest.approx(expected + 0.25 * np.sum(weights**2))
@@ -216,9 +263,9 @@ def test_largest_eigenvalue(shape, monkeypatch):
 # Optimum
 
 
-def test_certificate_is_within_its_bound(problem):
-    f0, _ = problem.fun(problem.x0)
-    assert 0 <= problem.certificate <= 1e-10 * (f0 - problem.optimum)
+def test_certificate_is_within_its_bound(any_problem):
+    f0, _ = any_problem.fun(any_problem.x0)
+    assert 0 <= any_problem.certificate <= 1e-10 * (f0 - any_problem.optimum)
 
 
 def test_an_independent_solver_finds_the_same_optimum(problem):
@@ -237,6 +284,55 @@ def test_quadratic_optimum_is_the_closed_form():
     eigenvalues = np.linalg.eigvalsh(problem.fun.matrix)
     assert eigenvalues == pytest.approx(np.geomspace(1e-4, 1, 20), rel=1e-9)
     assert np.array_equal(problem.fun.matrix, problem.fun.matrix.T)
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "expected"),
+    [
+        ("linear", np.linspace(0.01, 1, 10)),
+        ("clusters", [0.01, 0.0125, 0.015, 0.0175, 0.02, 0.5, 0.625, 0.75, 0.875, 1]),
+    ],
+)
+def test_spectra(spectrum, expected):
+    problem = build_problem("quadratic", condition=100, n=10, spectrum=spectrum)
+    np.testing.assert_allclose(np.linalg.eigvalsh(problem.fun.matrix), expected, rtol=1e-9)
+
+
+def test_rosenbrock_is_solved_at_one_one():
+    problem = build_problem("rosenbrock")
+    value, gradient = problem.fun(np.ones(2))
+    assert value == problem.optimum == problem.certificate == np.linalg.norm(gradient) == 0
+
+
+def test_robust_regression_ends_in_a_local_minimum_and_smoothness_bounds_it():
+    problem = build_problem("robust_regression")
+    other = minimize(problem.fun, problem.x0, jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-12})
+    assert other.fun == pytest.approx(problem.optimum, rel=1e-9)  # here even from x0
+    values = np.linalg.eigvalsh(problem.fun.hessian(other.x))
+    assert 0 < values[0] < values[-1] <= problem.smoothness
+    bound = optimum.local_bound(problem.fun, 100.0)
+    assert np.isfinite(bound(other.x, problem.fun(other.x)[1]))
+    assert bound(problem.x0, problem.fun(problem.x0)[1]) == np.inf  # far from a minimum it says nothing
+
+
+def test_third_derivative_of_geman_mcclure_is_bounded():
+    r = np.linspace(-6, 6, 200_001)
+    assert 0.9 * GemanMcClure.change_bound <= np.abs(np.gradient(GemanMcClure().curvature(r), r)).max()
+    assert np.abs(np.gradient(GemanMcClure().curvature(r), r)).max() <= GemanMcClure.change_bound
+
+
+def test_factorisation_has_the_optimum_of_eckart_and_young():
+    problem = build_problem("factorisation", rows=8, columns=6)
+    values = np.linalg.svd(problem.fun.matrix, compute_uv=False)
+    assert problem.optimum == pytest.approx(0.5 * np.sum(values[3:] ** 2), rel=1e-12)
+    other = minimize(problem.fun, problem.x0, jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-12})
+    assert other.fun == pytest.approx(problem.optimum, rel=1e-9)  # it has no other local minima
+    assert 2 * values[0] == pytest.approx(problem.smoothness)
+
+
+def test_least_squares_without_full_rank_has_no_smoothed_l1():
+    with pytest.raises(ValueError, match=r"full rank, digits has not: take diabetes"):
+        build_problem("smoothed_l1", data="digits")
 
 
 def test_huber_optimum_against_a_convex_solver():
@@ -412,13 +508,13 @@ VALUE_ERRORS = {
     "kind": (
         "lasso",
         {},
-        r"kind must be one of quadratic, logistic, softmax, least_squares, huber, got 'lasso'",
+        r"kind must be one of quadratic, logistic, softmax, least_squares, huber, .*factorisation, got 'lasso'",
     ),
-    "argument": ("quadratic", {"cond": 10}, r"quadratic takes condition, n, seed and name, got 'cond'"),
+    "argument": ("quadratic", {"cond": 10}, r"quadratic takes condition, n, seed, spectrum and name, got 'cond'"),
     "data name": (
         "logistic",
         {"data": "iris"},
-        r"one of breast_cancer, digits, diabetes, synthetic, or the path",
+        r"one of breast_cancer, digits, digits 0-1 .*diabetes, synthetic, or the path",
     ),
     "relative file": ("logistic", {"data": "gone.txt"}, r"no data directory was given.*--data.*PROXMOM_DATA"),
     "absolute file": ("logistic", {"data": "/gone/x"}, r"no file /gone/x.*--data.*PROXMOM_DATA"),
@@ -437,6 +533,13 @@ VALUE_ERRORS = {
     "delta": ("huber", {"delta": 0.0}, r"delta must be > 0 and finite, got 0"),
     "condition": ("quadratic", {"condition": 0.5}, r"condition must be >= 1 and <= 1e\+12, got 0.5"),
     "n": ("quadratic", {"n": 1}, r"n must be >= 2 and <= 10000, got 1"),
+    "spectrum": ("quadratic", {"spectrum": "flat"}, r"spectrum must be one of log, linear, clusters, got 'flat'"),
+    "width": ("smoothed_hinge", {"width": 0}, r"width must be > 0 and finite, got 0"),
+    "l1": ("smoothed_l1", {"l1": -1}, r"l1 must be > 0 and finite, got -1"),
+    "planes": ("log_sum_exp", {"samples": 1}, r"samples must be >= 2 and <= 5000, got 1"),
+    "scale": ("rosenbrock", {"scale": 0}, r"scale must be > 0 and finite, got 0"),
+    "outliers": ("robust_regression", {"outliers": 0.6}, r"outliers must be >= 0 and <= 0.5, got 0.6"),
+    "rank": ("factorisation", {"rows": 3, "rank": 3}, r"rows must be >= 4 and finite, got 3"),
     "samples": ("huber", {"data": "synthetic", "samples": 1}, r"samples must be >= 4 and finite, got 1"),
     "seed": ("quadratic", {"seed": -1}, r"seed must be >= 0 and finite, got -1"),
 }

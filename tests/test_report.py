@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from proxmom.study import pictures, summary
+from proxmom.cli import main
+from proxmom.study import export, pictures, summary, tuning
 from proxmom.study.report import terminal_table, write_report
+from proxmom.study.runner import run_study
 from proxmom.study.store import Outcome, Planned, Run, RunWriter, key_of, run_directory, write_plan
 from proxmom.study.terminal import interval_text, number_text
 
@@ -20,7 +25,10 @@ PROVENANCE = {"proxmom": "0.1.0", "python": "3.11", "numpy": "2.0", "scipy": "1.
 PROVENANCE |= {"dirty": True, "processor": "Z80", "cores": 2, "started": "2026-01-02T03:04:05+00:00"}
 
 
-def make_run(problem="p", method="m", count=100, point=None, index=0, gap=1e-7, status=None, message=""):
+SMOKE = Path(__file__).parents[1] / "experiments/convex/smoke.toml"
+
+
+def make_run(problem="p", method="m", count=100, point=None, index=0, gap=1e-7, status=None, message="", **more):
     """A run that reached the target after `count` evaluations, or missed it if `count` is None."""
     return Run(
         problem=problem,
@@ -34,6 +42,7 @@ def make_run(problem="p", method="m", count=100, point=None, index=0, gap=1e-7, 
         provenance=PROVENANCE,
         configuration={"problem": {"kind": problem}, "method": {"rule": method}, "point": point or {}},
         message=message,
+        **more,
     )
 
 
@@ -110,7 +119,7 @@ def test_lr_sensitivity_is_the_mean_capped_gap_within_a_decade_of_the_best():
     runs[4] = make_run("p", "m", None, {"lr": 30.0}, 4, gap=1e-3, status="diverged")
     three = [make_run("p", "three", 10, {"lr": lr}, k) for k, lr in enumerate([1.0, 2.0, 3.0, 1e3])]
     fixed = [make_run("p", "fixed", 10, {"beta": 0.1 * k}, k) for k in range(1, 6)]
-    numbers = summary.lr_sensitivity(summary.collect([*runs, *three, *fixed], BUDGET))
+    numbers = tuning.lr_sensitivity(summary.collect([*runs, *three, *fixed], BUDGET))
     assert set(numbers) == {"m"}
     assert numbers["m"].mean == pytest.approx((1.0 + 0.25 + 1e-7 + 1.0 + 0.55) / 5)
 
@@ -121,9 +130,37 @@ def test_best_so_far_by_hand():
     ]
     tuned = [make_run(method="m", count=c, index=i, point={"lr": i + 1.0}) for i, c in enumerate([None, 50, 300])]
     results = summary.collect([*reference, *tuned, make_run(method="fixed", count=300)], BUDGET)
-    budgets, means = summary.best_so_far(results, "reference")
+    budgets, means = tuning.best_so_far(results, "reference")
     assert budgets == (1, 2, 3)
     np.testing.assert_allclose(means, [[4, 2, 1], [100, 0.5, 0.5], [3, 3, 3]])
+
+
+def test_variants_are_compared_with_their_own_method():
+    runs = [make_run(f"p{i}", "m", c) for i, c in enumerate([100, 100, 100])]
+    runs += [make_run(f"p{i}", "m, defaults", c, variant_of="m") for i, c in enumerate([400, 100, 25])]
+    runs += [make_run(f"p{i}", "other", 1000) for i in range(3)]
+    results = summary.collect(runs, BUDGET)
+    [variant] = summary.variants(results)
+    assert (variant.name, variant.of, variant.fewer, variant.more) == ("m, defaults", "m", 1, 1)
+    assert variant.ratio.mean == pytest.approx(1.0)
+    assert results.without_variants().methods == ("m", "other")
+    alone = summary.collect([run for run in runs if run.variant_of], BUDGET)
+    assert alone.without_variants().methods == ("m, defaults",)
+    assert summary.variants(alone) == []
+
+
+def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
+    def runs(method, betas, caps):
+        rows = zip(betas, caps, strict=True)
+        return [make_run(f"p{i}", method, 10, mean_beta=b, capped=c, mean_step=1.0) for i, (b, c) in enumerate(rows)]
+
+    worse = make_run("p0", "derived", 99, index=1, mean_beta=0.0, capped=0.0)
+    fixed, none = runs("fixed", [0.9, 0.9], [1.0, 1.0]), runs("gradient", [0.0, 0.0], [0.0, 0.0])
+    scipy = [make_run("p0", "scipy", 10)]
+    results = summary.collect([*runs("derived", [0.6, 0.8], [0.5, 0.1]), worse, *fixed, *none, *scipy], BUDGET)
+    [row] = summary.memory(results)
+    assert (row.method, row.beta.mean, row.capped.mean) == ("derived", pytest.approx(0.7), pytest.approx(0.3))
+    assert (row.capped.low, row.capped.high) == (pytest.approx(0.1), pytest.approx(0.5))
 
 
 @pytest.mark.parametrize(
@@ -139,36 +176,36 @@ def test_best_so_far_by_hand():
     ],
 )
 def test_edges_and_plateaus_of_one_dimension(counts, expected):
-    edges = summary.edges(summary.collect(sweep(counts), BUDGET))
+    edges = tuning.edges(summary.collect(sweep(counts), BUDGET))
     assert [(edge.side, edge.plateau) for edge in edges] == expected
 
 
 def test_a_plateau_must_reach_a_decade_from_the_edge():
     short = summary.collect(sweep([90, 80, 21, 20], values=[0.01, 1.0, 20.0, 100.0]), BUDGET)
     long = summary.collect(sweep([90, 80, 21, 20], values=[0.01, 1.0, 10.0, 100.0]), BUDGET)
-    assert [edge.plateau for edge in (*summary.edges(short), *summary.edges(long))] == [False, True]
+    assert [edge.plateau for edge in (*tuning.edges(short), *tuning.edges(long))] == [False, True]
 
 
 def test_edges_in_two_dimensions_step_over_points_that_are_bad_for_another_reason():
     lr, beta = [0.01, 0.1, 1.0, 10.0, 100.0], [0.9, 0.5, 0.8, 0.99, 0.7]
     runs = sweep([90, 80, 21, None, 20], values=lr, beta=beta)
-    assert [(e.name, e.side, e.plateau) for e in summary.edges(summary.collect(runs, BUDGET))] == [
+    assert [(e.name, e.side, e.plateau) for e in tuning.edges(summary.collect(runs, BUDGET))] == [
         ("lr", "largest", True)
     ]
     on_beta = sweep([20, None, 70, 60, 50], values=[1.0, 0.01, 10.0, 0.1, 100.0], beta=[0.999, 0.5, 0.9, 0.8, 0.99])
-    [edge] = summary.edges(summary.collect(on_beta, BUDGET))
+    [edge] = tuning.edges(summary.collect(on_beta, BUDGET))
     assert (edge.name, edge.side, edge.value, edge.plateau) == ("beta", "largest", 0.999, False)
 
 
 @pytest.mark.parametrize(("values", "plateau"), [([0.5, 0.8, 0.93, 0.995], True), ([0.5, 0.8, 0.96, 0.995], False)])
 def test_decades_of_a_weight_are_those_of_one_minus_it(values, plateau):
-    [edge] = summary.edges(summary.collect(sweep([90, 80, 21, 20], "beta", values), BUDGET))
+    [edge] = tuning.edges(summary.collect(sweep([90, 80, 21, 20], "beta", values), BUDGET))
     assert (edge.name, edge.plateau) == ("beta", plateau)
 
 
 @pytest.mark.parametrize(("values", "plateau"), [([0.0, 0.5, 0.7, 1.0], True), ([0.0, 0.5, 0.9, 1.0], False)])
 def test_on_a_linear_scale_a_fifth_of_the_range_is_a_decade(values, plateau):
-    [edge] = summary.edges(summary.collect(sweep([90, 80, 21, 20], "inertia", values), BUDGET))
+    [edge] = tuning.edges(summary.collect(sweep([90, 80, 21, 20], "inertia", values), BUDGET))
     assert edge.plateau == plateau
 
 
@@ -381,6 +418,77 @@ def test_what_is_no_result_is_named(tmp_path):
     partial = write_study(tmp_path / "partial", [make_run()], reference="not yet")
     with pytest.raises(ValueError, match=r"reference must be a method with finished runs \('m'\), got 'not yet'"):
         write_report([partial])
+
+
+def test_another_reference_can_be_chosen(directory, tmp_path):
+    file = write_report([directory], tmp_path / "r.html", reference="fixed")
+    assert "fixed: geometric mean over problems" in Page(file.read_text(encoding="utf-8")).text
+    assert re.search(r"^fixed +321 +321 +1.00$", terminal_table([directory], "fixed"), re.MULTILINE)
+    with pytest.raises(ValueError, match=r"reference must be a method with finished runs .* got 'none'"):
+        terminal_table([directory], "none")
+
+
+# ---------------------------------------------------------------------------------- a study from end to end
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Path:
+    """The smallest tier of the convex study, with every kind of method, defaults and controls."""
+    return run_study(SMOKE, tmp_path_factory.mktemp("smoke") / "out", jobs=1, quiet=True)
+
+
+def test_the_page_of_a_study_with_controls(smoke):
+    html = write_report([smoke]).read_text(encoding="utf-8")
+    text = (page := Page(html)).text
+    assert "Defaults only, and controls" in text
+    assert "share of steps at the cap" in text
+    assert "Performance profile" in text
+    assert "points tried" in text
+    rows = ("adaptive memory, defaults", "adaptive memory, momentum frozen", "truncated memory, lr frozen")
+    assert all(row in text for row in rows)
+    assert all(link.startswith("#") for link in page.links)
+    assert [name for name, times in page.ids.items() if times > 1] == []
+    named = re.findall(r'<g class="method"><title>([^<]*)</title>', html)
+    assert "adaptive memory" in named  # pictures show the methods themselves
+    assert not any(name.endswith(("frozen", "defaults")) for name in named)
+
+
+def test_the_terminal_shows_controls_and_the_cap(smoke):
+    table = terminal_table([smoke])
+    assert re.search(r"^adaptive memory, momentum frozen +\d.* +\d +\d +3$", table, re.MULTILINE)
+    assert re.search(r"^truncated memory +0\.\d+ .* +0\.\d+", table, re.MULTILINE)
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_csv_has_a_row_for_each_run(smoke, tmp_path):
+    result = CliRunner().invoke(main, ["report", str(smoke), "--csv", str(tmp_path / "runs.csv")])
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "runs.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(list(smoke.glob("runs/*/done.json")))
+    assert {"study", "problem", "method", "point.lr", "point.beta", "status", "evaluations", "capped"} <= set(rows[0])
+    [frozen] = [r for r in rows if r["method"] == "truncated memory, lr frozen" and r["problem"].startswith("log")]
+    assert (frozen["variant_of"], frozen["point.lr"], frozen["study"]) == ("truncated memory", "", "convex-smoke")
+    assert float(frozen["mean_step"]) > 0
+
+
+def test_parquet_says_what_it_needs(smoke, tmp_path, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("no", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ImportError, match=r"pip install pandas pyarrow \(no module 'pandas'\)"):
+        export.write_parquet([smoke], tmp_path / "runs.parquet")
+
+
+def test_parquet_holds_the_same_table(smoke, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    export.write_parquet([smoke], tmp_path / "runs.parquet")
+    read = pandas.read_parquet(tmp_path / "runs.parquet")
+    rows = export.table([smoke])
+    assert list(read.columns) == list(rows[0])
+    assert read["evaluations"].tolist() == [row["evaluations"] for row in rows]
 
 
 # ------------------------------------------------------------------------------------------ terminal table

@@ -17,12 +17,13 @@ import pytest
 from scipy.optimize import minimize as scipy_minimize
 
 from proxmom.study import store
-from proxmom.study.baselines import nag_restart
+from proxmom.study.baselines import heavy_ball, nag_restart
+from proxmom.study.cells import plan
 from proxmom.study.config import StudyError, load_study
 from proxmom.study.methods import Oracle, run_method
 from proxmom.study.points import Dimension, sample
 from proxmom.study.problems import Problem, build_problem
-from proxmom.study.runner import plan, run_study
+from proxmom.study.runner import run_study
 from proxmom.study.store import Outcome, RunWriter, load_runs
 from proxmom.study.tables import find_lines
 
@@ -66,6 +67,15 @@ name = "L-BFGS"
 scipy = "L-BFGS-B"
 """
 POLYAK = '\n[[method]]\nname = "Polyak"\nrule = "Polyak"\nlr = 10\narguments = {lower_bound = "optimum"}\n'
+CONTROLLED = """
+[[method]]
+name = "adaptive"
+rule = "AdaptiveMemory"
+inertia = 0.1
+search = {lr = {low = 0.5, high = 20, scale = "log"}}
+defaults = {lr = 10, beta_max = 0.8}
+freeze = ["momentum"]
+"""
 
 
 @pytest.fixture
@@ -181,6 +191,42 @@ def test_fewer_points_use_the_first_ones_and_more_points_add(study, tmp_path):
     assert outcomes(out).items() < five.items()
 
 
+def test_a_new_problem_or_seed_runs_its_own_cells_only(study, tmp_path):
+    out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
+    before, old = touched(out), outcomes(out)
+    for text, more in [
+        (SMALL.replace("n = 8", "n = 8\nseed = [0, 1]"), 6),
+        (SMALL.replace("[[problem]]", '[[problem]]\nkind = "log_sum_exp"\nn = 3\nsamples = 9\n\n[[problem]]', 1), 6),
+        (SMALL.replace("points = 3", "points = 3\nseed = 1"), 6),  # other points for the method that searches
+    ]:
+        run_study(study(text), out, jobs=1, quiet=True)
+        after = touched(out)
+        assert {key: after[key] for key in before} == before
+        assert len(after) == len(before) + more
+        run_study(study(), out, jobs=1, quiet=True)
+        assert outcomes(out) == old
+        before = after
+
+
+def test_results_depend_neither_on_order_nor_on_what_else_is_there(study, tmp_path):
+    text = SMALL + CONTROLLED
+    whole = outcomes(run_study(study(text), tmp_path / "whole", jobs=2, quiet=True))
+    head, *methods = text.split("[[method]]")
+    top, *problems = head.split("[[problem]]")
+    swapped = "[[problem]]".join([top, *(part.rstrip() + "\n\n" for part in reversed(problems))])
+    reverse = "[[method]]".join([swapped, *(part.rstrip() + "\n\n" for part in reversed(methods))])
+    assert outcomes(run_study(study(reverse), tmp_path / "reverse", jobs=1, quiet=True)) == whole
+    few = "[[method]]".join([head, methods[0], methods[-1]])
+    assert outcomes(run_study(study(few), tmp_path / "few", jobs=1, quiet=True)).items() < whole.items()
+
+
+def test_a_method_can_have_points_of_its_own(study):
+    more = load_study(study(SMALL.replace('"HeavyBall"', '"HeavyBall"\npoints = 5')))
+    usual = load_study(study())
+    assert more.methods[0].points(3, 0)[:3] == usual.methods[0].points(3, 0)
+    assert [cell.method.name for cell in plan(more)].count("heavy ball") == 2 * 5
+
+
 @pytest.mark.parametrize("left_behind", ['{"evaluations": 1, "gap": 1.0, "be', ""])
 def test_a_killed_run_is_started_afresh(study, tmp_path, left_behind):
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
@@ -189,12 +235,14 @@ def test_a_killed_run_is_started_afresh(study, tmp_path, left_behind):
     (killed.directory / "done.json").unlink()
     (killed.directory / "metrics.jsonl").write_text(left_behind)
     (killed.directory / "run.json").write_text("{")
+    (killed.directory / "done.json.123.tmp").write_text("{")
     assert killed.key not in outcomes(out)  # unfinished runs are not shown
     run_study(study(), out, jobs=1, quiet=True)
     after = touched(out)
     assert outcomes(out) == whole
     assert [key for key in before if after[key] != before[key]] == [killed.key]
     again = next(run for run in load_runs(out) if run.key == killed.key)
+    assert {file.name for file in again.directory.iterdir()} == {"run.json", "metrics.jsonl", "done.json"}
     assert again.curve()["evaluations"][0] == 1
 
 
@@ -236,6 +284,79 @@ def test_workers_leave_with_a_main_process_that_is_killed(long_run):
     time.sleep(0.3)
     assert touched(out) == kept
     assert {run.key for run in load_runs(out)} == set(kept)
+
+
+# --- variants: defaults only, and controls ---------------------------------------------------------------------
+
+
+def by_name(folder, problem="diabetes"):
+    named = {}
+    for run in load_runs(folder):
+        if run.problem == problem:
+            named.setdefault(run.method, []).append(run)
+    return named
+
+
+def test_defaults_are_one_run_that_searches_nothing(study, tmp_path):
+    runs = by_name(run_study(study(SMALL + CONTROLLED), tmp_path / "out", jobs=1, quiet=True))
+    [run] = runs["adaptive, defaults"]
+    assert (run.point, run.variant_of) == ({}, "adaptive")
+    assert run.configuration["method"]["lr"] == 10
+    assert run.configuration["method"]["arguments"] == {"beta_max": 0.8}
+    assert run.configuration["method"]["inertia"] == 0.1
+
+
+def test_momentum_frozen_at_the_mean_of_the_best_run(study, tmp_path):
+    runs = by_name(run_study(study(SMALL + CONTROLLED), tmp_path / "out", jobs=1, quiet=True))
+    best = min(runs["adaptive"], key=lambda run: (run.status != "reached", run.evaluations))
+    betas = best.curve()["beta"]
+    assert best.evaluations < 50  # so that every step is recorded
+    assert best.mean_beta == pytest.approx(np.nanmean(betas))
+    assert best.capped == pytest.approx(np.mean(betas[np.isfinite(betas)] > 0.9 - 1e-6))
+    assert best.mean_step == best.point["lr"]
+    frozen = runs["adaptive, momentum frozen"]
+    assert [run.point for run in frozen] == [run.point for run in runs["adaptive"]]  # lr is searched again
+    for run in frozen:
+        method = run.configuration["method"]
+        assert method["rule"] == "HeavyBall"
+        assert method["arguments"] == {"beta": pytest.approx(best.mean_beta, rel=1e-8)}
+        assert method["inertia"] == 0.1
+        assert run.mean_beta == pytest.approx(best.mean_beta, rel=1e-8)
+        assert run.variant_of == "adaptive"
+
+
+def test_lr_frozen_at_the_mean_step(study, tmp_path):
+    freeze = BOUND + '\nfreeze = ["momentum", "lr"]'
+    runs = by_name(run_study(study(SMALL.replace(BOUND, freeze)), tmp_path / "out", jobs=1, quiet=True))
+    [best] = runs["truncated"]
+    [step], [momentum] = runs["truncated, lr frozen"], runs["truncated, momentum frozen"]
+    assert best.mean_step < 50 < best.configuration["method"]["lr"]  # the floor shortens the steps
+    assert step.configuration["method"]["rule"] == "AdaptiveMemory"
+    assert step.configuration["method"]["lr"] == pytest.approx(best.mean_step, rel=1e-8)
+    assert step.configuration["method"]["arguments"] == {}
+    assert momentum.configuration["method"]["rule"] == "MoMo"
+    assert momentum.configuration["method"]["arguments"]["lower_bound"] == "optimum"
+    assert momentum.configuration["method"]["lr"] == 100
+
+
+def test_a_control_waits_for_its_method_and_is_planned_before(study, tmp_path):
+    file, out = load_study(study(SMALL + CONTROLLED)), tmp_path / "out"
+    waiting = [cell for cell in plan(file, folder=out) if not cell.ready]
+    assert len(waiting) == len({cell.key for cell in waiting}) == 2 * 3
+    assert len(list(plan(file, folder=run_study(study(SMALL + CONTROLLED), out, jobs=1, quiet=True)))) == len(
+        load_runs(out)
+    )
+    assert all(cell.ready for cell in plan(file, folder=out))
+
+
+def test_a_killed_method_is_repeated_and_its_control_is_kept(study, tmp_path):
+    out = run_study(study(SMALL + CONTROLLED), tmp_path / "out", jobs=1, quiet=True)
+    before, whole = touched(out), outcomes(out)
+    killed = next(run for run in load_runs(out) if run.method == "adaptive")
+    (killed.directory / "done.json").unlink()
+    run_study(study(SMALL + CONTROLLED), out, jobs=1, quiet=True)
+    assert outcomes(out) == whole
+    assert [key for key in before if touched(out)[key] != before[key]] == [killed.key]
 
 
 # --- what keys and points depend on ---------------------------------------------------------------------------
@@ -308,6 +429,22 @@ class Broken:
     def planes(self, now):
         return now.gradientplane
 """
+DEADLY = """
+import os, signal
+class Deadly:
+    def planes(self, now):
+        if now.step > 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (now.gradient_plane,)
+"""
+FRAGILE = """
+from pathlib import Path
+class Fragile:
+    def planes(self, now):
+        if now.step > 3 and Path(__file__).with_name("broken").exists():
+            raise RuntimeError("no fourth step")
+        return (now.gradient_plane,)
+"""
 MINE = '\n[[method]]\nname = "mine"\nrule = "my_rules.py:{}"\nlr = 1\n'
 
 
@@ -321,6 +458,20 @@ def test_a_rule_in_a_file_beside_the_study_is_run_and_its_code_is_part_of_the_ke
     assert key == {run.key for run in mine}
     (tmp_path / "my_rules.py").write_text(RULE + "\n# changed")
     assert not key & {cell.key for cell in plan(load_study(study(text)))}
+
+
+def test_a_rule_can_join_a_study_without_a_line_in_its_file(study, tmp_path, monkeypatch):
+    (tmp_path / "my_rules.py").write_text(RULE)
+    monkeypatch.chdir(tmp_path)
+    out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
+    before = touched(out)
+    run_study(study(), out, jobs=1, quiet=True, rules=["my_rules.py:Mine(scale=2.0)", "Polyak"])
+    assert {key: touched(out)[key] for key in before} == before
+    runs = by_name(out)
+    assert [set(run.point) for run in runs["my_rules.py:Mine(scale=2.0)"]] == [{"lr"}] * 3
+    assert runs["Polyak"][0].configuration["method"]["arguments"] == {"lower_bound": "optimum"}
+    with pytest.raises(StudyError, match=r"--rule, line 1: .* no file 'none.py'"):
+        load_study(study(), ["none.py:Mine"])
 
 
 # --- failures are results -------------------------------------------------------------------------------------
@@ -339,6 +490,44 @@ def test_divergence_and_failure_are_kept_with_their_cause(study, tmp_path):
     assert by_method["wild"].evaluations == by_method["wild"].curve()["evaluations"][-1] < 60
     run_study(study(text), out, jobs=1, quiet=True)
     assert touched(out) == before  # finished runs, too
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_run_that_takes_its_process_with_it_has_failed_and_the_others_go_on(study, tmp_path):
+    (tmp_path / "my_rules.py").write_text(DEADLY)
+    text = SMALL + MINE.format("Deadly")
+    out = run_study(study(text), tmp_path / "out", jobs=2, quiet=True)
+    runs = load_runs(out)
+    assert len(runs) == 2 * (6 + 1)
+    assert {run.method for run in runs if run.status == "failed"} == {"mine"}
+    dead = [run for run in runs if run.method == "mine"]
+    assert all(run.message == "the process ended with {SIGKILL(-9)}: killed, or out of memory" for run in dead)
+    assert all(np.isinf(run.best_gap) for run in dead)
+
+
+def test_retry_failed_repeats_what_raised_and_nothing_else(study, tmp_path):
+    text = SMALL + MINE.format("Fragile") + '\n[[method]]\nname = "wild"\nrule = "GradientDescent"\nlr = 1e3\n'
+    (tmp_path / "my_rules.py").write_text(FRAGILE)
+    (tmp_path / "broken").touch()
+    out = run_study(study(text), tmp_path / "out", jobs=1, quiet=True)
+    before = touched(out)
+    failed = {run.key for run in load_runs(out) if run.status == "failed"}
+    assert len(failed) == 2
+    (tmp_path / "broken").unlink()
+    run_study(study(text), out, jobs=1, quiet=True)
+    assert touched(out) == before
+    run_study(study(text), out, jobs=1, quiet=True, retry_failed=True)
+    after = touched(out)
+    assert {key for key in before if after[key] != before[key]} == failed
+    assert {run.status for run in load_runs(out) if run.key in failed} <= {"reached", "missed"}
+    assert {run.status for run in load_runs(out) if run.method == "wild"} == {"diverged"}
+
+
+def test_a_run_that_is_started_again_is_not_done_until_it_is(tmp_path):
+    for _ in range(2):
+        with RunWriter(tmp_path / "run", {"key": "k"}) as writer:
+            assert not (tmp_path / "run/done.json").exists()
+            writer.finish(Outcome("missed", 2, 0.5, 0.1, ""))
 
 
 @pytest.mark.parametrize(
@@ -556,6 +745,24 @@ def test_nag_keeps_its_rate_and_restarts_make_it_linear():
     assert 0 < reached < np.sqrt(1e3) * np.log(1e12)  # the rate for a known condition number, here unknown
 
 
+def test_heavy_ball_is_the_rule_of_that_name_but_for_its_start():
+    problem = build_problem("quadratic", condition=10, n=5)
+    visited = []
+
+    def fun(x):
+        visited.append(x)
+        return problem.fun(x)
+
+    heavy_ball(fun, problem.x0, lr=0.5, beta=0.8, max_iter=30)
+    x = np.array(visited)
+    gradients = np.array([problem.fun(each)[1] for each in x])
+    np.testing.assert_allclose(
+        x[2:], x[1:-1] - 0.5 * gradients[1:-1] + 0.8 * (x[1:-1] - x[:-2]), rtol=1e-10, atol=1e-12
+    )
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got 1"):
+        heavy_ball(fun, problem.x0, lr=0.5, beta=1, max_iter=3)
+
+
 # --- messages -------------------------------------------------------------------------------------------------
 
 LR = "lr = {low = 0.5, high = 20, scale"
@@ -575,7 +782,7 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
     ('claim = "for tests"', 'claim = " "', r"claim must not be empty"),
     ('reference = "heavy ball"', 'reference = "HB"', r"got 'HB'; methods: heavy ball, truncated, NAG"),
     ('kind = "quadratic"', 'kind = "quad"', r"unknown kind of problem 'quad'; valid kinds: quadratic, logistic"),
-    ("n = 8", "m = 8", r"unknown key 'm' in \[\[problem\]\]; valid keys: kind, name, condition, n, seed"),
+    ("n = 8", "m = 8", r"unknown key 'm' in \[\[problem\]\]; valid keys: kind, name, condition, n, seed, spectrum"),
     ("n = 8", "n = inf", r"n must be a text or a finite number"),
     ('name = "truncated"', 'name = "heavy ball"', r"'heavy ball' stands for two of the \[\[method\]\] tables"),
     ('"HeavyBall"', '"HeavyBalls"', r"rule must be one of GradientDescent, HeavyBall, .* got 'HeavyBalls'"),
@@ -583,7 +790,7 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
     ('"HeavyBall"', '"none.such:Mine"', r"cannot import 'none.such'"),
     ('"HeavyBall"', '"HeavyBall"\nscipy = "CG"', r"exactly one of rule, solver, scipy, got rule and scipy"),
     ('"HeavyBall"', '"HeavyBall"\ninertia = -1', r"inertia must be .* got -1"),
-    ('solver = "nag-restart"', 'solver = "nag"', r"solver must be one of nag-restart, got 'nag'"),
+    ('solver = "nag-restart"', 'solver = "nag"', r"solver must be one of nag-restart, heavy-ball, got 'nag'"),
     ('scipy = "L-BFGS-B"', 'scipy = "Powell"', r"scipy must be one of L-BFGS-B, CG, got 'Powell'"),
     ('scipy = "L-BFGS-B"', 'scipy = "CG"\nlr = 1', r"unknown key 'lr' in .* with scipy; valid keys: name, scipy"),
     (LR, LR.replace("0.5", "30"), r"search.lr must have low < high, got 30 and 20"),
@@ -602,6 +809,16 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
     ("lr = 100", "lr = 100\nmetric = 'Eukl'", r"metric must be one of Euclidean, Adam.* got 'Eukl'"),
     ("lr = 100", "lr = 100\ndecay = 'soft'", r"decay must be .* got 'soft'"),
     ("lr = 100", "lr = 100\nrate = 3", r"unknown key 'rate' in \[\[method\]\]; valid keys: name, lr, inertia"),
+    (BOUND, BOUND + "\ndefaults = {lr = 1}", r"method 'truncated' searches nothing: its defaults are what it is"),
+    ("}}", "}}\ndefaults = {beta = 0.9}", r"defaults must give lr, in units of 1/L, as it is searched"),
+    ("}}", "}}\ndefaults = {lr = 1, gamma = 2}", r"'heavy ball, defaults' cannot run: .*'gamma'"),
+    (BOUND, BOUND + '\nfreeze = ["beta"]', r"freeze must list some of momentum, lr, got 'beta'"),
+    ('"HeavyBall"', '"HeavyBall"\nfreeze = ["lr"]', r"freeze 'lr' needs a rule whose step size adapts \(Trunc.*HeavyB"),
+    ('"HeavyBall"', '"HeavyBall()"\nfreeze = ["momentum"]', r"freeze needs the rule's arguments in the key arguments"),
+    ('"NAG"\nsolver = "nag-restart"', '"NAG"\nsolver = "heavy-ball"\nfreeze = ["lr"]', r"unknown key 'freeze' in"),
+    ('"HeavyBall"', '"HeavyBall"\npoints = 0', r"points must be >= 1, got 0"),
+    ("n = 8", "n = []", r"n must be a value or a list of some, got \[\]"),
+    ('name = "diabetes"', 'l2 = [0.1, 0.2]\nname = "diabetes"', r"'diabetes' cannot name 2 problems"),
     (BOUND, "arguments = 3", r"arguments must be a table, got 3"),
 ]
 

@@ -37,3 +37,33 @@ def nag_restart(fun: Objective, x0: NDArray[np.float64], *, lr: float, max_iter:
         y = x + (t - 1) / t_next * (x - previous)
         t = t_next
     return x
+
+
+def heavy_ball(
+    fun: Objective, x0: NDArray[np.float64], *, lr: float, beta: float = 0.9, max_iter: int
+) -> NDArray[np.float64]:
+    """Polyak's heavy ball in its customary form, a sum of gradients: d <- beta d + ∇f(x), x <- x - lr d.
+
+    The rule `HeavyBall` at lr/(1 - beta) differs in memory's start alone: there d is an average. Here the best lr
+    hardly depends on beta, so that a search over both wastes few of its points.
+
+    Args:
+        fun: x -> (f, gradient).
+        x0: start, shape (n,).
+        lr: step size, > 0; below 2(1 + beta)/L it is stable on quadratics.
+        beta: weight on memory, in [0, 1).
+        max_iter: evaluations, >= 1.
+
+    Returns:
+        the last x, shape (n,).
+
+    Raises:
+        ValueError: for beta outside [0, 1).
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be in [0, 1), got {beta}.")
+    x, direction = x0, np.zeros_like(x0)
+    for _ in range(max_iter):
+        direction = beta * direction + fun(x)[1]
+        x = x - lr * direction
+    return x

@@ -4,6 +4,8 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,21 @@ def diabetes() -> Data:
     return Data("diabetes", standardise(features), standardise(target))
 
 
+def digits_pair(first: int, second: int) -> Data:
+    """The digits of two classes, about 360 x 64; pixels divided by 16."""
+    loaded = digits()
+    kept = np.isin(loaded.target, (first, second))
+    return Data(f"digits {first} and {second}", loaded.features[kept], loaded.target[kept])
+
+
 EMBEDDED: dict[str, Callable[[], Data]] = {
     "breast_cancer": breast_cancer,
     "digits": digits,
     "diabetes": diabetes,
 }
+EMBEDDED |= {f"digits {a}-{b}": partial(digits_pair, a, b) for a, b in combinations(range(10), 2)}
 DATA_NAMES = (*EMBEDDED, "synthetic")
+_NAMES_TO_SHOW = "breast_cancer, digits, digits 0-1 (any pair, the smaller first), diabetes, synthetic"
 
 
 def synthetic(n: int = 50, samples: int = 500, seed: int = 0) -> Data:
@@ -118,7 +129,7 @@ def _find_file(data: str, data_dir: Path | None) -> Path:
         return path
     if len(Path(data).parts) == 1 and not Path(data).suffix:
         raise ValueError(
-            f"data must be one of {', '.join(DATA_NAMES)}, or the path of a LIBSVM file (absolute, or "
+            f"data must be one of {_NAMES_TO_SHOW}, or the path of a LIBSVM file (absolute, or "
             f"relative to --data or {ENVIRONMENT_VARIABLE}), got {data!r}."
         )
     reason = f"there is no file {path}" if usable else "the path is relative, and no data directory was given"

@@ -17,7 +17,7 @@ Product = Callable[[Vector], Vector]
 
 
 class Objective(Protocol):
-    """A convex function of x (n,): value and gradient, dense Hessian (n, n), and v -> Hessian @ v."""
+    """A function of x (n,): value and gradient, dense Hessian (n, n), and v -> Hessian @ v."""
 
     def __call__(self, x: Vector) -> tuple[float, Vector]: ...
     def hessian(self, x: Vector) -> Vector: ...
@@ -30,8 +30,8 @@ class Loss(Protocol):
     These lie between 0 and `curvature_bound`.
     """
 
-    curvature_bound: ClassVar[float]
-
+    @property
+    def curvature_bound(self) -> float: ...
     def __call__(self, r: Vector) -> tuple[Any, Vector]: ...
     def curvature(self, r: Vector) -> Vector: ...
 
@@ -62,6 +62,24 @@ class Huber:
 
     def curvature(self, r: Vector) -> Vector:
         return (np.abs(r) <= self.delta).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class SmoothedHinge:
+    """max(0, 1 + r), where r = -label * prediction, with its kink replaced by a parabola on 0 <= 1 + r <= width."""
+
+    width: float
+
+    @property
+    def curvature_bound(self) -> float:
+        return 1 / self.width
+
+    def __call__(self, r: Vector) -> tuple[Any, Vector]:
+        slope = np.minimum(np.maximum((1 + r) / self.width, 0.0), 1.0)
+        return slope @ (1 + r - 0.5 * self.width * slope), slope
+
+    def curvature(self, r: Vector) -> Vector:
+        return np.asarray(((r >= -1) & (1 + r <= self.width)) / self.width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +132,67 @@ class LinearModel:
     def product(self, x: Vector) -> Product:
         weights = self.share * self.loss.curvature(self.residual(x))
         return lambda v: np.asarray(self.transposed @ (weights * (self.matrix @ v)) + self.l2 * v)
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothedL1:
+    """A `LinearModel` plus l1 sum_j [ sqrt(x_j² + width²) - width ]."""
+
+    model: LinearModel
+    l1: float
+    width: float
+
+    def __call__(self, x: Vector) -> tuple[float, Vector]:
+        value, gradient = self.model(x)
+        root = np.sqrt(x * x + self.width**2)
+        return value + self.l1 * float((root - self.width).sum()), gradient + self.l1 * (x / root)
+
+    def hessian(self, x: Vector) -> Vector:
+        return self.model.hessian(x) + np.diag(self._curvature(x))
+
+    def product(self, x: Vector) -> Product:
+        product, curvature = self.model.product(x), self._curvature(x)
+        return lambda v: product(v) + curvature * v
+
+    def _curvature(self, x: Vector) -> Vector:
+        return np.asarray(self.l1 * self.width**2 / (x * x + self.width**2) ** 1.5)
+
+
+@dataclass(frozen=True, eq=False)
+class LogSumExp:
+    """width log mean_i exp((matrix_i x - offset_i) / width) + (l2/2) ||x||²: a smoothed maximum."""
+
+    matrix: Vector
+    offset: Vector
+    width: float
+    l2: float
+
+    def __call__(self, x: Vector) -> tuple[float, Vector]:
+        scores = (self.matrix @ x - self.offset) / self.width
+        shift = scores.max()
+        shares = np.exp(scores - shift)
+        value = self.width * float(shift + np.log(shares.mean()))
+        return value + 0.5 * self.l2 * float(x @ x), (shares @ self.matrix) / shares.sum() + self.l2 * x
+
+    def hessian(self, x: Vector) -> Vector:
+        shares, mean = self._moments(x)
+        gram = weighted_gram(self.matrix, shares) - np.outer(mean, mean)
+        return gram / self.width + self.l2 * np.eye(x.size)
+
+    def product(self, x: Vector) -> Product:
+        shares, mean = self._moments(x)
+
+        def apply(v: Vector) -> Vector:
+            moved = (shares * (self.matrix @ v)) @ self.matrix - mean * (mean @ v)
+            return np.asarray(moved / self.width + self.l2 * v)
+
+        return apply
+
+    def _moments(self, x: Vector) -> tuple[Vector, Vector]:
+        scores = (self.matrix @ x - self.offset) / self.width
+        shares = np.exp(scores - scores.max())
+        shares /= shares.sum()
+        return shares, shares @ self.matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from proxmom.lookup import find_metric, find_rule
 from proxmom.numpy import minimize
-from proxmom.study.baselines import nag_restart
+from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
+from proxmom.study.baselines import heavy_ball, nag_restart
 from proxmom.study.problems import Problem
 from proxmom.study.store import Outcome
+
+ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor: its weight shortens the step
 
 Record = Callable[[int, float, float | None], None]  # evaluations, relative gap, weight of memory
 Values = Mapping[str, Any]
@@ -36,7 +39,7 @@ SCIPY: dict[str, dict[str, float]] = {  # tolerances of zero: only the oracle en
     "L-BFGS-B": {"maxcor": 10, "ftol": 0.0, "gtol": 0.0, "maxfun": 10**9, "maxiter": 10**9},
     "CG": {"gtol": 0.0, "maxiter": 10**9},
 }
-SOLVERS: dict[str, Callable[..., Any]] = {"nag-restart": nag_restart}
+SOLVERS: dict[str, Callable[..., Any]] = {"nag-restart": nag_restart, "heavy-ball": heavy_ball}
 
 
 class _Enough(Exception):
@@ -118,6 +121,29 @@ class Oracle:
             self._latest = None
 
 
+class Steps:
+    """Running means over the steps of a rule: weight on memory, share of lr that was moved, steps at the cap."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._cap = Facts.of(rule).beta_max
+        self._adaptive = isinstance(rule, ADAPTIVE_STEP)
+        self._count, self._beta, self._kept, self._capped = 0, 0.0, 0.0, 0
+
+    def add(self, beta: float, weights: NDArray[np.float64]) -> None:
+        """One step with this weight on memory and these weights of the planes."""
+        self._count += 1
+        self._beta += beta
+        self._kept += 1 - float(weights[-1]) if self._adaptive else 1.0
+        self._capped += beta >= (1 - 1e-9) * self._cap > 0
+
+    def means(self, lr: float) -> dict[str, float]:
+        """The fields of an `Outcome`; lr in the units that the mean step shall have."""
+        if not self._count:
+            return {}
+        share = 1 / self._count
+        return {"mean_beta": share * self._beta, "mean_step": share * self._kept * lr, "capped": share * self._capped}
+
+
 def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Outcome:
     """Runs a method until the oracle ends it, or it ends by itself.
 
@@ -133,9 +159,10 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
     """
     started = time.perf_counter()
     status, message = "missed", ""
+    means: dict[str, float] = {}
     try:
         with np.errstate(all="ignore"):
-            message = _run(settings, problem, point, oracle)
+            message = _run(settings, problem, point, oracle, means)
     except _Enough:
         pass
     except Exception as error:
@@ -144,7 +171,7 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
     seconds = time.perf_counter() - started
     if oracle.status:  # whatever a method makes of the oracle's exception
         status, message = oracle.status, oracle.message
-    return Outcome(status, oracle.evaluations, oracle.best_gap, seconds, message)
+    return Outcome(status, oracle.evaluations, oracle.best_gap, seconds, message, **means)
 
 
 def rehearse(settings: Values, point: Values) -> None:
@@ -158,39 +185,52 @@ def rehearse(settings: Values, point: Values) -> None:
     problem = Problem("rehearsal", lambda x: (float(x @ (diagonal * x)) / 2, diagonal * x), start, 1.0, 0.0, 0.0)
     oracle = Oracle(problem, max_evaluations=2, target=1e-12, record=lambda *_: None)
     with np.errstate(all="ignore"), contextlib.suppress(_Enough):
-        _run(settings, problem, point, oracle)
+        _run(settings, problem, point, oracle, {})
 
 
-def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> str:
-    """Runs the method; returns its own closing words if it ends by itself."""
+def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle, means: dict[str, float]) -> str:
+    """Runs the method; returns its own closing words if it ends by itself. `means` gets those of a rule's steps."""
     if "rule" in settings:
-        return _run_rule(settings, problem, point, oracle)
+        return _run_rule(settings, problem, point, oracle, means)
     if "solver" in settings:
         solver = _choose("solver", settings["solver"], SOLVERS)
-        lr = {**settings, **point}["lr"] / problem.smoothness
-        solver(oracle, problem.x0, lr=lr, max_iter=oracle.max_evaluations)
+        values = {key: value for key, value in {**settings, **point}.items() if key not in ("solver", "folder")}
+        values["lr"] /= problem.smoothness
+        solver(oracle, problem.x0, **values, max_iter=oracle.max_evaluations)
         return "the solver stopped"
     options = _choose("scipy", settings["scipy"], SCIPY)
     result = scipy.optimize.minimize(oracle, problem.x0, jac=True, method=settings["scipy"], options=options)
     return str(result.message)
 
 
-def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> str:
+def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle, means: dict[str, float]) -> str:
     values = {**settings, **point}
     searched = {name: value for name, value in point.items() if name not in ("lr", *STEP)}
     arguments = {**settings["arguments"], **searched}
     known = {name: problem.optimum if value == OPTIMUM else value for name, value in arguments.items()}
-    result = minimize(
-        oracle,
-        problem.x0,
-        find_rule(settings["rule"], folders=[Path(settings["folder"])], **known),
-        lr=values["lr"] / problem.smoothness,
-        metric=find_metric(settings["metric"]),
-        **{name: values[name] for name in STEP},
-        max_iter=oracle.max_evaluations,
-        gtol=0.0,
-        callback=lambda intermediate_result: oracle.observe(intermediate_result.beta),
-    )
+    rule = find_rule(settings["rule"], folders=[Path(settings["folder"])], **known)
+    steps = Steps(rule)
+
+    def note(intermediate_result: Any) -> None:
+        beta = intermediate_result.beta
+        oracle.observe(beta)
+        if beta is not None:
+            steps.add(beta, intermediate_result.weights)
+
+    try:
+        result = minimize(
+            oracle,
+            problem.x0,
+            rule,
+            lr=values["lr"] / problem.smoothness,
+            metric=find_metric(settings["metric"]),
+            **{name: values[name] for name in STEP},
+            max_iter=oracle.max_evaluations,
+            gtol=0.0,
+            callback=note,
+        )
+    finally:
+        means |= steps.means(values["lr"])
     return str(result.message)
 
 

@@ -108,6 +108,23 @@ def strong_convexity_bound(modulus: float) -> Bound:
     return lambda x, g: float(g @ g) / (2 * modulus)
 
 
+def local_bound(objective: Objective, change: float) -> Bound:
+    """As `strong_convexity_bound`, for a local minimum of a function whose Hessian is Lipschitz with constant `change`.
+
+    With m half the Hessian's smallest eigenvalue at x, f is m-strongly convex within m/change of x. Where the gradient
+    is small enough that the minimum over that ball lies inside it, that one is a local minimum of f, and
+
+        f(x) - f(local minimum) <= ||gradient||² / (2m);     elsewhere the bound is infinite.
+    """
+
+    def bound(x: Vector, g: Vector) -> float:
+        modulus = 0.5 * float(np.linalg.eigvalsh(objective.hessian(x))[0])
+        inside = modulus > 0 and 2 * float(np.linalg.norm(g)) / modulus < modulus / change
+        return float(g @ g) / (2 * modulus) if inside else np.inf
+
+    return bound
+
+
 def duality_gap_bound(matrix: Matrix, offset: Vector, delta: float) -> Bound:
     """Duality gap of mean_i h(r_i), r = matrix x - offset (n,), h Huber's loss (delta = inf: least squares).
 
@@ -142,6 +159,12 @@ def _onto_null_space(matrix: Matrix, c: Vector) -> Vector:
         else:
             c = c - matrix @ np.linalg.lstsq(matrix, c, rcond=None)[0]
     return c
+
+
+def smallest_eigenvalue(matrix: Vector) -> float:
+    """Smallest eigenvalue of matrixᵀ matrix for a dense matrix, lowered by what rounding may have added; >= 0."""
+    values = np.linalg.eigvalsh(matrix.T @ matrix)
+    return max(0.0, float(values[0] - 1e-13 * values[-1]))
 
 
 def largest_eigenvalue(matrix: Matrix) -> float:

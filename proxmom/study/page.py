@@ -11,19 +11,20 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from proxmom.study import pictures, summary
+from proxmom.study import pictures, summary, tuning
 from proxmom.study.pictures import Style
 from proxmom.study.sources import Source
 from proxmom.study.store import STATUSES, Run
-from proxmom.study.summary import Edge, Interval, Results
+from proxmom.study.summary import Interval, Results
 from proxmom.study.terminal import count_text, interval_text, number_text
+from proxmom.study.tuning import Edge
 
 _VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
 _TREES = {False: "as committed", True: "with uncommitted changes", None: "not a checkout"}
 
 
-def render(sources: Sequence[Source], results: Results) -> str:
-    """The page as HTML; everything that comes from a study is escaped."""
+def render(sources: Sequence[Source], results: Results, reference: str) -> str:
+    """The page as HTML, ratios to `reference`; everything that comes from a study is escaped."""
     environment = Environment(
         loader=PackageLoader("proxmom", "study"),
         autoescape=True,
@@ -32,11 +33,12 @@ def render(sources: Sequence[Source], results: Results) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(number=number_text, interval=interval_text)
-    edges = summary.edges(results)
+    edges = tuning.edges(results)
     return environment.get_template("report.html.jinja").render(
         title=" + ".join(dict.fromkeys(source.name for source in sources)),
         sources=sources,
         study=sources[0],
+        reference=reference,
         problems=results.problems,
         methods=results.methods,
         missed=bool(np.isinf(results.counts).any()),
@@ -46,8 +48,8 @@ def render(sources: Sequence[Source], results: Results) -> str:
         statuses=_statuses(results),
         settings=_settings(results),
         provenance=[_provenance(source) for source in sources],
-        **_numbers(results, sources[0].reference),
-        **_pictures(results, sources[0]),
+        **_numbers(results, reference),
+        **_pictures(results, sources[0], reference),
     )
 
 
@@ -56,12 +58,18 @@ def _numbers(results: Results, reference: str) -> dict[str, Any]:
     ratios = dict(zip(results.methods, summary.ratios(results, reference).T, strict=True))
     counts = dict(zip(results.methods, summary.penalised(results).T, strict=True))
     against = {other: summary.mean_ratios(results, other) for other in results.methods}
-    sensitivity = summary.lr_sensitivity(results)
+    sensitivity = tuning.lr_sensitivity(results)
+    budgets, so_far = tuning.best_so_far(results, reference)
+    searched = {method for (_, method), runs in results.runs.items() if len(runs) > 1}
     return {
         "answer": _bars(means),
         "counts": [(m, _cells(results, m), summary.geometric_mean(counts[m]).mean) for m in results.methods],
         "ratios": [(m, list(ratios[m]), means[m]) for m in results.methods],
         "matrix": [(m, [against[other][m] for other in results.methods]) for m in results.methods],
+        "variants": summary.variants(results),
+        "memory": summary.memory(results),
+        "budgets": budgets,
+        "so_far": [(m, row) for m, row in zip(results.methods, so_far, strict=True) if m in searched],
         "sensitivity": sorted(sensitivity.items(), key=lambda item: item[1].mean),
     }
 
@@ -100,15 +108,19 @@ def _details(run: Run | None) -> dict[str, Any]:
     return {"title": tooltip, "note": notes.get(run.status, f"gap {run.best_gap:.1g}")}
 
 
-def _pictures(results: Results, study: Source) -> dict[str, Any]:
-    styles = [Style(index, method) for index, method in enumerate(results.methods)]
+def _pictures(results: Results, study: Source, reference: str) -> dict[str, Any]:
+    """Of the methods themselves: with their variants, no line could be told from another."""
+    shown = results.without_variants()
+    styles = [Style(index, method) for index, method in enumerate(shown.methods)]
+    goal = summary.penalised(results)[:, results.methods.index(reference)]
     return {
         "palette": {name: Markup(pictures.palette_css(name == "dark")) for name in ("light", "dark")},
         "legend": [(style.name, Markup(pictures.swatch(style))) for style in styles],
-        "convergence": pictures.convergence(results, styles, study.target),
-        "lr_pictures": pictures.lr_sensitivity(results, styles),
-        "momentum": pictures.momentum(results, styles),
-        "overall": [pictures.profile(results, styles), pictures.tuning(results, styles, study.reference)],
+        "convergence": pictures.convergence(shown, styles, study.target),
+        "lr_pictures": pictures.lr_sensitivity(shown, styles),
+        "momentum": pictures.momentum(shown, styles),
+        "profile": [pictures.profile(shown, styles)],
+        "tuning": [pictures.tuning_budget(shown, styles, goal)],
     }
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from proxmom.study import summary
+from proxmom.study import summary, tuning
 from proxmom.study.summary import Array, Results
 
 _INK = "#010203"  # stands for currentColor until the SVG is written
@@ -113,7 +113,7 @@ def lr_sensitivity(results: Results, styles: Sequence[Style]) -> list[Picture]:
     """Evaluations to the target against lr, all runs of methods with a searched lr; misses at the top."""
     pictures = []
     for row, problem in enumerate(results.problems):
-        searched = [(s, *summary.counts_by_lr(results.runs.get((problem, s.name), ()))) for s in styles]
+        searched = [(s, *tuning.counts_by_lr(results.runs.get((problem, s.name), ()))) for s in styles]
         searched = [entry for entry in searched if entry[1].size]
         if not searched:
             continue
@@ -143,9 +143,9 @@ def profile(results: Results, styles: Sequence[Style]) -> Picture:
     return _picture(figure, "profile", "Performance profile", "all problems", styles)
 
 
-def tuning(results: Results, styles: Sequence[Style], reference: str) -> Picture:
-    """Mean ratio of the best run so far to the fully tuned reference, against points tried."""
-    budgets, means = summary.best_so_far(results, reference)
+def tuning_budget(results: Results, styles: Sequence[Style], goal: Array) -> Picture:
+    """Mean ratio of the best run so far to the fully tuned reference, `goal` (problems,), against points tried."""
+    budgets, means = tuning.best_so_far_against(results, goal)
     figure, axes = _panel("points tried per problem", "evaluations, ratio to the reference")
     axes.set(xscale="log", yscale="log")
     axes.axhline(1, color=_INK, linewidth=0.7, alpha=0.6)

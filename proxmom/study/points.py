@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import qmc
 
-Point = dict[str, float]
+Point = Mapping[str, float]
 
 SCALES = ("linear", "log", "log1m")
 

@@ -1,48 +1,48 @@
-"""The problem collection: convex functions with gradient, start, smoothness constant, certified optimum.
+"""The problem collection: functions with gradient, start, smoothness constant, certified optimum.
 
-A builder takes the keyword arguments that a study file may hold, and `PROBLEMS` lists the builders by kind:
-a new problem is one more function there.
+All are convex but the three classics of `nonconvex.py`. A builder takes the keyword arguments that a study file may
+hold, and `PROBLEMS` lists the builders by kind: a new problem is one more function there.
 """
 
 import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from proxmom.study import data as datasets
 from proxmom.study.data import Data, Vector
-from proxmom.study.losses import Huber, LinearModel, Logistic, Objective, Quadratic, Softmax
+from proxmom.study.losses import (
+    Huber,
+    LinearModel,
+    Logistic,
+    LogSumExp,
+    Loss,
+    Quadratic,
+    SmoothedHinge,
+    SmoothedL1,
+    Softmax,
+)
+from proxmom.study.nonconvex import factorisation, robust_regression, rosenbrock
 from proxmom.study.optimum import (
     Bound,
     certified_optimum,
     certify,
     duality_gap_bound,
     largest_eigenvalue,
+    smallest_eigenvalue,
     strong_convexity_bound,
 )
+from proxmom.study.problem import Problem, number, shared, unless, whole
+
+__all__ = ["PROBLEMS", "Problem", "build_problem"]
 
 MOST_CLASSES = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A convex problem: fun(x) -> (f, gradient) for x (n,), deterministic and free of checks.
-
-    x0 is read-only. smoothness: L, an upper bound of the gradient's Lipschitz constant. optimum: the value at
-    the minimiser found, at most `certificate` above the true f*; certificate <= 1e-10 (f(x0) - optimum).
-    """
-
-    name: str
-    fun: Callable[[Vector], tuple[float, Vector]]
-    x0: Vector
-    smoothness: float
-    optimum: float
-    certificate: float
 
 
 def build_problem(kind: str, data_dir: Path | None = None, **arguments: Any) -> Problem:
@@ -59,30 +59,41 @@ def build_problem(kind: str, data_dir: Path | None = None, **arguments: Any) -> 
     return replace(problem, name=name) if name else problem
 
 
-@functools.lru_cache(maxsize=32, typed=True)
+@functools.lru_cache(maxsize=64, typed=True)
 def _build(kind: str, data_dir: Path | None, **arguments: Any) -> Problem:
     builder = PROBLEMS[kind]
     location = {"data_dir": data_dir} if "data_dir" in inspect.signature(builder).parameters else {}
     return builder(**arguments, **location)
 
 
-def quadratic(*, condition: float = 100.0, n: int = 100, seed: int = 0) -> Problem:
-    """½ xᵀAx - bᵀx with eigenvalues from 1/condition to 1, equidistant in the logarithm, in a random basis.
+def quadratic(*, condition: float = 100.0, n: int = 100, seed: int = 0, spectrum: str = "log") -> Problem:
+    """½ xᵀAx - bᵀx with eigenvalues from 1/condition to 1 in a random basis.
 
+    spectrum: "log" and "linear" are equidistant; "clusters" has half of them in [1, 2]/condition, half in [½, 1].
     condition in [1, 1e12], n in [2, 10000]; minimiser and x0 are standard normal, b = A minimiser, L = 1.
     """
-    condition = _number("condition", condition, low=1, high=1e12)
-    n, seed = _whole("n", n, low=2, high=10_000), _whole("seed", seed)
+    condition = number("condition", condition, low=1, high=1e12)
+    n, seed = whole("n", n, low=2, high=10_000), whole("seed", seed)
+    if spectrum not in SPECTRA:
+        raise ValueError(f"spectrum must be one of {', '.join(SPECTRA)}, got {spectrum!r}.")
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    matrix = (basis * np.geomspace(1 / condition, 1, n)) @ basis.T
+    matrix = (basis * SPECTRA[spectrum](1 / condition, n)) @ basis.T
     matrix = (matrix + matrix.T) / 2
     minimiser, x0 = rng.standard_normal(n), rng.standard_normal(n)
     objective = Quadratic(matrix, matrix @ minimiser)
-    name = f"quadratic, condition {condition:g}, n {n}" + _unless(0, seed=seed)
+    shown = "" if spectrum == "log" else f", {spectrum} spectrum"
+    name = f"quadratic, condition {condition:g}, n {n}{shown}" + unless(0, seed=seed)
     bound = strong_convexity_bound(1 / condition)
     optimum, certificate = certify(name, objective, objective(x0)[0], minimiser, bound)
-    return _problem(name, objective, x0, 1.0, (optimum, certificate))
+    return shared(name, objective, x0, 1.0, (optimum, certificate))
+
+
+SPECTRA: dict[str, Callable[[float, int], Vector]] = {
+    "log": lambda low, n: np.geomspace(low, 1, n),
+    "linear": lambda low, n: np.linspace(low, 1, n),
+    "clusters": lambda low, n: np.append(np.linspace(low, min(2 * low, 1), n // 2), np.linspace(0.5, 1, n - n // 2)),
+}
 
 
 def logistic(*, data: str = "breast_cancer", l2: float = 1e-3, data_dir: Path | None = None) -> Problem:
@@ -90,15 +101,18 @@ def logistic(*, data: str = "breast_cancer", l2: float = 1e-3, data_dir: Path | 
 
     data must have two labels (the larger counts as +1); l2 > 0; L = (largest eigenvalue of mean aaᵀ)/4 + l2.
     """
-    l2 = _number("l2", l2, low=0, exclusive=True)
-    loaded = _load(data, data_dir)
-    classes = np.unique(loaded.target)
-    if classes.size != 2:
-        raise ValueError(f"logistic needs two labels, {loaded.name} has {_listing(classes)}: try kind softmax.")
-    signs = np.where(loaded.target == classes[1], -1.0, 1.0)
-    matrix = datasets.scale_rows(loaded.features, signs)
-    objective = LinearModel(Logistic(), matrix, 0.0, l2)
-    return _regression(f"logistic, {loaded.name}, l2 {l2:g}", objective, strong_convexity_bound(l2))
+    return _classification("logistic", Logistic(), data, l2, data_dir)
+
+
+def smoothed_hinge(
+    *, data: str = "breast_cancer", l2: float = 1e-3, width: float = 0.5, data_dir: Path | None = None
+) -> Problem:
+    """Support vector machine, its hinge smoothed by a parabola of this width; otherwise as `logistic`.
+
+    width > 0; L = (largest eigenvalue of mean aaᵀ)/width + l2.
+    """
+    loss = SmoothedHinge(number("width", width, low=0, exclusive=True))
+    return _classification(f"smoothed hinge {width:g}", loss, data, l2, data_dir)
 
 
 def softmax(*, data: str = "digits", l2: float = 1e-3, data_dir: Path | None = None) -> Problem:
@@ -106,7 +120,7 @@ def softmax(*, data: str = "digits", l2: float = 1e-3, data_dir: Path | None = N
 
     data must have 2 to 1000 whole numbers as labels; l2 > 0; L = (largest eigenvalue of mean aaᵀ)/2 + l2.
     """
-    l2 = _number("l2", l2, low=0, exclusive=True)
+    l2 = number("l2", l2, low=0, exclusive=True)
     loaded = _load(data, data_dir)
     classes = np.unique(loaded.target)
     if not 2 <= classes.size <= MOST_CLASSES or np.any(classes != np.rint(classes)):
@@ -119,7 +133,7 @@ def softmax(*, data: str = "digits", l2: float = 1e-3, data_dir: Path | None = N
     x0 = np.zeros(one_hot.shape[0] * loaded.features.shape[1])
     name = f"softmax, {loaded.name}, l2 {l2:g}"
     certified = certified_optimum(name, objective, x0, smoothness, strong_convexity_bound(l2))
-    return _problem(name, objective, x0, smoothness, certified)
+    return shared(name, objective, x0, smoothness, certified)
 
 
 def least_squares(
@@ -135,8 +149,8 @@ def least_squares(
 
     The target is standardised; l2 >= 0; L = (largest eigenvalue of mean aaᵀ) + l2.
     """
-    l2, loaded = _number("l2", l2, low=0), _load(data, data_dir, n=n, samples=samples, seed=seed)
-    return _residuals(f"least squares, {loaded.name}" + _unless(0, l2=l2), loaded, math.inf, l2)
+    l2, loaded = number("l2", l2, low=0), _load(data, data_dir, n=n, samples=samples, seed=seed)
+    return _residuals(f"least squares, {loaded.name}" + unless(0, l2=l2), loaded, math.inf, l2)
 
 
 def huber(
@@ -153,9 +167,54 @@ def huber(
 
     delta > 0, in units of the target's spread; otherwise as `least_squares`.
     """
-    delta, l2 = _number("delta", delta, low=0, exclusive=True), _number("l2", l2, low=0)
+    delta, l2 = number("delta", delta, low=0, exclusive=True), number("l2", l2, low=0)
     loaded = _load(data, data_dir, n=n, samples=samples, seed=seed)
-    return _residuals(f"Huber, {loaded.name}, delta {delta:g}" + _unless(0, l2=l2), loaded, delta, l2)
+    return _residuals(f"Huber, {loaded.name}, delta {delta:g}" + unless(0, l2=l2), loaded, delta, l2)
+
+
+def smoothed_l1(
+    *,
+    data: str = "diabetes",
+    l1: float = 0.1,
+    width: float = 1e-2,
+    n: int | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    data_dir: Path | None = None,
+) -> Problem:
+    """mean (aᵀx - target)²/2 + l1 sum_j [ sqrt(x_j² + width²) - width ] from x0 = 0; data as for `least_squares`.
+
+    l1, width > 0; features dense and of full rank; L = (largest eigenvalue of mean aaᵀ) + l1/width.
+    """
+    l1, width = number("l1", l1, low=0, exclusive=True), number("width", width, low=0, exclusive=True)
+    loaded = _load(data, data_dir, n=n, samples=samples, seed=seed)
+    modulus = 0.0 if sparse.issparse(loaded.features) else smallest_eigenvalue(loaded.features)
+    if modulus == 0:
+        raise ValueError(f"smoothed_l1 needs dense features of full rank, {loaded.name} has not: take diabetes.")
+    model = LinearModel(Huber(math.inf), loaded.features, datasets.standardise(loaded.target), 0.0)
+    name = f"smoothed L1, {loaded.name}, l1 {l1:g}"
+    smoothness = _mean_eigenvalue(loaded.features) + l1 / width
+    objective, x0 = SmoothedL1(model, l1, width), np.zeros(loaded.features.shape[1])
+    bound = strong_convexity_bound(modulus / len(loaded.target))
+    return shared(name, objective, x0, smoothness, certified_optimum(name, objective, x0, smoothness, bound))
+
+
+def log_sum_exp(*, n: int = 50, samples: int = 300, width: float = 0.1, l2: float = 1e-3, seed: int = 0) -> Problem:
+    """width log mean_i exp((aᵀx - b)/width) + (l2/2)||x||²: a maximum of planes with Gaussian a and b, smoothed.
+
+    width, l2 > 0, n >= 1, samples in [2, 5000]; a has entries of variance 1/n, x0 is standard normal;
+    L = max_ij ||a_i - a_j||²/(4 width) + l2, as no variance exceeds a quarter of the squared range.
+    """
+    n, samples, seed = whole("n", n, low=1), whole("samples", samples, low=2, high=5000), whole("seed", seed)
+    width, l2 = number("width", width, low=0, exclusive=True), number("l2", l2, low=0, exclusive=True)
+    rng = np.random.default_rng(seed)
+    matrix, offset = rng.standard_normal((samples, n)) / np.sqrt(n), rng.standard_normal(samples)
+    norms, products = (matrix * matrix).sum(axis=1), matrix @ matrix.T
+    smoothness = (1 + 1e-10) * float((norms + norms[:, None] - 2 * products).max()) / (4 * width) + l2
+    objective, x0 = LogSumExp(matrix, offset, width, l2), rng.standard_normal(n)
+    name = f"log-sum-exp, width {width:g}, {samples} x {n}" + unless(0, seed=seed)
+    certified = certified_optimum(name, objective, x0, smoothness, strong_convexity_bound(l2))
+    return shared(name, objective, x0, smoothness, certified)
 
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
@@ -164,7 +223,26 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "softmax": softmax,
     "least_squares": least_squares,
     "huber": huber,
+    "smoothed_hinge": smoothed_hinge,
+    "smoothed_l1": smoothed_l1,
+    "log_sum_exp": log_sum_exp,
+    "rosenbrock": rosenbrock,
+    "robust_regression": robust_regression,
+    "factorisation": factorisation,
 }
+
+
+def _classification(title: str, loss: Loss, data: str, l2: float, data_dir: Path | None) -> Problem:
+    l2 = number("l2", l2, low=0, exclusive=True)
+    loaded = _load(data, data_dir)
+    classes = np.unique(loaded.target)
+    if classes.size != 2:
+        kind = title.split()[0]
+        raise ValueError(f"{kind} needs two labels, {loaded.name} has {_listing(classes)}: try kind softmax.")
+    signs = np.where(loaded.target == classes[1], -1.0, 1.0)
+    matrix = datasets.scale_rows(loaded.features, signs)
+    objective = LinearModel(loss, matrix, 0.0, l2)
+    return _regression(f"{title}, {loaded.name}, l2 {l2:g}", objective, strong_convexity_bound(l2))
 
 
 def _residuals(name: str, loaded: Data, delta: float, l2: float) -> Problem:
@@ -180,12 +258,7 @@ def _regression(name: str, objective: LinearModel, bound: Bound) -> Problem:
     smoothness = _mean_eigenvalue(objective.matrix) * objective.loss.curvature_bound + objective.l2
     x0 = np.zeros(objective.matrix.shape[1])
     certified = certified_optimum(name, objective, x0, smoothness, bound)
-    return _problem(name, objective, x0, smoothness, certified)
-
-
-def _problem(name: str, fun: Objective, x0: Vector, smoothness: float, certified: tuple[float, float]) -> Problem:
-    x0.flags.writeable = False  # the problem is shared by every run of this process
-    return Problem(name, fun, x0, smoothness, *certified)
+    return shared(name, objective, x0, smoothness, certified)
 
 
 def _mean_eigenvalue(features: datasets.Matrix) -> float:
@@ -195,7 +268,7 @@ def _mean_eigenvalue(features: datasets.Matrix) -> float:
 def _load(data: str, data_dir: Path | None, **synthetic: int | None) -> Data:
     if not isinstance(data, str):
         raise TypeError(f"data must be a name or a path, got {data!r} ({type(data).__name__}).")
-    given = {key: _whole(key, value, low=_LOWEST[key]) for key, value in synthetic.items() if value is not None}
+    given = {key: whole(key, value, low=_LOWEST[key]) for key, value in synthetic.items() if value is not None}
     if data == "synthetic" and synthetic:
         return datasets.synthetic(**given)
     if data == "synthetic":
@@ -218,26 +291,6 @@ def _check_arguments(kind: str, arguments: dict[str, Any]) -> None:
             raise ValueError(f"{kind} takes {', '.join(takes)} and name, got {key!r}.")
         if not isinstance(value, str | int | float | None):
             raise TypeError(f"{key} must be a number or a text, got {value!r} ({type(value).__name__}).")
-
-
-def _number(name: str, value: float, low: float, high: float = math.inf, exclusive: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).")
-    above = value > low if exclusive else value >= low
-    if not (math.isfinite(value) and above and value <= high):
-        limit = f" and <= {high:g}" if high < math.inf else " and finite"
-        raise ValueError(f"{name} must be {'>' if exclusive else '>='} {low:g}{limit}, got {value}.")
-    return float(value)
-
-
-def _whole(name: str, value: int, low: float = 0, high: float = math.inf) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__}).")
-    return int(_number(name, value, low, high))
-
-
-def _unless(default: float, **value: float) -> str:
-    return "".join(f", {key} {number:g}" for key, number in value.items() if number != default)
 
 
 def _listing(classes: Vector) -> str:

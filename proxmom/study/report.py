@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from proxmom.study.page import render
 from proxmom.study.sources import merge, read_source
 from proxmom.study.store import write_atomically
-from proxmom.study.terminal import notes, text_table
+from proxmom.study.terminal import memory_table, notes, text_table, variants_table
 
 
-def write_report(directories: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def write_report(
+    directories: Sequence[str | Path], out: str | Path | None = None, reference: str | None = None
+) -> Path:
     """Write one page about all runs of the given results directories.
 
     Args:
-        directories: what `run_study` returned; at least one. Ratios are to the first one's reference method.
+        directories: what `run_study` returned; at least one.
+        reference: the method that ratios are to; default: the first study's.
         out: a file, or a folder for report.html; default: the directory if there is one, else here.
 
     Returns:
@@ -28,23 +32,26 @@ def write_report(directories: Sequence[str | Path], out: str | Path | None = Non
             table: another target or budget, or one name for two methods or problems.
     """
     sources = [read_source(directory) for directory in directories]
-    page = render(sources, merge(sources))
+    page = render(sources, merge(sources, reference), reference or sources[0].reference)
     file = _out(directories, out)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, page)
     return file
 
 
-def terminal_table(directories: Sequence[str | Path]) -> str:
+def terminal_table(directories: Sequence[str | Path], reference: str | None = None) -> str:
     """The results as text, at most 100 columns wide where names allow it; bold only on a terminal.
+
+    reference: the method that ratios are to; default: the first study's.
 
     Raises ValueError as `write_report` does.
     """
     sources = [read_source(directory) for directory in directories]
-    results, reference = merge(sources), sources[0].reference
+    results, reference = merge(sources, reference), reference or sources[0].reference
     bold = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    lines = [*text_table(results, reference, bold), "", *notes(results, reference, sources[0].target)]
-    return "\n".join(lines)
+    main = [*text_table(results, reference, bold), "", *notes(results, reference, sources[0].target)]
+    more = [["", *lines] for lines in (variants_table(results), memory_table(results)) if lines]
+    return "\n".join([*main, *chain.from_iterable(more)])
 
 
 def _out(directories: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -6,14 +6,14 @@ missing or broken data is found at once, and workers get the finished problem in
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -22,30 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from proxmom.study import data as datasets
 from proxmom.study import store
-from proxmom.study.config import MethodSpec, ProblemSpec, Study, StudyError, load_study
+from proxmom.study.cells import Cell, plan, planned
+from proxmom.study.config import ProblemSpec, Study, StudyError, load_study
 from proxmom.study.methods import Oracle, run_method
-from proxmom.study.points import Point
 from proxmom.study.problems import Problem, build_problem
 from proxmom.study.provenance import provenance
 
 CHUNK = 4  # most runs handed to a worker at once: more saves overhead, fewer keep all workers busy to the end
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study: a method, at one of its points, on a problem (by its index in the study)."""
-
-    problem: int
-    method: MethodSpec
-    point: Point
-    point_index: int
-    configuration: Mapping[str, Any]
-    key: str
 
 
 def run_study(
@@ -54,6 +42,8 @@ def run_study(
     jobs: int = -1,
     data: str | Path | None = None,
     quiet: bool | None = None,
+    retry_failed: bool = False,
+    rules: Sequence[str] = (),
 ) -> Path:
     """Runs what is missing of a study and returns the folder of its results.
 
@@ -63,6 +53,8 @@ def run_study(
         jobs: processes; -1 for one per core. Results do not depend on it.
         data: where relative paths of data files start.
         quiet: whether to hide the progress bar; default: shown if stderr is a terminal.
+        retry_failed: whether runs whose method raised are run again; those that diverged are results and stay.
+        rules: further methods, by name or import path, with lr searched on as many points as the others have.
 
     Raises:
         StudyError: for anything wrong with the study or its data, before anything is written.
@@ -71,49 +63,32 @@ def run_study(
     """
     if jobs == 0 or jobs < -1:
         raise ValueError(f"jobs must be >= 1, or -1 for one per core, got {jobs}.")
-    study, data_dir = load_study(path), None if data is None else Path(data)
+    study, data_dir = load_study(path, rules), None if data is None else Path(data)
     folder = Path(out) if out is not None else Path("results") / study.name
-    cells = list(plan(study, data_dir))
+    if retry_failed:
+        store.forget_failed(folder, (cell.key for cell in plan(study, data_dir, folder)))
+    while _run_what_is_ready(study, data_dir, folder, jobs, quiet):
+        pass  # controls become ready when what they depend on is done
+    return folder
+
+
+def _run_what_is_ready(study: Study, data_dir: Path | None, folder: Path, jobs: int, quiet: bool | None) -> bool:
+    """Runs what is missing and can be run; whether cells remain that had to wait for it."""
+    cells = list(plan(study, data_dir, folder))
     missing = set(store.pending(folder, (cell.key for cell in cells)))
-    todo = list({cell.key: cell for cell in cells if cell.key in missing}.values())
+    todo = list({cell.key: cell for cell in cells if cell.ready and cell.key in missing}.values())
     problems = {index: _build(study.problems[index], data_dir) for index in dict.fromkeys(c.problem for c in todo)}
     names = _names(study, problems, cells, folder)
     folder.mkdir(parents=True, exist_ok=True)
     store.write_atomically(folder / "study.toml", study.text)
-    store.write_plan(folder, [store.Planned(c.key, names[c.problem], c.method.name, c.point_index) for c in cells])
+    store.write_plan(folder, [planned(cell, names[cell.problem]) for cell in cells])
     try:
         _run_all(_Worker(folder.resolve(), study, names, provenance()), problems, todo, jobs, quiet)
     except KeyboardInterrupt:
         kept = len(cells) - len(store.pending(folder, (cell.key for cell in cells)))
         print(f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr)
         raise
-    return folder
-
-
-def plan(study: Study, data_dir: Path | None = None) -> Iterator[Cell]:
-    """The runs of a study, problem by problem, method by method, point by point."""
-    for index, problem in enumerate(study.problems):
-        description = problem.configuration | _digest(problem, data_dir)
-        for method in study.methods:
-            for number, point in enumerate(method.points(study.points, study.seed)):
-                configuration = {
-                    "problem": description,
-                    "method": method.configuration,
-                    "point": point,
-                    "max_evaluations": study.max_evaluations,
-                    "target": study.target,
-                }
-                yield Cell(index, method, point, number, configuration, store.key_of(configuration))
-
-
-def _digest(problem: ProblemSpec, data_dir: Path | None) -> dict[str, str]:
-    """The digest of a problem's data file: other data under the same path is another run."""
-    data = str(problem.arguments.get("data", ""))
-    file = (datasets.directory(data_dir) or Path()) / data
-    if data in datasets.DATA_NAMES or not file.is_file():
-        return {}
-    with file.open("rb") as stream:
-        return {"data_digest": hashlib.file_digest(stream, "sha256").hexdigest()[:16]}
+    return not all(cell.ready for cell in cells)
 
 
 def _build(problem: ProblemSpec, data_dir: Path | None) -> Problem:
@@ -139,6 +114,23 @@ def _names(study: Study, built: Mapping[int, Problem], cells: Iterable[Cell], fo
 def _run_all(
     worker: _Worker, problems: Mapping[int, Problem], todo: Sequence[Cell], jobs: int, quiet: bool | None
 ) -> None:
+    """Runs the cells; one that takes its process with it has failed, and the others go on."""
+    while todo:
+        try:
+            return _run_parallel(worker, problems, todo, jobs, quiet)
+        except TerminatedWorkerError:
+            suspects = _under_way(worker.folder, todo)
+            if not suspects:
+                raise  # no run is to blame, so trying again would not help
+            for cell in suspects:
+                _run_apart(worker, problems[cell.problem], cell)
+            missing = set(store.pending(worker.folder, (cell.key for cell in todo)))
+            todo = [cell for cell in todo if cell.key in missing]
+
+
+def _run_parallel(
+    worker: _Worker, problems: Mapping[int, Problem], todo: Sequence[Cell], jobs: int, quiet: bool | None
+) -> None:
     tasks = (delayed(worker)(problems[chunk[0].problem], chunk) for chunk in _chunks(todo, effective_n_jobs(jobs)))
     with (
         tqdm(total=len(todo), unit="run", disable=quiet, leave=False, file=sys.stderr) as bar,
@@ -146,6 +138,23 @@ def _run_all(
     ):
         for finished in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
             bar.update(finished)
+
+
+def _under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that were begun and not finished: one of them ended its process."""
+    missing = set(store.pending(folder, (cell.key for cell in cells)))
+    return [cell for cell in cells if cell.key in missing and store.run_directory(folder, cell.key).is_dir()]
+
+
+def _run_apart(worker: _Worker, problem: Problem, cell: Cell) -> None:
+    """One run in a process of its own, so that it is known which one ends its process."""
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            Parallel(n_jobs=2)([delayed(worker)(problem, [cell])])
+    except TerminatedWorkerError as error:
+        codes = re.search(r"exit codes of the workers are (\{.*?\})", str(error))
+        cause = f"the process ended with {codes[1]}" if codes else "the process ended"
+        store.mark_failed(store.run_directory(worker.folder, cell.key), f"{cause}: killed, or out of memory")
 
 
 def _chunks(todo: Sequence[Cell], jobs: int) -> list[list[Cell]]:
@@ -188,6 +197,7 @@ class _Worker:
             "configuration": cell.configuration,
             "problem": self.names[cell.problem],
             "method": cell.method.name,
+            "variant_of": cell.method.variant_of,
             "point_index": cell.point_index,
             "seed": self.study.seed,
             "provenance": {**self.provenance, "started": datetime.now(UTC).isoformat(timespec="seconds")},

@@ -61,11 +61,11 @@ def read_source(directory: str | Path) -> Source:
     )
 
 
-def merge(sources: Sequence[Source]) -> Results:
-    """All runs of all sources, each once.
+def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
+    """All runs of all sources, each once; reference: as for `write_report`.
 
     Raises ValueError if there is no source, or the sources cannot stand in one table: another target or
-    budget, one name for two methods or problems, or no finished run of the first one's reference.
+    budget, one name for two methods or problems, or no finished run of the reference.
     """
     if not sources:
         raise ValueError("a report needs at least one results directory, got none.")
@@ -79,7 +79,7 @@ def merge(sources: Sequence[Source]) -> Results:
     methods = (((r.problem, r.method), r.method, r.configuration["method"]) for r in runs)
     _refuse_two_meanings("method", methods)
     results = summary.collect(runs, sources[0].max_evaluations)
-    summary.ratios(results, sources[0].reference)
+    summary.ratios(results, reference or sources[0].reference)  # raises if that one has no runs
     return results
 
 

@@ -24,12 +24,16 @@ STATUSES = ("reached", "missed", "diverged", "failed")
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell of a study: which run, and what people call it."""
+    """A cell of a study: which run, and what people call it.
+
+    variant_of: the method whose defaults or control this is; else empty.
+    """
 
     key: str
     problem: str
     method: str
     point_index: int
+    variant_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Outcome:
         "failed" (the method raised; `message` has the cause).
     evaluations: the count at which the target was first reached, else all that were spent.
     best_gap: the smallest relative gap seen.
+    mean_beta, mean_step: means over the steps of the weight on memory, and of the step size in units of 1/L; None if
+        the method is no rule, or took no step.
+    capped: share of the steps with the largest weight that the rule allows.
     """
 
     status: str
@@ -47,6 +54,9 @@ class Outcome:
     best_gap: float
     seconds: float
     message: str
+    mean_beta: float | None = None
+    mean_step: float | None = None
+    capped: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,10 @@ class Run:
     key: str = ""
     seed: int = 0
     message: str = ""
+    mean_beta: float | None = None
+    mean_step: float | None = None
+    capped: float | None = None
+    variant_of: str = ""
     directory: Path = field(default=Path(), repr=False)
 
     def curve(self) -> dict[str, NDArray[np.float64]]:
@@ -86,8 +100,10 @@ class RunWriter:
         """Starts the run afresh: what a killed one left behind is removed, and `run.json` is written."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / "done.json").unlink(missing_ok=True)  # first: whatever happens from here on, the run is not done
         metrics = directory / "metrics.jsonl"
-        metrics.unlink(missing_ok=True)
+        for left_behind in (metrics, *directory.glob("*.tmp")):
+            left_behind.unlink(missing_ok=True)
         write_atomically(directory / "run.json", description)
         self._metrics = metrics.open("a", encoding="utf-8", buffering=1)
 
@@ -129,6 +145,28 @@ def run_directory(directory: Path, key: str) -> Path:
 def pending(directory: Path, keys: Iterable[str]) -> list[str]:
     """The keys without a finished run, each once, in the order given."""
     return [key for key in dict.fromkeys(keys) if not (run_directory(directory, key) / "done.json").is_file()]
+
+
+def load_run(directory: Path, planned: Planned) -> Run:
+    """One finished run; ValueError as `load_runs` raises it."""
+    return _load(run_directory(directory, planned.key), planned)
+
+
+def mark_failed(run: Path, message: str) -> None:
+    """Writes the end marker of a run that could not write it itself."""
+    write_atomically(run / "done.json", asdict(Outcome("failed", 0, np.inf, 0.0, message)) | {"best_gap": None})
+
+
+def forget_failed(directory: Path, keys: Iterable[str]) -> int:
+    """Takes the end marker from runs whose method raised, so that they are pending again; returns their number.
+
+    Runs that diverged are results, and stay.
+    """
+    markers = [run_directory(directory, key) / "done.json" for key in dict.fromkeys(keys)]
+    failed = [marker for marker in markers if marker.is_file() and _outcome(marker).status == "failed"]
+    for marker in failed:
+        marker.unlink()
+    return len(failed)
 
 
 def write_plan(directory: Path, plan: Sequence[Planned]) -> None:
@@ -184,6 +222,7 @@ def _load(directory: Path, planned: Planned | None) -> Run:
             configuration=configuration,
             key=description["key"],
             seed=description["seed"],
+            variant_of=planned.variant_of if planned else description.get("variant_of", ""),
             directory=directory,
         )
     except (KeyError, TypeError) as error:

@@ -8,10 +8,9 @@ left out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,7 @@ Array = NDArray[np.float64]
 
 MISS_FACTOR = 10
 """A miss counts as this many times the budget in means."""
-BUDGETS = (1, 2, 5, 10, 20)
-"""Tuning budgets (points tried) at which the best so far is shown, besides all points."""
-_TOLERANCE = 1.2
 _RESAMPLES = 4000
-_FEWEST_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -40,18 +35,29 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Edge:
-    """A best run with the smallest or largest value of `name` that was tried.
+class Variant:
+    """A row of defaults, or a control, against its method.
 
-    plateau: whether moving a decade away from that edge costs at most 20%, so that nothing is lost there.
+    ratio: evaluations of the variant over those of the method, geometric mean; fewer, more: on how many problems.
     """
 
-    problem: str
-    method: str
     name: str
-    value: float
-    side: str
-    plateau: bool
+    of: str
+    ratio: Interval
+    fewer: int
+    more: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A method that derives its momentum: means over problems, of its best runs.
+
+    beta: the mean weight on memory. capped: the share of steps with the largest weight allowed.
+    """
+
+    method: str
+    beta: Interval
+    capped: Interval
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,22 @@ class Results:
     @cached_property
     def best(self) -> dict[tuple[str, str], Run]:
         """The best run of each pair: fewest evaluations to the target, then smallest gap."""
-        return {pair: min(runs, key=_rank) for pair, runs in self.runs.items()}
+        return {pair: best_run(runs) for pair, runs in self.runs.items()}
 
     @cached_property
     def counts(self) -> Array:
         """Evaluations of the best runs, shape (problems, methods): inf for a miss, nan without a run."""
         return self.tabulate(lambda pair: evaluations(self.best[pair]))
+
+    @property
+    def variant_of(self) -> dict[str, str]:
+        """The method of each row that is a variant of one: its defaults, or a control."""
+        return {method: runs[0].variant_of for (_, method), runs in self.runs.items() if runs[0].variant_of}
+
+    def without_variants(self) -> Results:
+        """The methods themselves; all rows where every one is a variant."""
+        kept = tuple(method for method in self.methods if method not in self.variant_of) or self.methods
+        return replace(self, methods=kept, runs={pair: runs for pair, runs in self.runs.items() if pair[1] in kept})
 
     def tabulate(self, value: Callable[[tuple[str, str]], float]) -> Array:
         """`value` of each pair that has runs, shape (problems, methods); nan elsewhere."""
@@ -93,6 +109,11 @@ def collect(runs: Iterable[Run], max_evaluations: int) -> Results:
 def evaluations(run: Run) -> float:
     """Evaluations until the target was reached; inf where it was not."""
     return float(run.evaluations) if run.status == "reached" else np.inf
+
+
+def best_run(runs: Iterable[Run]) -> Run:
+    """Fewest evaluations to the target, then smallest gap, then the earlier point."""
+    return min(runs, key=_rank)
 
 
 def _rank(run: Run) -> tuple[float, float, int]:
@@ -139,6 +160,27 @@ def mean_ratios(results: Results, reference: str, seed: int = 0) -> dict[str, In
     return {method: geometric_mean(column, seed) for method, column in columns}
 
 
+def variants(results: Results) -> list[Variant]:
+    """Each variant against the method it belongs to, where both have runs."""
+    found = []
+    for name, of in results.variant_of.items():
+        if of in results.methods:
+            column = ratios(results, of)[:, results.methods.index(name)]
+            found.append(Variant(name, of, geometric_mean(column), int((column < 1).sum()), int((column > 1).sum())))
+    return found
+
+
+def memory(results: Results) -> list[Memory]:
+    """The methods whose weight on memory is not always 0 and not always the cap."""
+    rows = []
+    for method in results.methods:
+        best = [run for (_, name), run in results.best.items() if name == method and run.mean_beta]
+        if any(run.capped != 1 for run in best):
+            beta, capped = (np.array([getattr(run, key) for run in best], float) for key in ("mean_beta", "capped"))
+            rows.append(Memory(method, bootstrap_mean(beta), bootstrap_mean(capped)))
+    return rows
+
+
 def performance_profile(results: Results, factors: Array) -> Array:
     """Dolan-Moré profile, shape (methods, factors): share of problems solved within factor x the best.
 
@@ -159,96 +201,3 @@ def _factors(results: Results) -> Array:
     solved = np.where(np.isnan(results.counts), np.inf, results.counts)
     fastest = solved.min(axis=1, keepdims=True)
     return np.asarray(results.counts / np.where(np.isinf(fastest), 1.0, fastest))
-
-
-def counts_by_lr(runs: Sequence[Run]) -> tuple[Array, Array]:
-    """The lr tried, ascending, in units of 1/L, and evaluations to the target; empty where lr is fixed."""
-    pairs = sorted((run.point["lr"], evaluations(run)) for run in runs if "lr" in run.point)
-    if len({lr for lr, _ in pairs}) < 2:
-        return np.empty(0), np.empty(0)
-    lr, counts = np.array(pairs, dtype=float).T
-    return lr, counts
-
-
-def final_gap(run: Run) -> float:
-    """Relative gap a run ended with, capped at 1, the initial loss; 1 if it diverged or failed."""
-    lost = run.status in ("diverged", "failed") or np.isnan(run.best_gap)
-    return 1.0 if lost else min(run.best_gap, 1.0)
-
-
-def lr_sensitivity(results: Results, seed: int = 0) -> dict[str, Interval]:
-    """Mean excess loss for lr up to a decade off its best: 0 if every lr finds the optimum, 1 if none does anything.
-
-    Excess loss is the relative gap a run ended with, capped at 1. The mean is over the runs of a problem whose lr is
-    within a factor of ten of the best run's, log-uniform as points are, then over problems. A range around each
-    method's own best serves methods with other units of lr and other ranges alike. Methods that nowhere have four
-    such runs are left out.
-    """
-
-    def excess(pair: tuple[str, str]) -> float:
-        if counts_by_lr(results.runs[pair])[0].size == 0:
-            return np.nan
-        best = results.best[pair].point["lr"]
-        gaps = [final_gap(run) for run in results.runs[pair] if 0.1 <= run.point["lr"] / best <= 10]
-        return float(np.mean(gaps)) if len(gaps) >= _FEWEST_POINTS else np.nan
-
-    columns = zip(results.methods, results.tabulate(excess).T, strict=True)
-    return {method: bootstrap_mean(column, seed) for method, column in columns if not np.isnan(column).all()}
-
-
-def best_so_far(results: Results, reference: str) -> tuple[tuple[int, ...], Array]:
-    """Budgets, and the geometric mean ratio after that many points, shape (methods, budgets).
-
-    The ratio is to the reference tuned with all its points; a pair without a finished run among its first
-    points is left out of that mean.
-    """
-    points = 1 + max(run.point_index for runs in results.runs.values() for run in runs)
-    budgets = (*takewhile(lambda budget: budget < points, BUDGETS), points)
-    goal = penalised(results)[:, results.methods.index(reference)]
-    columns = [penalised(_first_points(results, budget)).T / goal for budget in budgets]
-    return budgets, np.array([[geometric_mean(column).mean for column in part] for part in columns]).T
-
-
-def _first_points(results: Results, budget: int) -> Results:
-    early = {pair: tuple(r for r in runs if r.point_index < budget) for pair, runs in results.runs.items()}
-    return replace(results, runs={pair: runs for pair, runs in early.items() if runs})
-
-
-def edges(results: Results) -> list[Edge]:
-    """Best runs that sit on the edge of what was tried, plateaus among them marked."""
-    return [edge for pair, runs in results.runs.items() for edge in _edges_of(pair, runs, results.best[pair])]
-
-
-def _edges_of(pair: tuple[str, str], runs: Sequence[Run], best: Run) -> Iterator[Edge]:
-    names = [name for name in best.point if len({run.point[name] for run in runs}) > 2]
-    for name in names:
-        values = np.array([run.point[name] for run in runs], dtype=float)
-        for side, extreme in (("smallest", values.min()), ("largest", values.max())):
-            if best.point[name] == extreme:
-                distance = np.abs(_decades(values) - _decades(values)[values == extreme][0])
-                reach = _reach(distance, _as_good(runs, best), stops=len(names) == 1)
-                yield Edge(*pair, name, float(extreme), side, bool(reach >= 1))
-
-
-def _decades(values: Array) -> Array:
-    """Values in decades of the scale they were spread over; on a linear one, in fifths of the range."""
-    low, high = values.min(), values.max()
-    if low > 0 and high / low >= 10:
-        return np.log10(values)
-    if low >= 0 and high < 1 and (1 - low) / (1 - high) >= 10:
-        return -np.log10(1 - values)
-    return np.asarray(5 * (values - low) / (high - low))
-
-
-def _as_good(runs: Sequence[Run], best: Run) -> NDArray[np.bool_]:
-    if best.status == "reached":
-        return np.array([evaluations(run) for run in runs]) <= _TOLERANCE * best.evaluations
-    return np.array([run.best_gap for run in runs]) <= _TOLERANCE * best.best_gap
-
-
-def _reach(distance: Array, good: NDArray[np.bool_], stops: bool) -> float:
-    """Distance from the edge to the farthest good point or, if `stops`, to the last before a bad one."""
-    order = np.argsort(distance)
-    near, good = distance[order], good[order]
-    kept = near[: int(np.argmin(good))] if stops and not good.all() else near[good]
-    return float(kept.max(initial=0.0))

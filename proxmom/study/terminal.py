@@ -52,6 +52,21 @@ def text_table(results: Results, reference: str, bold: bool = False) -> list[str
     return [line for block in _blocks(by_method) for line in [*_lines(block, bold), ""]][:-1]
 
 
+def variants_table(results: Results) -> list[str]:
+    """Lines for defaults and controls against their own methods; none where there are none."""
+    rows = [
+        [row.name, interval_text(row.ratio), f"{row.fewer}", f"{row.more}", f"{row.ratio.size}"]
+        for row in summary.variants(results)
+    ]
+    return _lines([["variant", "ratio to its method", "fewer on", "more on", "problems"], *rows], False) if rows else []
+
+
+def memory_table(results: Results) -> list[str]:
+    """Lines for the methods that derive their momentum; none where there are none."""
+    rows = [[row.method, interval_text(row.beta), interval_text(row.capped)] for row in summary.memory(results)]
+    return _lines([["method", "mean weight on memory", "share of steps at the cap"], *rows], False) if rows else []
+
+
 def notes(results: Results, reference: str, target: float) -> list[str]:
     """What the table's numbers are, wrapped to its width."""
     misses = f" miss: not within {results.budget}, in means {summary.MISS_FACTOR * results.budget}."

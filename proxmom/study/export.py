@@ -1,0 +1,56 @@
+"""Runs as a flat table for other tools: one row a run, one column a fact."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from proxmom.study.sources import read_source
+from proxmom.study.store import Run, write_atomically
+
+_FACTS = ("point_index", "status", "evaluations", "best_gap", "mean_beta", "mean_step", "capped", "seconds", "message")
+
+
+def table(directories: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """A row for each finished run of each study, all with the same keys; None where a run has no such value.
+
+    Searched values are columns "point.lr" and so on; `seconds` alone depends on the machine.
+    Raises ValueError as `write_report` does.
+    """
+    runs = [(source.name, run) for source in map(read_source, directories) for run in source.runs]
+    searched = list(dict.fromkeys(name for _, run in runs for name in run.point))
+    return [_row(study, run, searched) for study, run in runs]
+
+
+def write_csv(directories: Sequence[str | Path], file: Path) -> None:
+    """The table as CSV; what is missing is empty."""
+    rows = table(directories)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(file, text.getvalue())
+
+
+def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
+    """The table as Parquet.
+
+    Raises ImportError, saying what to install, without pandas or pyarrow.
+    """
+    try:
+        pandas, _ = (importlib.import_module(name) for name in ("pandas", "pyarrow"))
+    except ImportError as error:
+        raise ImportError(
+            f"Parquet needs pandas and pyarrow, CSV neither: pip install pandas pyarrow (no module {error.name!r})."
+        ) from error
+    pandas.DataFrame(table(directories)).to_parquet(file, index=False)
+
+
+def _row(study: str, run: Run, searched: Sequence[str]) -> dict[str, Any]:
+    named = {"study": study, "problem": run.problem, "method": run.method, "variant_of": run.variant_of}
+    points = {f"point.{name}": run.point.get(name) for name in searched}
+    return {**named, **points, **{fact: getattr(run, fact) for fact in _FACTS}, "seed": run.seed, "key": run.key}
