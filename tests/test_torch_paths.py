@@ -303,3 +303,65 @@ def test_temporaries_are_blocks() -> None:
     with Made() as made:
         optimizer.step()
     assert max(made.sizes) == p.numel() // (3 * passes.SHARE) // passes.ALIGN * passes.ALIGN
+
+
+def closed_form(
+    xs: list[Any], gradients: list[list[Any]], lrs: list[list[float]], mus: list[float], adam: bool
+) -> None:
+    """The two algorithms as published, one weight of memory for all of `xs`, in loops; writes into `xs`.
+
+    Each tensor has its own lr (a list for each step) and weight decay: coupled in the plain algorithm, decoupled in
+    Adam's. Nothing here comes from the package.
+    """
+    inertia, top = 0.1, 0.89 if adam else 0.9
+    ds, vs, last = [0 * x for x in xs], [0 * x for x in xs], [0.0] * len(xs)
+    missing = 1.0
+    for t, (raw, eta) in enumerate(zip(gradients, lrs, strict=True), start=1):
+        gs = raw if adam else [g + mu * x for g, mu, x in zip(raw, mus, xs, strict=True)]
+        if t == 1 and not adam:
+            ds = [g.copy() for g in gs]
+        vs = [0.999 * v + 0.001 * g * g for v, g in zip(vs, gs, strict=True)]
+        scale = [(1 - top * missing) * (np.sqrt(v / (1 - 0.999**t)) + 1e-8) if adam else 1 + 0 * v for v in vs]
+        above = below = height = 0.0
+        for x, g, d, p, lr, before, mu in zip(xs, gs, ds, scale, eta, last, mus, strict=True):
+            decay = mu if adam else 0.0
+            kappa, m = lr / (1 + lr * decay), 1 / (p * (1 + inertia * p))
+            height += before * (np.sum(g * d / p) + decay * np.sum(g * x))
+            above += kappa * (np.sum((d - g) * m * (g + inertia * p * d)) + decay * np.sum(x * (d - g)))
+            below += kappa * np.sum((d - g) ** 2 * m)
+        ratio = (height - above) / below if below > 0 else np.inf if height >= above else -np.inf  # lr = 0
+        beta = min(max(ratio, 0.0), top)
+        beta = top if adam and t == 1 else beta
+        missing *= beta
+        for x, g, d, p, lr, mu in zip(xs, gs, ds, scale, eta, mus, strict=True):
+            d[...] = (beta * d + (1 - beta) * g + inertia * p * d) / (1 + inertia * p)
+            x[...] = (1 - lr * mu * adam) * x - lr * d / p
+        last = list(eta)
+
+
+@pytest.mark.parametrize("foreach", [None, True, False], ids=["fastest", "blocks", "one at a time"])
+@pytest.mark.parametrize("scope", ["model", "group", "tensor"])
+@pytest.mark.parametrize("adam", [False, True], ids=["AMSGD", "AMAdamW"])
+def test_the_papers_algorithms_in_closed_form(adam: bool, scope: str, foreach: bool | None) -> None:
+    """A hundred steps: groups with their own lr and decay, a schedule with zeros, several tensors."""
+    random = np.random.default_rng(0)
+    start = [random.normal(size=shape) for shape in ((4, 3), (5,), (2, 2), (7,))]
+    gradients = [[random.normal(size=x.shape) + x for x in start] for _ in range(100)]
+    schedule = [abs(np.sin(0.3 * t)) * (t % 17 != 0) for t in range(100)]
+    base, mus = [0.1, 0.1, 0.03, 0.03], [0.1, 0.1, 0.0, 0.0]
+    params = [nn.Parameter(torch.tensor(x)) for x in start]
+    groups = [{"params": params[:2], "weight_decay": 0.1}, {"params": params[2:], "weight_decay": 0.0}]
+    optimizer = (AMAdamW if adam else AMSGD)(groups, scope=scope, foreach=foreach)
+    for step, factor in enumerate(schedule):
+        for group, lr in zip(optimizer.param_groups, (0.1, 0.03), strict=True):
+            group["lr"] = lr * factor
+        for p, g in zip(params, gradients[step], strict=True):
+            p.grad = torch.tensor(g)
+        optimizer.step()
+    sharing = {"model": [[0, 1, 2, 3]], "group": [[0, 1], [2, 3]], "tensor": [[0], [1], [2], [3]]}[scope]
+    for members in sharing:
+        xs = [start[i].copy() for i in members]
+        lrs = [[base[i] * factor for i in members] for factor in schedule]
+        closed_form(xs, [[g[i] for i in members] for g in gradients], lrs, [mus[i] for i in members], adam)
+        for i, x in zip(members, xs, strict=True):
+            np.testing.assert_allclose(params[i].detach().numpy(), x, rtol=1e-12, atol=1e-12)
