@@ -183,7 +183,7 @@ def conformance(optimizer: tuple[str, ...], torchs: bool, markdown: bool, file: 
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"--json must be in a folder that exists, got {file}.")
         asked = named(optimizer) if optimizer or torchs else OURS
-        shown = {**(torchs_own() if torchs else {}), **asked}
+        shown = {**asked, **(torchs_own() if torchs else {}), **asked}  # what was asked for comes first
         with click.progressbar(length=len(shown) * len(ROWS), label="conformance", file=sys.stderr) as bar:
             reports = {
                 name: check_optimizer(factory, progress=lambda: bar.update(1)) for name, factory in shown.items()
