@@ -105,7 +105,7 @@ class Layout:
     members: who they are; parts: their memory, (T,); groups: each unit's parameter group, (U,); table: scalars of the
     units, (U, C), with the columns `SCALARS` and those of the metric; membership: see `_membership`; meshes: over which
     processes inner products add up; young: whether a unit has perhaps not stepped yet; idle: last_lr of the parameters
-    that do not step; memories: the tensors in the optimizer's state; passes: what moves the arrays; version: counts the
+    that do not step; states: the entries of the optimizer's state; passes: what moves the arrays; version: counts the
     changes of where x lies.
     """
 
@@ -116,7 +116,7 @@ class Layout:
     membership: tuple[Tensor, Tensor] | None
     meshes: Meshes
     columns: tuple[str, ...]
-    memories: list[Tensor]
+    states: list[dict[str, Any]]
     young: bool = True
     idle: list[Tensor] = field(default_factory=list)
     passes: Any = None
@@ -133,6 +133,7 @@ class Layout:
         self._plain = [part.parameter for part in self.parts if not part.sharded]
         self._sharded = [part for part in self.parts if part.sharded]
         self._addresses: list[int] = []
+        self._memories = [state["memory"] for state in self.states]
 
     def refresh(self) -> None:
         """Look where the parameters lie now: it may be other memory than at the last step."""
@@ -144,10 +145,9 @@ class Layout:
             self._addresses = addresses
             self.version += 1
 
-    def follows(self, state: Mapping[Tensor, dict[str, Any]]) -> bool:
+    def follows(self) -> bool:
         """Whether the memories are still those of the optimizer's state: somebody may have put others there."""
-        now = (state[p].get("memory") for _, p in self.members)
-        return all(map(operator.is_, now, self.memories))
+        return all(map(operator.is_, [state.get("memory") for state in self.states], self._memories))
 
     def array(self, tensor: Tensor) -> Array:
         """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""
@@ -226,7 +226,7 @@ def arrange(
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
         columns=columns,
-        memories=[state[p]["memory"] for _, p in members],
+        states=[state[p] for _, p in members],
     )
 
 

@@ -194,7 +194,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         """Look up the layouts of the parameters with a gradient; make them if others stepped last time."""
         sizes = [len(group["params"]) for group in self.param_groups]
         arranged = (sizes, [id(p) for p in params], [g is None for g in gradients])
-        if not all(layout.follows(self.state) for layout in self._layouts):
+        if not all(layout.follows() for layout in self._layouts):
             self._homes, self._arranged = {}, None
         if arranged != self._arranged:
             indices = (index for index, size in enumerate(sizes) for _ in range(size))
