@@ -147,8 +147,11 @@ class TorchPasses:
         dot = torch.dot if block.shape is None else torch.linalg.vecdot
         if diagonal is None:
             sums = [dot(a, b) for a, b in _pairs(u, u)]
+        elif not inertia:
+            sums = [dot(a, b) for a, b in _pairs([v / diagonal for v in u], u)]
+            sums += [torch.zeros_like(s) for s in sums]
         else:
-            smooth = _held(diagonal, inertia).reciprocal_() if inertia else torch.ones_like(diagonal)
+            smooth = _held(diagonal, inertia).reciprocal_()
             weighted = [v * smooth for v in u]
             pulled = [dot(a, b) for a, b in _pairs(weighted, u)]
             sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)] + pulled
