@@ -23,8 +23,9 @@ def test_benchmark_tables_are_those_of_their_figures(figures: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted(FOLDER.parent.glob("*.md")), ids=lambda path: path.name)
 def test_python_in_the_pages_runs(page: Path) -> None:
+    names: dict[str, object] = {"__name__": page.stem}
     for text in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
-        exec(compile(text, str(page), "exec"), {})
+        exec(compile(text, str(page), "exec"), names)
 
 
 def test_pages_name_files_that_exist() -> None:
