@@ -275,6 +275,8 @@ class NoTorch(MetaPathFinder):
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 sys.meta_path.insert(0, NoTorch())
+if sys.argv[1] == "import":
+    import proxmom.torch
 from proxmom.cli import main
 main(sys.argv[1:])
 """
@@ -288,6 +290,13 @@ def test_without_torch(only: list[str]) -> None:
     assert "pip install 'proxmom[torch]'" in run.stdout + run.stderr
     assert run.returncode == bool(only)
     assert ("solve 1000 models of 4 planes" in run.stdout) == (not only)
+
+
+def test_the_torch_backend_says_what_it_needs() -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, "import"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "proxmom.torch needs the torch extra: pip install 'proxmom[torch]'" in run.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -1,5 +1,14 @@
 """The torch backend: any rule as a `torch.optim.Optimizer`, and the paper's algorithms by name."""
 
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        "proxmom.torch needs the torch extra: pip install 'proxmom[torch]' (no module 'torch').", name="torch"
+    ) from error
+
 from proxmom.torch.named import AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD
 from proxmom.torch.optimizer import Options, ProxOptimizer
 
