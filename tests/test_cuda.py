@@ -77,6 +77,7 @@ class Case:
         for name, column in layout.own().items():
             assert name == "count"
             column.copy_(torch.arange(4.0, 4 + UNITS)[: len(column), None])
+        look(layout)
         return layout
 
     def _parameter(self, shape: Any, random: torch.Generator) -> nn.Parameter:
@@ -108,6 +109,11 @@ class Case:
             shrink=row(1.0, 0.9, 0.8, 1.0),
             sound=None if sound is None else torch.tensor(sound, device=DEVICE),
         )
+
+
+def look(layout: Layout) -> None:
+    """What an optimizer does before each step."""
+    layout.refresh([part.parameter.grad for part in layout.parts])  # type: ignore[misc]
 
 
 def parts(layout: Layout) -> list[Tensor]:
@@ -158,6 +164,7 @@ def test_types_may_be_mixed_and_are_summed_in_the_best(adam: bool) -> None:
         mixed += Case(dtype).layout().members
     step = Step(AdaptiveMemory(), case.metric, inertia=case.inertia, decay="decoupled")
     layout = arrange(mixed, defaultdict(dict), {}, step, "group")
+    look(layout)
     numbers = case.numbers(layout)
     sums = cuda.TritonPasses(layout, case.settings()).measure(numbers)
     want = TorchPasses(layout, case.settings(), pack=True).measure(numbers)
@@ -261,6 +268,7 @@ def test_addresses_travel_only_when_they_have_changed() -> None:
     passes.measure(numbers)
     assert batch._addresses is table
     layout.parts[4].parameter.grad = 2 * layout.parts[4].parameter.grad  # type: ignore[operator]
+    look(layout)
     assert not torch.equal(passes.measure(numbers), first)
     assert batch._addresses is not table
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from proxmom.metrics import Adam, Euclidean
-from proxmom.torch.layout import Layout, Part, working
+from proxmom.torch.layout import Layout, Part, Rows, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -100,7 +100,7 @@ class TritonPasses:
         self._given = (numbers, self._scalars(numbers))
         with _on(table.device):
             for batch in self._batches:
-                batch.refresh(self._layout.version)
+                batch.refresh(self._layout)
                 batch.launch(self._kernels.measure, **self._given[1], sums=sums, WITH_X=numbers.with_x)
             self._kernels.add_up[(len(table),)](sums, self._ends, total, ROWS=ROWS, **OPTIONS)
         return total
@@ -143,7 +143,8 @@ class _Batch:
 
     def __init__(self, parts: Sequence[Part], chunks: Sequence[_Chunk], device: torch.device) -> None:
         used = list(dict.fromkeys(chunk.part for chunk in chunks))
-        self._parts = [parts[i] for i in used]
+        self._rows = Rows(parts, used)
+        self._parts = self._rows.parts
         self._device, self._dtype = device, self._parts[0].x.dtype
         place = {part: at for at, part in enumerate(used)}
         self._part = torch.tensor([place[chunk.part] for chunk in chunks])
@@ -162,12 +163,12 @@ class _Batch:
         self._spare = list(self._buffer(SPARE).unbind())
         self._constants = _constants(self._dtype)
 
-    def refresh(self, version: int) -> None:
+    def refresh(self, layout: Layout) -> None:
         """Look where gradients lie, and x if the layout is of another version; uploads do not wait for the device."""
-        if version != self._version:
+        if layout.version != self._version:
             self._xs = [part.x.data_ptr() for part in self._parts]
-            self._version = version
-        self._kept = [part.row() for part in self._parts]  # must live until the step is done
+            self._version = layout.version
+        self._kept = self._rows.of(layout.gradients)  # must live until the step is done
         seen = (self._xs, [g.data_ptr() for g in self._kept])
         capturing = _capturing(self._device)
         if seen == self._seen and not capturing:

@@ -22,6 +22,8 @@ from proxmom.torch.shards import Meshes, is_sharded, local, placed
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
+_DTYPE = operator.attrgetter("dtype")
+
 Member = tuple[int, Tensor]  # index of the parameter group, the parameter
 Home = tuple[Tensor, int]  # the table and the row where a parameter's scalars live
 
@@ -69,19 +71,11 @@ class Part:
     copied: bool
     sharded: bool
 
-    def gradient(self) -> Tensor:
-        """The gradient, flat, in the parameter's dtype and order."""
-        gradient: Tensor = self.parameter.grad  # type: ignore[assignment]
+    def row(self, gradient: Tensor) -> Tensor:
+        """Its gradient, flat, in the parameter's dtype and order."""
         if self.sharded:
             gradient = local(placed(gradient, self.parameter))
         return flat(gradient if gradient.dtype == self.x.dtype else gradient.to(self.x.dtype), self.order)
-
-    def row(self) -> Tensor:
-        """A tensor whose memory holds the gradient in the parameter's order: the gradient itself where it can be."""
-        g = self.parameter.grad
-        if self.order is None and not self.sharded and g.dtype == self.x.dtype and g.is_contiguous():  # type: ignore[union-attr]
-            return g  # type: ignore[return-value]
-        return self.gradient()
 
     def refresh(self) -> None:
         """Look where the parameter lies now: its memory may be another than at the last step."""
@@ -96,6 +90,23 @@ class Part:
         if self.copied:
             here = local(self.parameter).detach()
             here.copy_(self.x.view(here.shape))
+
+
+class Rows:
+    """Some of a layout's parameters, of one dtype, for whoever reads gradients by their address."""
+
+    def __init__(self, parts: Sequence[Part], indices: Sequence[int]) -> None:
+        self._indices = None if len(indices) == len(parts) else list(indices)
+        self.parts = [parts[i] for i in indices]
+        self._dtype = self.parts[0].x.dtype
+        self._plain = all(part.order is None and not part.sharded for part in self.parts)
+
+    def of(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Tensors whose memory holds the gradients in the parameters' dtype and order: these themselves if they can."""
+        mine = gradients if self._indices is None else [gradients[i] for i in self._indices]
+        if self._plain and set(map(_DTYPE, mine)) == {self._dtype} and all(map(Tensor.is_contiguous, mine)):
+            return mine
+        return [part.row(gradient) for part, gradient in zip(self.parts, mine, strict=True)]
 
 
 @dataclass
@@ -133,11 +144,13 @@ class Layout:
         self._plain = [part.parameter for part in self.parts if not part.sharded]
         self._sharded = [part for part in self.parts if part.sharded]
         self._addresses: list[int] = []
+        self.gradients: list[Tensor] = []
         self._memories = [state["memory"] for state in self.states]
 
-    def refresh(self) -> None:
-        """Look where the parameters lie now: it may be other memory than at the last step."""
-        addresses = [p.data_ptr() for p in self._plain]
+    def refresh(self, gradients: list[Tensor]) -> None:
+        """Take this step's gradients, one for each member, and look where the parameters lie now."""
+        self.gradients = gradients
+        addresses = list(map(Tensor.data_ptr, self._plain))
         addresses += [local(part.parameter).data_ptr() for part in self._sharded]
         if addresses != self._addresses or self.copies:
             for part in self.parts:

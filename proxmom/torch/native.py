@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proxmom import kernels
 from proxmom.metrics import Adam, Euclidean
-from proxmom.torch.layout import Layout, Part
+from proxmom.torch.layout import Layout, Rows
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 
@@ -32,12 +32,15 @@ class NativePasses:
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._layout, self._settings = layout, settings
         dtypes = dict.fromkeys(part.x.dtype for part in layout.parts)
-        self._batches = [_Batch([p for p in layout.parts if p.x.dtype == dtype]) for dtype in dtypes]
+        self._batches = [
+            _Batch(Rows(layout.parts, [i for i, part in enumerate(layout.parts) if part.x.dtype == dtype]))
+            for dtype in dtypes
+        ]
 
     def measure(self, numbers: Numbers) -> Tensor:
         given = self._given(numbers)
         for batch in self._batches:
-            batch.refresh(self._layout.version)
+            batch.refresh(self._layout)
         units = len(self._layout.groups)
         sums = [kernels.measure(batch.table, units, with_x=numbers.with_x, **given) for batch in self._batches]
         return torch.as_tensor(sum(sums[1:], start=sums[0]))
@@ -76,8 +79,8 @@ def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
 class _Batch:
     """Parameters of one dtype, as addresses; memories stay where they are, gradients and x are looked up each step."""
 
-    def __init__(self, parts: list[Part]) -> None:
-        self._parts = parts
+    def __init__(self, rows: Rows) -> None:
+        self._rows, parts = rows, rows.parts
         self._kept: list[Tensor] = []
         self._version = -1
         count = len(parts)
@@ -92,13 +95,13 @@ class _Batch:
             second_moment=np.array(moments, dtype=np.uint64) if moments else None,
         )
 
-    def refresh(self, version: int) -> None:
+    def refresh(self, layout: Layout) -> None:
         """Look up where gradients lie now, and x if the layout is of another version."""
-        if version != self._version:
-            self.table.x[:] = [part.x.data_ptr() for part in self._parts]
-            self._version = version
-        self._kept = [part.row() for part in self._parts]  # must live until the step is done
-        self.table.gradient[:] = [g.data_ptr() for g in self._kept]
+        if layout.version != self._version:
+            self.table.x[:] = [part.x.data_ptr() for part in self._rows.parts]
+            self._version = layout.version
+        self._kept = self._rows.of(layout.gradients)  # must live until the step is done
+        self.table.gradient[:] = list(map(Tensor.data_ptr, self._kept))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -176,7 +176,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._observed = None
         params = [p for group in self.param_groups for p in group["params"]]
         gradients = [p.grad for p in params]
-        if any(g.layout != torch.strided for g in gradients if g is not None):
+        if {g.layout for g in gradients if g is not None} - {torch.strided}:
             raise RuntimeError("gradients must be dense, got a sparse one. Use sparse=False in the embedding.")
         if all(g is None for g in gradients):
             return returned
@@ -199,13 +199,14 @@ class ProxOptimizer(torch.optim.Optimizer):
         if arranged != self._arranged:
             indices = (index for index, size in enumerate(sizes) for _ in range(size))
             members = list(zip(indices, params, strict=True))
-            awake = [member for member, g in zip(members, gradients, strict=True) if g is not None]
+            moving = [member for member, g in zip(members, gradients, strict=True) if g is not None]
             asleep = [p for (_, p), g in zip(members, gradients, strict=True) if g is None]
-            self._layouts = self._arrange_anew(awake)
+            self._layouts = self._arrange_anew(moving)
             self._layouts[0].idle = [self.state[p]["last_lr"] for p in asleep if self.state.get(p)]
             self._arranged = arranged
+        awake = {id(p): g for p, g in zip(params, gradients, strict=True) if g is not None}
         for layout in self._layouts:
-            layout.refresh()
+            layout.refresh([awake[id(p)] for _, p in layout.members])
 
     def _arrange_anew(self, members: list[Member]) -> list[Layout]:
         """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
@@ -273,10 +274,10 @@ class ProxOptimizer(torch.optim.Optimizer):
         layout.young = any(fresh)
         written = []
         if self._step.metric.memory_from_gradient:
-            for part, (index, _) in zip(layout.parts, layout.members, strict=True):
+            for part, (index, _), gradient in zip(layout.parts, layout.members, layout.gradients, strict=True):
                 if fresh[part.unit]:
                     decay = self.param_groups[index]["weight_decay"]
-                    g = part.gradient().to(part.memories[0].dtype)
+                    g = part.row(gradient).to(part.memories[0].dtype)
                     g = -g if self._options["maximize"] else g
                     if self._step.decay == "coupled" and decay:
                         g = g + decay * part.x

@@ -119,7 +119,8 @@ class TorchPasses:
         return Block(pieces, units, index, None if flat else (len(units), length), dtype)
 
     def measure(self, numbers: Numbers) -> Tensor:
-        self._gradients = [part.gradient() for part in self._layout.parts]
+        given = zip(self._layout.parts, self._layout.gradients, strict=True)
+        self._gradients = [part.row(gradient) for part, gradient in given]
         self._look_where_x_is()
         columns = self._columns(numbers)
         vectors = 1 + len(self._memories)
