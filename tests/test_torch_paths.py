@@ -281,6 +281,31 @@ def test_parameters_that_stop_and_start_part_ways() -> None:
     assert [int(optimizer.state[p]["count"]) for p in params] == steps
 
 
+def test_parameters_that_take_turns_are_arranged_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And step as two optimizers would; joining and parting again is noticed."""
+    made = []
+    real = ProxOptimizer._arrange_anew
+    monkeypatch.setattr(ProxOptimizer, "_arrange_anew", lambda self, members: made.append(1) or real(self, members))
+    params, twins = ([nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)] for _ in range(2))
+    together = AMAdamW(params, scope="tensor", lr=0.1)
+    apart = [AMAdamW([p], lr=0.1) for p in twins]
+
+    def step(*awake: int) -> None:
+        for i, (p, q) in enumerate(zip(params, twins, strict=True)):
+            p.grad = q.grad = torch.arange(3.0, dtype=torch.float64) + len(made) + i if i in awake else None
+        together.step()
+        for i in awake:
+            apart[i].step()
+
+    for turn in range(6):
+        step(turn % 2)
+    assert len(made) == 4  # two sets, and the two optimizers beside
+    for awake in ((0, 1), (0,), (1,), (0, 1), (1,)):
+        step(*awake)
+    for p, q in zip(params, twins, strict=True):
+        assert torch.equal(p, q)
+
+
 class Made(TorchDispatchMode):
     """Keeps the sizes of what operations make anew."""
 

@@ -17,6 +17,7 @@ from proxmom.torch.passes import Passes, Settings, TorchPasses
 from proxmom.torch.turn import commit, measure, scalar
 
 SCOPES = ("model", "group", "tensor")
+PAST = 7  # sets of parameters whose layouts are kept, for those that take turns
 
 
 class Options(TypedDict, total=False):
@@ -107,6 +108,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._homes: dict[Tensor, Home] = {}
         self._layouts: list[Layout] = []
         self._arranged: Any = None
+        self._past: dict[Any, list[Layout]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         options = {**self._options, "process_group": None}
@@ -195,18 +197,31 @@ class ProxOptimizer(torch.optim.Optimizer):
         sizes = [len(group["params"]) for group in self.param_groups]
         arranged = (sizes, [id(p) for p in params], [g is None for g in gradients])
         if not all(layout.follows() for layout in self._layouts):
-            self._homes, self._arranged = {}, None
+            self._homes, self._arranged, self._past = {}, None, {}
         if arranged != self._arranged:
             indices = (index for index, size in enumerate(sizes) for _ in range(size))
             members = list(zip(indices, params, strict=True))
             moving = [member for member, g in zip(members, gradients, strict=True) if g is not None]
             asleep = [p for (_, p), g in zip(members, gradients, strict=True) if g is None]
-            self._layouts = self._arrange_anew(moving)
+            key = (tuple(arranged[0]), tuple(arranged[1]), tuple(arranged[2]))
+            self._layouts = self._past[key] if self._valid(key) else self._arrange_anew(moving)
             self._layouts[0].idle = [self.state[p]["last_lr"] for p in asleep if self.state.get(p)]
             self._arranged = arranged
+            self._past = {**dict(list(self._past.items())[-PAST:]), key: self._layouts}
+        given = [g for g in gradients if g is not None]
+        if len(self._layouts) == 1:
+            self._layouts[0].refresh(given)
+            return
         awake = {id(p): g for p, g in zip(params, gradients, strict=True) if g is not None}
         for layout in self._layouts:
             layout.refresh([awake[id(p)] for _, p in layout.members])
+
+    def _valid(self, key: tuple[Any, ...]) -> bool:
+        """Whether the layouts of parameters that took turns with others are still where their scalars live."""
+        return key in self._past and all(
+            layout.follows() and all(self._homes[p][0] is layout.table for _, p in layout.members)
+            for layout in self._past[key]
+        )
 
     def _arrange_anew(self, members: list[Member]) -> list[Layout]:
         """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
