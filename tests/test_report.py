@@ -155,7 +155,7 @@ def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
         return [make_run(f"p{i}", method, 10, mean_beta=b, capped=c, mean_step=1.0) for i, (b, c) in enumerate(rows)]
 
     worse = make_run("p0", "derived", 99, index=1, mean_beta=0.0, capped=0.0)
-    fixed, none = runs("fixed", [0.9, 0.9], [1.0, 1.0]), runs("gradient", [0.0, 0.0], [0.0, 0.0])
+    fixed, none = runs("fixed", [0.9, 0.9], [1.0, 1 - 1e-15]), runs("gradient", [0.0, 0.0], [0.0, 0.0])
     scipy = [make_run("p0", "scipy", 10)]
     results = summary.collect([*runs("derived", [0.6, 0.8], [0.5, 0.1]), worse, *fixed, *none, *scipy], BUDGET)
     [row] = summary.memory(results)

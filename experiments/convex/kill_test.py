@@ -90,7 +90,7 @@ def _kill_often(
     while len(kills) < arguments.kills:
         before = _finished(out)
         process = _start(out, arguments.jobs)
-        wait = chance.uniform(0, 1.6 * seconds / arguments.kills + 4)  # a start alone takes two or three seconds
+        wait = chance.uniform(1, 1.8 * seconds / arguments.kills + 4)  # a start alone takes two or three seconds
         whole_group = bool(len(kills) % 2)
         try:
             process.wait(timeout=wait)
@@ -160,8 +160,10 @@ def _history(kills: list[Kill], total: int, arguments: argparse.Namespace) -> It
 
 
 def _verdict(problems: list[str]) -> list[str]:
-    good = "No finished run was repeated, none was lost, none half-written; tables and curves are those of a study"
-    return problems or [f"{good} that was not killed, but for wall-clock columns."]
+    good = (
+        "No finished run was repeated, none was lost, none half-written; but for wall-clock columns, tables and curves"
+    )
+    return problems or [good, "are those of a study that was not killed."]
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ def table(directories: Sequence[str | Path]) -> list[dict[str, Any]]:
 
 
 def write_csv(directories: Sequence[str | Path], file: Path) -> None:
-    """The table as CSV; what is missing is empty."""
+    """The table as CSV, numbers to 9 digits; what is missing is empty."""
     rows = table(directories)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
     write_atomically(file, text.getvalue())
 
 
@@ -48,6 +48,10 @@ def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
             f"Parquet needs pandas and pyarrow, CSV neither: pip install pandas pyarrow (no module {error.name!r})."
         ) from error
     pandas.DataFrame(table(directories)).to_parquet(file, index=False)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.9g}" if isinstance(value, float) else value
 
 
 def _row(study: str, run: Run, searched: Sequence[str]) -> dict[str, Any]:

@@ -171,11 +171,11 @@ def variants(results: Results) -> list[Variant]:
 
 
 def memory(results: Results) -> list[Memory]:
-    """The methods whose weight on memory is not always 0 and not always the cap."""
+    """The methods whose weight on memory is neither always 0 nor, but for a step in a thousand, always the cap."""
     rows = []
     for method in results.methods:
         best = [run for (_, name), run in results.best.items() if name == method and run.mean_beta]
-        if any(run.capped != 1 for run in best):
+        if any((run.capped or 0.0) < 0.999 for run in best):
             beta, capped = (np.array([getattr(run, key) for run in best], float) for key in ("mean_beta", "capped"))
             rows.append(Memory(method, bootstrap_mean(beta), bootstrap_mean(capped)))
     return rows
