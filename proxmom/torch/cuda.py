@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from proxmom.metrics import Adam, Euclidean
+from proxmom.metrics import Adam
 from proxmom.torch.layout import Layout, Part, Rows, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 
@@ -38,9 +38,7 @@ def serves(layout: Layout, settings: Settings) -> bool:
     return (
         layout.device.type == "cuda"
         and torch.version.hip is None
-        and type(settings.metric) in (Euclidean, Adam)
-        and not settings.averaging
-        and not settings.stochastic_rounding
+        and settings.for_kernels
         and all(part.x.dtype in TYPES for part in layout.parts)
         and _works(layout.device)
     )

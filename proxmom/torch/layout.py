@@ -86,10 +86,9 @@ class Part:
             self.x = flat(here.detach(), self.order)
 
     def arrive(self) -> None:
-        """A copy's values go back to where the parameter lives."""
-        if self.copied:
-            here = local(self.parameter).detach()
-            here.copy_(self.x.view(here.shape))
+        """A copy's values go back to where the parameter lives; only for parts that are `copied`."""
+        here = local(self.parameter).detach()
+        here.copy_(self.x.view(here.shape))
 
 
 class Rows:

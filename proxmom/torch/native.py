@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxmom import kernels
-from proxmom.metrics import Adam, Euclidean
+from proxmom.metrics import Adam
 from proxmom.torch.layout import Layout, Rows
 from proxmom.torch.passes import Motion, Numbers, Settings
 
@@ -19,9 +19,7 @@ def serves(layout: Layout, settings: Settings) -> bool:
     return (
         layout.on_host
         and kernels.available()
-        and type(settings.metric) in (Euclidean, Adam)
-        and not settings.averaging
-        and not settings.stochastic_rounding
+        and settings.for_kernels
         and all(kernels.supports(_name(part.x.dtype)) for part in layout.parts)
     )
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from proxmom.metrics import Metric
+from proxmom.metrics import Adam, Euclidean, Metric
 from proxmom.planes import Array, Scalar
 from proxmom.torch.layout import Layout, Part, working
 
@@ -75,6 +75,11 @@ class Settings:
     sign: float
     averaging: tuple[float, ...]
     stochastic_rounding: bool
+
+    @property
+    def for_kernels(self) -> bool:
+        """Whether this is what kernels are written for: one memory, the Euclidean or Adam's metric, plain rounding."""
+        return type(self.metric) in (Euclidean, Adam) and not self.averaging and not self.stochastic_rounding
 
 
 @dataclass
