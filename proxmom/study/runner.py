@@ -94,7 +94,8 @@ def _run_what_is_ready(study: Study, data_dir: Path | None, folder: Path, jobs: 
 def _build(problem: ProblemSpec, data_dir: Path | None) -> Problem:
     name = {"name": problem.name} if problem.name else {}
     try:
-        return build_problem(problem.kind, data_dir, **problem.arguments, **name)
+        with threadpool_limits(1):  # as in the runs: more threads would round differently
+            return build_problem(problem.kind, data_dir, **problem.arguments, **name)
     except (ValueError, TypeError) as error:
         raise StudyError(f"{problem.where}: {error}") from error
 
