@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,12 @@ from proxmom import __version__
 from proxmom.lookup import find_metric, find_rule
 from proxmom.rules import RULES
 
-EXTRAS = {"cvxpy": "verify", "clarabel": "verify", "torch": "torch"}  # of missing packages; any other is of "study"
+EXTRAS = {
+    "cvxpy": "verify",
+    "clarabel": "verify",
+    "torch": "torch",
+    "submitit": "cluster",
+}  # of missing packages; any other is of "study"
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -93,26 +98,87 @@ def verify(
 @main.command()
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--out", type=FOLDER, help="Where results go; without it results/<name of the study>.")
-@click.option("--jobs", default=-1, help="Processes; -1 is all cores.")
+@click.option(
+    "--jobs", default=-1, help="Runs at a time; -1 is one per core, per GPU on cuda, and with slurm all at once."
+)
 @click.option("--data", type=FOLDER, envvar="PROXMOM_DATA", show_envvar=True, help="Folder of real data files.")
 @click.option("--retry-failed", is_flag=True, help="Run again what raised an error; what diverged is a result.")
 @click.option("--rule", multiple=True, help="A further method: a rule by name or import path, lr tuned. Repeatable.")
-def run(study: Path, out: Path | None, jobs: int, data: Path | None, retry_failed: bool, rule: tuple[str, ...]) -> None:
+@click.option(
+    "--executor",
+    default="joblib",
+    type=click.Choice(["joblib", "slurm", "local"]),
+    help="Who runs: processes here; jobs of SLURM; or such jobs here, to try it.",
+)
+@click.option(
+    "--slurm",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For sbatch: time=MINUTES (needed), partition=NAME, gpus_per_node=1, mem=8GB, setup=COMMAND, ... Repeatable.",
+)
+def run(
+    study: Path,
+    out: Path | None,
+    jobs: int,
+    data: Path | None,
+    retry_failed: bool,
+    rule: tuple[str, ...],
+    executor: str,
+    options: tuple[str, ...],
+) -> None:
     """Run a STUDY (a TOML file), print its table and write its report.
 
-    Only what is missing is run: stop it at any time and start it again.
+    Only what is missing is run: stop or kill it at any time and start it again. A further method, problem or seed in
+    the file adds its own runs and repeats none.
+
+    A study with max_evaluations and target counts gradient evaluations to a relative gap, on functions whose optimum is
+    known. A study with steps and seeds trains (with torch): the points of each method are compared by validation loss,
+    its best one is trained with every seed, and the test split is read at the end of those runs alone. A training run
+    saves a checkpoint every minute and continues from it.
+
+    With --executor slurm (pip install 'proxmom[cluster]') the folder of results must be on a disk that all nodes share.
+    Jobs go on if this process ends; the next start waits for those that are still there.
+
+    torchrun --nproc-per-node 2 -m proxmom run STUDY trains run after run, each spread over the processes.
     """
     with _clear_errors("run"):
         from proxmom.study.report import terminal_table, write_report
         from proxmom.study.runner import run_study
 
-        try:
-            results = run_study(study, out=out, jobs=jobs, data=data, retry_failed=retry_failed, rules=rule)
-        except KeyboardInterrupt:  # the runner has said how to go on
-            sys.exit(130)
+        with _engine(executor, jobs, options) as engine:
+            if not getattr(engine, "leads", True):
+                engine.follow()
+                return
+            try:
+                results = run_study(study, out, data=data, retry_failed=retry_failed, rules=rule, engine=engine)
+            except KeyboardInterrupt:  # the runner has said how to go on
+                sys.exit(130)
         page = write_report([results])
         click.echo(terminal_table([results]))
     click.echo(f"report: {page}")
+
+
+def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
+    """What runs the cells of a study, as a context manager."""
+    from proxmom.study.engines import Processes, under_torchrun
+
+    values = dict(option.partition("=")[::2] for option in options)
+    if not all(values.values()):
+        raise ValueError(f"--slurm must read KEY=VALUE, got {' '.join(options)}.")
+    if values and executor != "slurm":
+        raise ValueError(f"--slurm goes with --executor slurm, got {executor}.")
+    if under_torchrun():
+        from proxmom.study.torchrun import Together
+
+        if executor != "joblib":
+            raise ValueError(f"torchrun starts the processes itself: leave --executor {executor} out.")
+        return Together()
+    if executor == "joblib":
+        return nullcontext(Processes(jobs))
+    from proxmom.study.cluster import Cluster
+
+    return nullcontext(Cluster(executor, jobs, values))
 
 
 @main.command()

@@ -40,7 +40,7 @@ LAYERS = {
     "__main__": 6,
 }
 HEAVY = {
-    "torch": {"torch", "testing", "bench"},
+    "torch": {"torch", "testing", "bench", "study"},
     "cvxpy": {"reference"},
     "matplotlib": {"study", "draw"},
     "pandas": {"study"},
@@ -73,6 +73,18 @@ def test_a_module_imports_only_from_its_own_and_lower_layers(path: Path) -> None
         if top == "proxmom" and rest and rest[0] in LAYERS:
             assert LAYERS[rest[0]] <= LAYERS[here], name
         assert here in HEAVY.get(top, {here}), f"{here} imports {top}"
+
+
+LAZY = sorted(path for path in (PACKAGE / "study").glob("*.py") if path.name != "torchrun.py")
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda path: path.name)
+def test_studies_without_networks_run_without_torch(path: Path) -> None:
+    """Outside study/training torch, and what imports it, is imported within functions alone."""
+    for node in ast.parse(path.read_text()).body:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+        for name in names if isinstance(node, ast.Import | ast.ImportFrom) else []:
+            assert not name.startswith(("torch", "proxmom.torch", "proxmom.study.training")), name
 
 
 def test_import_is_light() -> None:

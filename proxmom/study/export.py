@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ _FACTS = ("point_index", "status", "evaluations", "best_gap", "mean_beta", "mean
 def table(directories: Sequence[str | Path]) -> list[dict[str, Any]]:
     """A row for each finished run of each study, all with the same keys; None where a run has no such value.
 
-    Searched values are columns "point.lr" and so on; `seconds` alone depends on the machine.
+    Searched values are columns "point.lr" and so on; `seconds` alone depends on the machine. Training runs also have
+    their stage, "search" or "final", and their measures at the end, "validation_loss" and so on.
     Raises ValueError as `write_report` does.
     """
     runs = [(source.name, run) for source in map(read_source, directories) for run in source.runs]
     searched = list(dict.fromkeys(name for _, run in runs for name in run.point))
-    return [_row(study, run, searched) for study, run in runs]
+    measures = list(dict.fromkeys(name for _, run in runs for name in run.final))
+    stage = ["stage"] if any(run.trained for _, run in runs) else []
+    return [_row(study, run, searched) | _ended(run, stage, measures) for study, run in runs]
 
 
 def write_csv(directories: Sequence[str | Path], file: Path) -> None:
@@ -58,3 +62,9 @@ def _row(study: str, run: Run, searched: Sequence[str]) -> dict[str, Any]:
     named = {"study": study, "problem": run.problem, "method": run.method, "variant_of": run.variant_of}
     points = {f"point.{name}": run.point.get(name) for name in searched}
     return {**named, **points, **{fact: getattr(run, fact) for fact in _FACTS}, "seed": run.seed, "key": run.key}
+
+
+def _ended(run: Run, stage: Sequence[str], measures: Sequence[str]) -> dict[str, Any]:
+    values = {name: run.final.get(name, math.nan) for name in measures}
+    ends = {name.replace(" ", "_"): None if math.isnan(value) else value for name, value in values.items()}
+    return {**dict.fromkeys(stage, run.stage), **ends}

@@ -1,30 +1,32 @@
-"""What stands on the page of a report: every number as text, every picture with how to read it."""
+"""What the pages of all reports share: the page itself, warnings, settings and provenance."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from proxmom.study import pictures, summary, tuning
-from proxmom.study.pictures import Style
+from proxmom.study import panels
+from proxmom.study.panels import Style
 from proxmom.study.sources import Source
 from proxmom.study.store import STATUSES, Run
 from proxmom.study.summary import Interval, Results
-from proxmom.study.terminal import count_text, interval_text, number_text
+from proxmom.study.terminal import difference_text, interval_text, loss_text, number_text, ratio_text
 from proxmom.study.tuning import Edge
 
 _VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
+_TRAINING_VERSIONS = ("torch", "accelerator")
+_ENDS = ("finished", *STATUSES)
 _TREES = {False: "as committed", True: "with uncommitted changes", None: "not a checkout"}
 
 
-def render(sources: Sequence[Source], results: Results, reference: str) -> str:
-    """The page as HTML, ratios to `reference`; everything that comes from a study is escaped."""
+def render_page(template: str, sources: Sequence[Source], edges: Sequence[Edge], **values: Any) -> str:
+    """A template of this folder as HTML; everything that comes from a study is escaped."""
     environment = Environment(
         loader=PackageLoader("proxmom", "study"),
         autoescape=True,
@@ -33,52 +35,33 @@ def render(sources: Sequence[Source], results: Results, reference: str) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(number=number_text, interval=interval_text)
-    edges = tuning.edges(results)
-    return environment.get_template("report.html.jinja").render(
+    environment.globals.update(loss=loss_text, difference=difference_text, ratio=ratio_text)
+    return environment.get_template(template).render(
         title=" + ".join(dict.fromkeys(source.name for source in sources)),
         sources=sources,
-        study=sources[0],
-        reference=reference,
-        problems=results.problems,
-        methods=results.methods,
-        missed=bool(np.isinf(results.counts).any()),
-        penalty=summary.MISS_FACTOR * results.budget,
-        warnings=list(_warnings(results, sources, edges)),
-        plateaus=[_edge_text(edge) for edge in edges if edge.plateau],
-        statuses=_statuses(results),
-        settings=_settings(results),
+        plateaus=[edge_text(edge) for edge in edges if edge.plateau],
         provenance=[_provenance(source) for source in sources],
-        **_numbers(results, reference),
-        **_pictures(results, sources[0], reference),
+        **values,
     )
 
 
-def _numbers(results: Results, reference: str) -> dict[str, Any]:
-    means = summary.mean_ratios(results, reference)
-    ratios = dict(zip(results.methods, summary.ratios(results, reference).T, strict=True))
-    counts = dict(zip(results.methods, summary.penalised(results).T, strict=True))
-    against = {other: summary.mean_ratios(results, other) for other in results.methods}
-    sensitivity = tuning.lr_sensitivity(results)
-    budgets, so_far = tuning.best_so_far(results, reference)
-    searched = {method for (_, method), runs in results.runs.items() if len(runs) > 1}
+def look(styles: Sequence[Style]) -> dict[str, Any]:
+    """Colours and the legend."""
     return {
-        "answer": _bars(means),
-        "counts": [(m, _cells(results, m), summary.geometric_mean(counts[m]).mean) for m in results.methods],
-        "ratios": [(m, list(ratios[m]), means[m]) for m in results.methods],
-        "matrix": [(m, [against[other][m] for other in results.methods]) for m in results.methods],
-        "variants": summary.variants(results),
-        "memory": summary.memory(results),
-        "budgets": budgets,
-        "so_far": [(m, row) for m, row in zip(results.methods, so_far, strict=True) if m in searched],
-        "sensitivity": sorted(sensitivity.items(), key=lambda item: item[1].mean),
+        "palette": {name: Markup(panels.palette_css(name == "dark")) for name in ("light", "dark")},
+        "legend": [(style.name, Markup(panels.swatch(style))) for style in styles],
     }
 
 
-def _bars(means: Mapping[str, Interval]) -> list[dict[str, Any]]:
-    """Means in ascending order, each with its place and its interval's on a common log scale, in percent."""
+def bars(means: Mapping[str, Interval], close: bool = False) -> list[dict[str, Any]]:
+    """Means in ascending order, each with its place and its interval's on a common log scale, in percent.
+
+    close: they may differ by little, and the scale shows that.
+    """
     known = {method: mean for method, mean in means.items() if not np.isnan(mean.mean)}
-    bounds = [b for m in known.values() for b in (m.mean, m.low, m.high, 1.0) if not np.isnan(b)]
-    low, high = np.log(min(bounds)) - 0.1, np.log(max(bounds)) + 0.1
+    bounds = [b for m in known.values() for b in (m.mean, m.low, m.high, 1.0) if not np.isnan(b)] or [1.0]
+    margin = 0.05 * np.log(max(bounds) / min(bounds)) + 1e-4 if close else 0.1
+    low, high = np.log(min(bounds)) - margin, np.log(max(bounds)) + margin
 
     def place(value: float) -> float:
         return round(float(100 * (np.log(value) - low) / (high - low)), 2)
@@ -92,58 +75,24 @@ def _bars(means: Mapping[str, Interval]) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(results: Results, method: str) -> list[dict[str, Any]]:
-    column = results.counts[:, results.methods.index(method)]
-    fewest = np.where(np.isnan(results.counts), np.inf, results.counts).min(axis=1)
-    runs = [results.best.get((problem, method)) for problem in results.problems]
-    cells = zip(column, fewest, runs, strict=True)
-    return [{"text": count_text(c), "best": c == least < np.inf, **_details(run)} for c, least, run in cells]
-
-
-def _details(run: Run | None) -> dict[str, Any]:
-    if run is None:
-        return {"title": "no finished run", "note": ""}
-    tooltip = f"{run.status}; smallest relative gap {run.best_gap:.2g}; {run.seconds:.2g} s"
-    notes = {"reached": "", "failed": "failed"}
-    return {"title": tooltip, "note": notes.get(run.status, f"gap {run.best_gap:.1g}")}
-
-
-def _pictures(results: Results, study: Source, reference: str) -> dict[str, Any]:
-    """Of the methods themselves: with their variants, no line could be told from another."""
-    shown = results.without_variants()
-    styles = [Style(index, method) for index, method in enumerate(shown.methods)]
-    goal = summary.penalised(results)[:, results.methods.index(reference)]
-    return {
-        "palette": {name: Markup(pictures.palette_css(name == "dark")) for name in ("light", "dark")},
-        "legend": [(style.name, Markup(pictures.swatch(style))) for style in styles],
-        "convergence": pictures.convergence(shown, styles, study.target),
-        "lr_pictures": pictures.lr_sensitivity(shown, styles),
-        "momentum": pictures.momentum(shown, styles),
-        "profile": [pictures.profile(shown, styles)],
-        "tuning": [pictures.tuning_budget(shown, styles, goal)],
-    }
-
-
-def _warnings(results: Results, sources: Sequence[Source], edges: Sequence[Edge]) -> Iterator[str]:
+def warnings_of(sources: Sequence[Source], edges: Sequence[Edge]) -> Iterator[str]:
+    """What is not finished, not committed, or at the edge of its range."""
     for source in sources:
         if missing := source.planned - len(source.runs):
             yield f"{missing} of the {source.planned} runs of {source.name} are not finished; run it again."
         if any(run.provenance.get("dirty") for run in source.runs):
             yield f"Some runs of {source.name} were made from a working tree with uncommitted changes."
-    yield from (f"{_edge_text(edge)}: widen that range and run again." for edge in edges if not edge.plateau)
-    for problem, row in zip(results.problems, results.counts, strict=True):
-        if missed := [method for method, count in zip(results.methods, row, strict=True) if np.isinf(count)]:
-            yield f"On {problem}, no run reached the target with {_listed(missed)}."
-    yield from _unequal_budgets(results)
-    yield from _failures(results)
+    yield from (f"{edge_text(edge)}: widen that range and run again." for edge in edges if not edge.plateau)
 
 
-def _edge_text(edge: Edge) -> str:
+def edge_text(edge: Edge) -> str:
+    """Which best run has which extreme value."""
     where = f"the {edge.side} {edge.name} tried ({edge.value:.3g})"
     return f"On {edge.problem}, the best run of {edge.method} has {where}"
 
 
-def _unequal_budgets(results: Results) -> Iterator[str]:
+def unequal_budgets(results: Results) -> Iterator[str]:
+    """Methods that were tuned with more or fewer runs than most."""
     sizes: dict[int, list[str]] = defaultdict(list)
     for (problem, method), runs in results.runs.items():
         if runs[0].point:
@@ -151,34 +100,36 @@ def _unequal_budgets(results: Results) -> Iterator[str]:
     usual = max(sizes, key=lambda size: len(sizes[size]), default=0)
     for size, cells in sizes.items():
         if size != usual:
-            yield f"Unequal tuning: {size} runs instead of {usual} for {_listed(cells)}."
+            yield f"Unequal tuning: {size} runs instead of {usual} for {listed(cells)}."
 
 
-def _failures(results: Results) -> Iterator[str]:
-    runs = [run for runs in results.runs.values() for run in runs if run.status == "failed"]
-    causes = Counter((run.method, run.problem, run.message) for run in runs)
+def failures(runs: Iterable[Run]) -> Iterator[str]:
+    """Runs that raised, and what."""
+    causes = Counter((run.method, run.problem, run.message) for run in runs if run.status == "failed")
     for (method, problem, message), count in causes.items():
         yield f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} failed: {message}"
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """The first names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _statuses(results: Results) -> list[tuple[str, list[int]]]:
+def statuses(results: Results, names: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """By method, how many of its runs ended in each of these ways."""
     counts: dict[str, Counter[str]] = {method: Counter() for method in results.methods}
     for (_, method), runs in results.runs.items():
         counts[method].update(run.status for run in runs)
-    return [(method, [count[status] for status in STATUSES]) for method, count in counts.items()]
+    return [(method, [count[name] for name in names]) for method, count in counts.items()]
 
 
-def _settings(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
+def settings_of(results: Results, best: Mapping[tuple[str, str], Run]) -> list[tuple[str, list[tuple[str, str]]]]:
     """By method and problem: what was searched, as lines, and the whole configuration."""
     rows = []
     for method in results.methods:
-        best = [results.best.get((problem, method)) for problem in results.problems]
-        rows.append((method, [_setting(run) if run else ("", "") for run in best]))
+        row = [best.get((problem, method)) for problem in results.problems]
+        rows.append((method, [_setting(run) if run else ("", "") for run in row]))
     return rows
 
 
@@ -193,14 +144,15 @@ def _setting(run: Run) -> tuple[str, str]:
 def _provenance(source: Source) -> dict[str, Any]:
     """Facts about a source's runs; where runs differ, every value."""
     records = [run.provenance for run in source.runs]
-    values = {name: dict.fromkeys(str(record.get(name) or "unknown") for record in records) for name in _VERSIONS}
+    versions = (*_VERSIONS, *(_TRAINING_VERSIONS if source.training else ()))
+    values = {name: dict.fromkeys(str(record.get(name) or "unknown") for record in records) for name in versions}
     dates = sorted(str(r.get("started")) for r in records)
     statuses = Counter(run.status for run in source.runs)
     dirty = {r.get("dirty") for r in records}
     return {
         **{name: ", ".join(found) for name, found in values.items()},
         "working tree": " and ".join(text for flag, text in _TREES.items() if flag in dirty) or "unknown",
-        "runs": ", ".join(f"{statuses[status]} {status}" for status in STATUSES if statuses[status]),
+        "runs": ", ".join(f"{statuses[status]} {status}" for status in _ENDS if statuses[status]),
         "seeds": ", ".join(dict.fromkeys(str(run.seed) for run in source.runs)),
         "started": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
         "seconds": f"{sum(run.seconds for run in source.runs):.0f} in all runs together",

@@ -20,9 +20,23 @@ def provenance() -> dict[str, Any]:
         "scipy": _version("scipy"),
         "commit": commit or None,
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
+        **machine(),
     }
+
+
+def machine() -> dict[str, Any]:
+    """This computer, which on a cluster is not the one that a study was started on."""
+    return {"processor": _processor(), "cores": os.cpu_count()}
+
+
+def accelerated(device: str) -> dict[str, Any]:
+    """Of a training run: torch's version, the GPU's name (None on "cpu"), and how many processes train together."""
+    import torch
+
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = {"processes": torch.distributed.get_world_size()} if together else {}
+    name = torch.cuda.get_device_name() if device == "cuda" else None
+    return {"torch": _version("torch"), "accelerator": name, **ranks}
 
 
 def _version(package: str) -> str | None:

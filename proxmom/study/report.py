@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from proxmom.study.page import render
-from proxmom.study.sources import merge, read_source
+from proxmom.study import counts_page, finals_page, finals_terminal, summary
+from proxmom.study.sources import merge, merge_trained, read_source, trained
 from proxmom.study.store import write_atomically
 from proxmom.study.terminal import memory_table, notes, text_table, variants_table
 
@@ -29,10 +29,14 @@ def write_report(
 
     Raises:
         ValueError: if a directory has no study or no finished run, or if the directories cannot stand in one
-            table: another target or budget, or one name for two methods or problems.
+            table: another target or budget, another schedule of training, training studies beside others, or one
+            name for two methods or problems.
     """
     sources = [read_source(directory) for directory in directories]
-    page = render(sources, merge(sources, reference), reference or sources[0].reference)
+    if trained(sources):
+        page = finals_page.render(sources, merge_trained(sources, reference), reference or sources[0].reference)
+    else:
+        page = counts_page.render(sources, merge(sources, reference), reference or sources[0].reference)
     file = _out(directories, out)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, page)
@@ -47,10 +51,13 @@ def terminal_table(directories: Sequence[str | Path], reference: str | None = No
     Raises ValueError as `write_report` does.
     """
     sources = [read_source(directory) for directory in directories]
-    results, reference = merge(sources, reference), reference or sources[0].reference
     bold = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if trained(sources):
+        results_of_training = merge_trained(sources, reference)
+        return "\n".join(finals_terminal.lines(results_of_training, reference or sources[0].reference, bold))
+    results, reference = merge(sources, reference), reference or sources[0].reference
     main = [*text_table(results, reference, bold), "", *notes(results, reference, sources[0].target)]
-    more = [["", *lines] for lines in (variants_table(results), memory_table(results)) if lines]
+    more = [["", *lines] for lines in (variants_table(results), memory_table(summary.memory(results))) if lines]
     return "\n".join([*main, *chain.from_iterable(more)])
 
 

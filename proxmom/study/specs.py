@@ -11,12 +11,41 @@ from proxmom.study.points import Dimension, Point, sample
 from proxmom.study.store import Run
 
 FREEZABLE = ("momentum", "lr")
+AS_RULES = {  # for those who want a control of them
+    "AMSGD": 'rule = "AdaptiveMemory", inertia = 0.1, decay = "coupled"',
+    "AMAdamW": 'rule = "AdaptiveMemory", metric = "Adam", inertia = 0.1, weight_decay = 0.01, '
+    'scope = "tensor", arguments = {beta_max = 0.89}',
+}
 _WITHOUT_FLOOR = {"TruncatedMemory": "AdaptiveMemory", "MoMo": "HeavyBall", "Polyak": "GradientDescent"}
 
 
 @dataclass(frozen=True)
+class Evaluations:
+    """What a run of a deterministic study is: gradient evaluations, at most so many, to a relative gap."""
+
+    max_evaluations: int
+    target: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run of a training study is: so many steps, after which losses are compared.
+
+    seeds: the best point of each method is run with training seeds 1 to this. warmup: share of the steps, in [0, 1).
+    device: "cpu" or "cuda". targets: validation losses whose first crossing is reported.
+    """
+
+    steps: int
+    seeds: int
+    schedule: str
+    warmup: float
+    device: str
+    targets: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ProblemSpec:
-    """A builder of problems.py and all its arguments; `name` only if the study gives one.
+    """A builder of problems.py, or of training tasks, and all its arguments; `name` only if the study gives one.
 
     where: file and line, for messages.
     """
@@ -64,7 +93,8 @@ class MethodSpec:
 
     def with_defaults(self, values: Mapping[str, Any]) -> MethodSpec:
         """The row "defaults only": nothing searched, `values` instead, and the rule's own where they are silent."""
-        own = {k: v for k, v in values.items() if k in ("lr", *STEP) or "arguments" not in self.configuration}
+        step = ("lr", *STEP) if "rule" in self.configuration else ("lr",)
+        own = {k: v for k, v in values.items() if k in step or "arguments" not in self.configuration}
         configuration = {**self.configuration, **own}
         if rest := {key: value for key, value in values.items() if key not in own}:
             configuration["arguments"] = {**self.configuration["arguments"], **rest}
@@ -86,9 +116,11 @@ class Control:
     def name(self) -> str:
         return f"{self.of.name}, {self.what} frozen"
 
-    def points(self, count: int) -> int:
-        """How many runs it will have on a problem."""
-        return (self.of.budget or count) if self.what == "momentum" and self._searched_again() else 1
+    @property
+    def waiting(self) -> MethodSpec:
+        """As far as it is known before the runs that it depends on: its name, and how much it searches."""
+        search = self._searched_again() if self.what == "momentum" else ()
+        return self._replaced({}, search)
 
     def method(self, best: Run) -> MethodSpec | None:
         """The method that it is on the problem of this run; None if the run took no step."""
@@ -124,6 +156,9 @@ def why_not_frozen(what: str, configuration: Mapping[str, Any]) -> str:
     """Why this cannot be frozen in a method of this configuration; empty if it can."""
     if what not in FREEZABLE:
         return f"freeze must list some of {', '.join(FREEZABLE)}, got {what!r}."
+    if "torch" in configuration:
+        remedy = AS_RULES.get(configuration["torch"].partition("(")[0], 'rule = "..." and its settings')
+        return f"freeze needs a rule, got torch = {configuration['torch']!r}: write it as {remedy}."
     if "(" in configuration["rule"]:
         return f"freeze needs the rule's arguments in the key arguments, got {configuration['rule']!r}."
     if what == "lr" and configuration["rule"] not in _WITHOUT_FLOOR:

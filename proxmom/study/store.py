@@ -1,16 +1,18 @@
 """Runs as directories: `run.json`, an append-only `metrics.jsonl`, and an end marker written last, by rename.
 
 Killing anything at any time loses at most the run that was under way: a directory without `done.json` is
-started afresh. `plan.json` beside them says which runs belong to the study as it now stands, and under which
-names, so that renaming a method repeats nothing and a removed method leaves the tables.
+started afresh or, where it holds a checkpoint, continued. `plan.json` beside them says which runs belong to the
+study as it now stands, and under which names, so that renaming a method repeats nothing and a removed method leaves
+the tables. Who writes to a run's directory holds a lock on its `metrics.jsonl`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+try:
+    import fcntl
+except ImportError:  # Windows: no lock, and no cluster either
+    fcntl = None  # type: ignore[assignment]
+
 STATUSES = ("reached", "missed", "diverged", "failed")
+TRAINING_STATUSES = ("finished", "diverged", "failed")
+_KEPT: list[Any] = []  # files whose locks this process keeps
+METRICS, CHECKPOINT, DONE = "metrics.jsonl", "checkpoint.pt", "done.json"
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Planned:
     """A cell of a study: which run, and what people call it.
 
     variant_of: the method whose defaults or control this is; else empty.
+    seed, stage: in training studies the training seed, and "search" (points are compared) or "final".
     """
 
     key: str
@@ -34,6 +45,8 @@ class Planned:
     method: str
     point_index: int
     variant_of: str = ""
+    seed: int = 0
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,12 +54,14 @@ class Outcome:
     """How a run ended.
 
     status: "reached" (the target), "missed" (the budget was spent, or the method stopped), "diverged", or
-        "failed" (the method raised; `message` has the cause).
-    evaluations: the count at which the target was first reached, else all that were spent.
-    best_gap: the smallest relative gap seen.
-    mean_beta, mean_step: means over the steps of the weight on memory, and of the step size in units of 1/L; None if
-        the method is no rule, or took no step.
+        "failed" (the method raised; `message` has the cause); of a training run "finished" instead of the first two.
+    evaluations: the count at which the target was first reached, else all that were spent; in training, steps.
+    best_gap: the smallest relative gap seen; in training the smallest validation loss.
+    mean_beta, mean_step: means over the steps of the weight on memory, and of the step size in units of 1/L (in
+        training: of lr); None if the method is no rule, or took no step.
     capped: share of the steps with the largest weight that the rule allows.
+    final: of a training run "initial loss", "validation loss", "test loss" and accuracies likewise, as far as known;
+        NaN where not finite.
     """
 
     status: str
@@ -57,11 +72,15 @@ class Outcome:
     mean_beta: float | None = None
     mean_step: float | None = None
     capped: float | None = None
+    final: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A finished run: what `Planned` and `Outcome` say of it.
+
+    seed: of the points or, in a training study, the training seed.
+    """
 
     problem: str
     method: str
@@ -79,16 +98,28 @@ class Run:
     mean_beta: float | None = None
     mean_step: float | None = None
     capped: float | None = None
+    final: Mapping[str, float] = field(default_factory=dict)
     variant_of: str = ""
+    stage: str = ""
     directory: Path = field(default=Path(), repr=False)
 
+    @property
+    def trained(self) -> bool:
+        """Whether this is a run of a training study."""
+        return "steps" in self.configuration
+
     def curve(self) -> dict[str, NDArray[np.float64]]:
-        """The recorded evaluations, read now: arrays "evaluations", "gap", "beta" (NaN where none)."""
-        names = ("evaluations", "gap", "beta")
-        file = self.directory / "metrics.jsonl"
+        """What was recorded, read now: arrays "evaluations", "gap", "beta" (NaN where none).
+
+        Of a training run "step", "seconds", "train", "validation", each (rows,), and "beta" (rows, units): NaN where
+        none, and no units if the method is no rule.
+        """
+        names = ("step", "seconds", "train", "validation") if self.trained else ("evaluations", "gap", "beta")
+        file = self.directory / METRICS
         try:
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+            columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+            return columns | ({"beta": _units([row["beta"] for row in rows])} if self.trained else {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _unreadable(file, error) from error
 
@@ -97,15 +128,19 @@ class RunWriter:
     """One run while it is being written; a context manager, so that its file is closed whatever happens."""
 
     def __init__(self, directory: Path, description: Mapping[str, Any]) -> None:
-        """Starts the run afresh: what a killed one left behind is removed, and `run.json` is written."""
+        """Starts the run afresh, unless a checkpoint is there: what a killed one left behind is removed.
+
+        Records stay beside a checkpoint; who reads it keeps those that it knows, by `keep_records`.
+        """
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "done.json").unlink(missing_ok=True)  # first: whatever happens from here on, the run is not done
-        metrics = directory / "metrics.jsonl"
-        for left_behind in (metrics, *directory.glob("*.tmp")):
+        (directory / DONE).unlink(missing_ok=True)  # first: whatever happens from here on, the run is not done
+        for left_behind in directory.glob("*.tmp"):
             left_behind.unlink(missing_ok=True)
         write_atomically(directory / "run.json", description)
-        self._metrics = metrics.open("a", encoding="utf-8", buffering=1)
+        self._metrics = (directory / METRICS).open("a", encoding="utf-8", buffering=1)
+        if not (directory / CHECKPOINT).is_file():
+            self._metrics.truncate(0)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -116,19 +151,56 @@ class RunWriter:
         self._metrics.close()
 
     def append(self, evaluations: int, gap: float, beta: float | None) -> None:
-        """Records one evaluation, one line of JSON that reaches the file at once."""
-        record = {
-            "evaluations": evaluations,
-            "gap": _finite(gap),
-            "beta": beta if beta is None else _finite(beta),
-        }
-        self._metrics.write(json.dumps(record) + "\n")
+        """Records one evaluation."""
+        self.record({"evaluations": evaluations, "gap": gap, "beta": beta})
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Records one row, one line of JSON that reaches the file at once; what is not finite becomes null."""
+        self._metrics.write(json.dumps(_finite(dict(row))) + "\n")
 
     def finish(self, outcome: Outcome) -> None:
-        """Writes the end marker, after the records are safely on disk."""
+        """Writes the end marker, after the records are safely on disk; then a checkpoint is of no more use."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
-        write_atomically(self.directory / "done.json", asdict(outcome) | {"best_gap": _finite(outcome.best_gap)})
+        write_atomically(self.directory / DONE, _finite(asdict(outcome)))
+        (self.directory / CHECKPOINT).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Holds the lock of a run's directory, and waits for it first: nobody else writes there.
+
+    The system releases it when its holder dies, however that happens. Where files cannot be locked there is no lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / METRICS).open("a") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def taken(file: Path) -> bool:
+    """Whether this process could take the lock of a file; it keeps it until it ends."""
+    stream = file.open("a")
+    try:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        return False
+    _KEPT.append(stream)
+    return True
+
+
+def keep_records(directory: Path, count: int) -> bool:
+    """Cuts a run's records to the first `count`, >= 0; False if there are fewer, and then none is kept."""
+    file = directory / METRICS
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    whole = len(lines) >= count and all(line.endswith(b"\n") for line in lines[:count])
+    if lines:
+        os.truncate(file, sum(map(len, lines[:count])) if whole else 0)
+    return whole
 
 
 def key_of(configuration: Mapping[str, Any]) -> str:
@@ -144,7 +216,7 @@ def run_directory(directory: Path, key: str) -> Path:
 
 def pending(directory: Path, keys: Iterable[str]) -> list[str]:
     """The keys without a finished run, each once, in the order given."""
-    return [key for key in dict.fromkeys(keys) if not (run_directory(directory, key) / "done.json").is_file()]
+    return [key for key in dict.fromkeys(keys) if not (run_directory(directory, key) / DONE).is_file()]
 
 
 def load_run(directory: Path, planned: Planned) -> Run:
@@ -154,7 +226,7 @@ def load_run(directory: Path, planned: Planned) -> Run:
 
 def mark_failed(run: Path, message: str) -> None:
     """Writes the end marker of a run that could not write it itself."""
-    write_atomically(run / "done.json", asdict(Outcome("failed", 0, np.inf, 0.0, message)) | {"best_gap": None})
+    write_atomically(run / DONE, _finite(asdict(Outcome("failed", 0, np.inf, 0.0, message))))
 
 
 def forget_failed(directory: Path, keys: Iterable[str]) -> int:
@@ -162,7 +234,7 @@ def forget_failed(directory: Path, keys: Iterable[str]) -> int:
 
     Runs that diverged are results, and stay.
     """
-    markers = [run_directory(directory, key) / "done.json" for key in dict.fromkeys(keys)]
+    markers = [run_directory(directory, key) / DONE for key in dict.fromkeys(keys)]
     failed = [marker for marker in markers if marker.is_file() and _outcome(marker).status == "failed"]
     for marker in failed:
         marker.unlink()
@@ -189,7 +261,7 @@ def load_runs(directory: str | Path) -> list[Run]:
     if not (folder / "runs").is_dir():
         raise ValueError(f"{str(folder)!r} holds no results: it has no folder 'runs'. Run the study first.")
     if not (folder / "plan.json").is_file():
-        finished = sorted(marker.parent for marker in (folder / "runs").glob("*/done.json"))
+        finished = sorted(marker.parent for marker in (folder / "runs").glob(f"*/{DONE}"))
         return [_load(run, None) for run in finished]
     plan = _plan(folder / "plan.json")
     missing = set(pending(folder, (planned.key for planned in plan)))
@@ -209,7 +281,7 @@ def write_atomically(file: Path, content: Any) -> None:
 
 def _load(directory: Path, planned: Planned | None) -> Run:
     description = _read(directory / "run.json")
-    outcome = _outcome(directory / "done.json")
+    outcome = _outcome(directory / DONE)
     try:
         configuration = description["configuration"]
         return Run(
@@ -223,6 +295,7 @@ def _load(directory: Path, planned: Planned | None) -> Run:
             key=description["key"],
             seed=description["seed"],
             variant_of=planned.variant_of if planned else description.get("variant_of", ""),
+            stage=planned.stage if planned else description.get("stage", ""),
             directory=directory,
         )
     except (KeyError, TypeError) as error:
@@ -232,7 +305,9 @@ def _load(directory: Path, planned: Planned | None) -> Run:
 def _outcome(file: Path) -> Outcome:
     try:
         fields = _read(file)
-        return Outcome(**{**fields, "best_gap": np.inf if fields["best_gap"] is None else fields["best_gap"]})
+        final = {name: np.nan if value is None else value for name, value in fields.get("final", {}).items()}
+        gap = np.inf if fields["best_gap"] is None else fields["best_gap"]
+        return Outcome(**{**fields, "best_gap": gap, "final": final})
     except (KeyError, TypeError) as error:
         raise _unreadable(file, error) from error
 
@@ -256,5 +331,18 @@ def _unreadable(file: Path, error: Exception) -> ValueError:
     return ValueError(f"{file} is truncated or unreadable ({reason}). Delete {file.parent} and run the study again.")
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _units(betas: Sequence[Sequence[float | None] | None]) -> NDArray[np.float64]:
+    """(rows, units); NaN where there is none."""
+    units = max((len(row) for row in betas if row is not None), default=0)
+    return np.array([row or [np.nan] * units for row in betas], dtype=np.float64).reshape(len(betas), units)
+
+
+def _finite(value: Any) -> Any:
+    """`value` as JSON can hold it: numbers in it that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

@@ -8,12 +8,13 @@ left out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from proxmom.study.store import Run
 
@@ -26,12 +27,17 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `size` problems with its 95% bootstrap interval (nan for fewer than two problems)."""
+    """A mean over `size` problems, or seeds, with its 95% interval (nan for fewer than two of them)."""
 
     mean: float
     low: float
     high: float
     size: int
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 if the whole interval lies on that side of 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -130,11 +136,16 @@ def ratios(results: Results, reference: str) -> Array:
 
     Raises ValueError if no run belongs to the reference.
     """
-    if reference not in results.methods:
-        known = ", ".join(repr(name) for name in results.methods)
-        raise ValueError(f"reference must be a method with finished runs ({known}), got {reference!r}.")
+    refuse_unknown(reference, results.methods)
     counts = penalised(results)
     return counts / counts[:, [results.methods.index(reference)]]
+
+
+def refuse_unknown(reference: str, methods: Sequence[str]) -> None:
+    """Raises ValueError unless `reference` is one of these methods."""
+    if reference not in methods:
+        known = ", ".join(repr(name) for name in methods)
+        raise ValueError(f"reference must be a method with finished runs ({known}), got {reference!r}.")
 
 
 def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
@@ -147,9 +158,22 @@ def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
     return Interval(float(kept.mean()), float(low), float(high), kept.size)
 
 
+def t_mean(values: Array) -> Interval:
+    """Mean of the values that are not nan, with Student's interval: for few seeds, where resampling is too narrow."""
+    kept = values[~np.isnan(values)]
+    if kept.size < 2:
+        return Interval(float(kept.mean()) if kept.size else np.nan, np.nan, np.nan, kept.size)
+    half = stdtrit(kept.size - 1, 0.975) * kept.std(ddof=1) / np.sqrt(kept.size)
+    return Interval(float(kept.mean()), float(kept.mean() - half), float(kept.mean() + half), kept.size)
+
+
 def geometric_mean(values: Array, seed: int = 0) -> Interval:
     """Geometric mean over problems of positive values, with its bootstrap interval."""
-    logs = bootstrap_mean(np.log(values), seed)
+    return exponential(bootstrap_mean(np.log(values), seed))
+
+
+def exponential(logs: Interval) -> Interval:
+    """A mean of logarithms as a geometric mean."""
     mean, low, high = np.exp([logs.mean, logs.low, logs.high])
     return Interval(float(mean), float(low), float(high), logs.size)
 
@@ -175,10 +199,15 @@ def memory(results: Results) -> list[Memory]:
     rows = []
     for method in results.methods:
         best = [run for (_, name), run in results.best.items() if name == method and run.mean_beta]
-        if any((run.capped or 0.0) < 0.999 for run in best):
+        if adapts(best):
             beta, capped = (np.array([getattr(run, key) for run in best], float) for key in ("mean_beta", "capped"))
             rows.append(Memory(method, bootstrap_mean(beta), bootstrap_mean(capped)))
     return rows
+
+
+def adapts(runs: Iterable[Run]) -> bool:
+    """Whether the weight on memory is below its cap in more than a step in a thousand of some run."""
+    return any((run.capped or 0.0) < 0.999 for run in runs if run.mean_beta)
 
 
 def performance_profile(results: Results, factors: Array) -> Array:
@@ -186,18 +215,27 @@ def performance_profile(results: Results, factors: Array) -> Array:
 
     Problems a method was not run on are not its problems; problems that nothing solved are.
     """
-    solved = _factors(results)[:, :, None] <= factors
-    return np.asarray(solved.sum(axis=0) / np.sum(~np.isnan(results.counts), axis=0)[:, None], dtype=float)
+    return shares_within(results.counts, factors)
 
 
 def profile_factors(results: Results) -> Array:
     """The factors at which some method's profile steps up, ascending, from 1."""
-    factors = _factors(results)
+    return steps_of(results.counts)
+
+
+def shares_within(values: Array, factors: Array) -> Array:
+    """The profile, shape (methods, factors), of values (problems, methods) of which less is better."""
+    solved = _factors(values)[:, :, None] <= factors
+    return np.asarray(solved.sum(axis=0) / np.sum(~np.isnan(values), axis=0)[:, None], dtype=float)
+
+
+def steps_of(values: Array) -> Array:
+    """The factors at which the profile of these values (problems, methods) steps up, ascending, from 1."""
+    factors = _factors(values)
     return np.unique(np.append(factors[np.isfinite(factors)], 1.0))
 
 
-def _factors(results: Results) -> Array:
-    """Counts over the smallest count of their problem; inf for misses, nan without a run."""
-    solved = np.where(np.isnan(results.counts), np.inf, results.counts)
-    fastest = solved.min(axis=1, keepdims=True)
-    return np.asarray(results.counts / np.where(np.isinf(fastest), 1.0, fastest))
+def _factors(values: Array) -> Array:
+    """Values over the smallest of their problem; inf for misses, nan without a run."""
+    least = np.where(np.isnan(values), np.inf, values).min(axis=1, keepdims=True)
+    return np.asarray(values / np.where(np.isinf(least), 1.0, least))

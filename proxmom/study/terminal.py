@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
 
 from proxmom.study import summary
-from proxmom.study.summary import Interval, Results
+from proxmom.study.summary import Array, Interval, Memory, Results
 
 WIDTH = 100
 _GAP = "  "
@@ -27,10 +27,37 @@ def number_text(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def interval_text(interval: Interval) -> str:
+def loss_text(value: float) -> str:
+    """Four digits, for losses are compared in the third, below 0.001 three: "1.234", "1.23e-4"; "" for nan."""
+    if np.isnan(value):
+        return ""
+    return _power(f"{value:.2e}") if 0 < abs(value) < 1e-3 else f"{value:#.4g}".rstrip(".")
+
+
+def difference_text(interval: Interval) -> str:
+    """A difference with its sign and interval, two digits of the latter's width: "-0.0112 [-0.0203, -0.0021]"."""
+    ends = [interval.mean, interval.low, interval.high] if interval.low < interval.high else [interval.mean]
+    width = (interval.high - interval.low) / 2 if len(ends) > 1 else abs(interval.mean)
+    if np.isnan(interval.mean) or width == 0:
+        return "" if np.isnan(interval.mean) else "0"
+    decimals = max(0, 1 - int(np.floor(np.log10(width))))
+    texts = [f"{end:+.{decimals}f}" if decimals < 6 else _power(f"{end:+.1e}") for end in ends]
+    return texts[0] + (f" [{texts[1]}, {texts[2]}]" if len(ends) > 1 else "")
+
+
+def _power(text: str) -> str:
+    return text.replace("e-0", "e-")
+
+
+def interval_text(interval: Interval, text: Callable[[float], str] = number_text) -> str:
     """The mean and its interval, as in "0.46 [0.31, 0.70]"; the mean alone where there is no spread."""
-    bounds = f" [{number_text(interval.low)}, {number_text(interval.high)}]"
-    return number_text(interval.mean) + (bounds if interval.low < interval.high else "")
+    bounds = f" [{text(interval.low)}, {text(interval.high)}]"
+    return text(interval.mean) + (bounds if interval.low < interval.high else "")
+
+
+def ratio_text(ratio: Interval) -> str:
+    """A ratio of losses, which differ by little: three decimals below 10, and its interval."""
+    return interval_text(ratio, lambda value: f"{value:.3f}" if 0.1 <= value < 9.995 else number_text(value))
 
 
 def count_text(count: float) -> str:
@@ -41,15 +68,41 @@ def count_text(count: float) -> str:
 def text_table(results: Results, reference: str, bold: bool = False) -> list[str]:
     """Lines of the table; the fewest evaluations of each problem carry a star, and are bold if asked.
 
-    It is at most 100 columns wide unless a single name is too long for that; where neither way round fits,
-    the problems are split over several blocks.
+    It is `fitted_table`: at most 100 columns wide unless a single name is too long for that.
     """
-    by_method, by_problem = _by_method(results, reference), _by_problem(results, reference)
+    ratios = summary.mean_ratios(results, reference)
+    return fitted_table(results.problems, results.methods, starred(results.counts, count_text), ratios, bold)
+
+
+def fitted_table(
+    problems: Sequence[str],
+    methods: Sequence[str],
+    cells: Rows,
+    ratios: Mapping[str, Interval],
+    bold: bool = False,
+    text: Callable[[Interval], str] = interval_text,
+) -> list[str]:
+    """Lines of a table of `cells`, by problem and method, and each method's ratio; what ends with a star may be bold.
+
+    Methods are rows if it is then at most 100 columns wide, else problems; where neither way round fits, the problems
+    are split over several blocks.
+    """
+    by_method = _by_method(problems, methods, cells, {method: text(ratio) for method, ratio in ratios.items()})
+    by_problem = _by_problem(problems, methods, cells, ratios)
     if _width(by_method) <= WIDTH:
-        return _lines(by_method, bold)
+        return lines(by_method, bold)
     if _width(by_problem) <= WIDTH:
-        return _lines(by_problem, bold)
-    return [line for block in _blocks(by_method) for line in [*_lines(block, bold), ""]][:-1]
+        return lines(by_problem, bold)
+    return [line for block in _blocks(by_method) for line in [*lines(block, bold), ""]][:-1]
+
+
+def starred(table: Array, text: Callable[[float], str]) -> Rows:
+    """Values (problems, methods) as text, the smallest of each problem with a star."""
+    marked = []
+    for values in table:
+        least = np.where(np.isnan(values), np.inf, values).min()
+        marked.append([text(value) + ("*" if value == least < np.inf else " ") for value in values])
+    return marked
 
 
 def variants_table(results: Results) -> list[str]:
@@ -58,13 +111,13 @@ def variants_table(results: Results) -> list[str]:
         [row.name, interval_text(row.ratio), f"{row.fewer}", f"{row.more}", f"{row.ratio.size}"]
         for row in summary.variants(results)
     ]
-    return _lines([["variant", "ratio to its method", "fewer on", "more on", "problems"], *rows], False) if rows else []
+    return lines([["variant", "ratio to its method", "fewer on", "more on", "problems"], *rows], False) if rows else []
 
 
-def memory_table(results: Results) -> list[str]:
+def memory_table(found: Sequence[Memory]) -> list[str]:
     """Lines for the methods that derive their momentum; none where there are none."""
-    rows = [[row.method, interval_text(row.beta), interval_text(row.capped)] for row in summary.memory(results)]
-    return _lines([["method", "mean weight on memory", "share of steps at the cap"], *rows], False) if rows else []
+    rows = [[row.method, interval_text(row.beta), interval_text(row.capped)] for row in found]
+    return lines([["method", "mean weight on memory", "share of steps at the cap"], *rows], False) if rows else []
 
 
 def notes(results: Results, reference: str, target: float) -> list[str]:
@@ -79,30 +132,19 @@ def notes(results: Results, reference: str, target: float) -> list[str]:
     return fill(text, WIDTH).splitlines()
 
 
-def _cells(results: Results) -> Rows:
-    """Counts by problem and method, the fewest of each problem with a star."""
-    marked = []
-    for counts in results.counts:
-        fewest = np.where(np.isnan(counts), np.inf, counts).min()
-        marked.append([count_text(c) + ("*" if c == fewest < np.inf else " ") for c in counts])
-    return marked
+def _by_method(problems: Sequence[str], methods: Sequence[str], cells: Rows, ratios: Mapping[str, str]) -> Rows:
+    columns = zip(methods, zip(*cells, strict=True), strict=True)
+    rows = [[method, *column, ratios[method]] for method, column in columns]
+    return [["method", *problems, "ratio"], *rows]
 
 
-def _by_method(results: Results, reference: str) -> Rows:
-    ratios = summary.mean_ratios(results, reference)
-    columns = zip(results.methods, zip(*_cells(results), strict=True), strict=True)
-    rows = [[method, *cells, interval_text(ratios[method])] for method, cells in columns]
-    return [["method", *results.problems, "ratio"], *rows]
-
-
-def _by_problem(results: Results, reference: str) -> Rows:
-    ratios = [summary.mean_ratios(results, reference)[method] for method in results.methods]
-    rows = [[problem, *cells] for problem, cells in zip(results.problems, _cells(results), strict=True)]
-    bounds = [(number_text(ratio.low), number_text(ratio.high)) for ratio in ratios]
+def _by_problem(problems: Sequence[str], methods: Sequence[str], cells: Rows, ratios: Mapping[str, Interval]) -> Rows:
+    ordered = [ratios[method] for method in methods]
+    bounds = [(number_text(ratio.low), number_text(ratio.high)) for ratio in ordered]
     return [
-        ["problem", *results.methods],
-        *rows,
-        ["ratio", *(number_text(ratio.mean) for ratio in ratios)],
+        ["problem", *methods],
+        *([problem, *row] for problem, row in zip(problems, cells, strict=True)),
+        ["ratio", *(number_text(ratio.mean) for ratio in ordered)],
         ["  from", *(low for low, _ in bounds)],
         ["  to", *(high for _, high in bounds)],
     ]
@@ -146,7 +188,8 @@ def _width(rows: Rows) -> int:
     return sum(_widths(rows)) + len(_GAP) * (len(rows[0]) - 1)
 
 
-def _lines(rows: Rows, bold: bool) -> list[str]:
+def lines(rows: Rows, bold: bool) -> list[str]:
+    """Rows, the first of them the header, in columns."""
     widths = _widths(rows)
     header = [_broken(name, width) for name, width in zip(rows[0], widths, strict=True)]
     height = max(map(len, header))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -58,15 +58,19 @@ def lr_sensitivity(results: Results, seed: int = 0) -> dict[str, Interval]:
     such runs are left out.
     """
 
-    def excess(pair: tuple[str, str]) -> float:
-        if counts_by_lr(results.runs[pair])[0].size == 0:
-            return np.nan
-        best = results.best[pair].point["lr"]
-        gaps = [final_gap(run) for run in results.runs[pair] if 0.1 <= run.point["lr"] / best <= 10]
-        return float(np.mean(gaps)) if len(gaps) >= _FEWEST_POINTS else np.nan
-
-    columns = zip(results.methods, results.tabulate(excess).T, strict=True)
+    table = results.tabulate(lambda pair: float(excess_near_best(results, pair).mean()))
+    columns = zip(results.methods, table.T, strict=True)
     return {method: summary.bootstrap_mean(column, seed) for method, column in columns if not np.isnan(column).all()}
+
+
+def excess_near_best(results: Results, pair: tuple[str, str], excess: Callable[[Run], float] = final_gap) -> Array:
+    """`excess` of the runs of a pair whose lr is within a factor of ten of the best; [nan] if they are too few."""
+    runs = results.runs[pair]
+    if counts_by_lr(runs)[0].size == 0:
+        return np.array([np.nan])
+    best = results.best[pair].point["lr"]
+    near = [excess(run) for run in runs if 0.1 <= run.point["lr"] / best <= 10]
+    return np.array(near if len(near) >= _FEWEST_POINTS else [np.nan])
 
 
 def best_so_far(results: Results, reference: str) -> tuple[tuple[int, ...], Array]:
@@ -74,14 +78,17 @@ def best_so_far(results: Results, reference: str) -> tuple[tuple[int, ...], Arra
     return best_so_far_against(results, summary.penalised(results)[:, results.methods.index(reference)])
 
 
-def best_so_far_against(results: Results, goal: Array) -> tuple[tuple[int, ...], Array]:
+def best_so_far_against(
+    results: Results, goal: Array, value: Callable[[Results], Array] = summary.penalised
+) -> tuple[tuple[int, ...], Array]:
     """Budgets, and the geometric mean ratio to `goal` (problems,) after that many points, shape (methods, budgets).
 
+    value: what is compared, (problems, methods), of the runs that were tried.
     A pair without a finished run among its first points is left out of that mean.
     """
     points = 1 + max(run.point_index for runs in results.runs.values() for run in runs)
     budgets = (*takewhile(lambda budget: budget < points, BUDGETS), points)
-    columns = [summary.penalised(_first_points(results, budget)).T / goal for budget in budgets]
+    columns = [value(_first_points(results, budget)).T / goal for budget in budgets]
     return budgets, np.array([[summary.geometric_mean(column).mean for column in part] for part in columns]).T
 
 
@@ -90,19 +97,28 @@ def _first_points(results: Results, budget: int) -> Results:
     return replace(results, runs={pair: runs for pair, runs in early.items() if runs})
 
 
-def edges(results: Results) -> list[Edge]:
-    """Best runs that sit on the edge of what was tried, plateaus among them marked."""
-    return [edge for pair, runs in results.runs.items() for edge in _edges_of(pair, runs, results.best[pair])]
+def as_good(runs: Sequence[Run], best: Run) -> NDArray[np.bool_]:
+    """Which runs are at most 20% behind the best one."""
+    if best.status == "reached":
+        return np.array([summary.evaluations(run) for run in runs]) <= _TOLERANCE * best.evaluations
+    return np.array([run.best_gap for run in runs]) <= _TOLERANCE * best.best_gap
 
 
-def _edges_of(pair: tuple[str, str], runs: Sequence[Run], best: Run) -> Iterator[Edge]:
+def edges(results: Results, good: Callable[[Sequence[Run], Run], NDArray[np.bool_]] = as_good) -> list[Edge]:
+    """Best runs that sit on the edge of what was tried, plateaus among them marked; good: which runs are as good."""
+    return [edge for pair, runs in results.runs.items() for edge in _edges_of(pair, runs, results.best[pair], good)]
+
+
+def _edges_of(
+    pair: tuple[str, str], runs: Sequence[Run], best: Run, good: Callable[[Sequence[Run], Run], NDArray[np.bool_]]
+) -> Iterator[Edge]:
     names = [name for name in best.point if len({run.point[name] for run in runs}) > 2]
     for name in names:
         values = np.array([run.point[name] for run in runs], dtype=float)
         for side, extreme in (("smallest", values.min()), ("largest", values.max())):
             if best.point[name] == extreme:
                 distance = np.abs(_decades(values) - _decades(values)[values == extreme][0])
-                reach = _reach(distance, _as_good(runs, best), stops=len(names) == 1)
+                reach = _reach(distance, good(runs, best), stops=len(names) == 1)
                 yield Edge(*pair, name, float(extreme), side, bool(reach >= 1))
 
 
@@ -114,12 +130,6 @@ def _decades(values: Array) -> Array:
     if low >= 0 and high < 1 and (1 - low) / (1 - high) >= 10:
         return -np.log10(1 - values)
     return np.asarray(5 * (values - low) / (high - low))
-
-
-def _as_good(runs: Sequence[Run], best: Run) -> NDArray[np.bool_]:
-    if best.status == "reached":
-        return np.array([summary.evaluations(run) for run in runs]) <= _TOLERANCE * best.evaluations
-    return np.array([run.best_gap for run in runs]) <= _TOLERANCE * best.best_gap
 
 
 def _reach(distance: Array, good: NDArray[np.bool_], stops: bool) -> float:

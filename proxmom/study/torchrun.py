@@ -1,0 +1,95 @@
+"""The engine for training that is spread over processes by torchrun: run after run, each by all of them together.
+
+The first process reads the study, decides what is missing, writes and prints; before each run it tells the others
+which one comes. They know nothing else of the study.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import distributed
+
+from proxmom.study.cells import Cell
+from proxmom.study.config import Study, StudyError
+from proxmom.study.engines import Problems
+from proxmom.study.progress import Progress
+from proxmom.study.work import Worker
+
+PATIENCE = timedelta(minutes=30)  # for a process that fell behind: an evaluation, a slow disk
+
+
+class Together:
+    """All processes that torchrun started; a context manager, inside which they are connected.
+
+    leads: whether this is the first process, which alone may call `run_study`; the others call `follow`.
+    """
+
+    here = True
+
+    def __init__(self) -> None:
+        self.leads = os.environ["RANK"] == "0"
+        self._in_step = True  # whether the others wait to be told what comes
+
+    def __enter__(self) -> Together:
+        gpus = torch.cuda.is_available()
+        if gpus:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._in_step or (kind is not None and not issubclass(kind, Exception)):
+            return  # the others cannot listen; torchrun ends them with this process
+        if self.leads:
+            _tell(None)
+        distributed.destroy_process_group()
+
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+        """Runs the cells one after another.
+
+        Raises:
+            StudyError: for a study that does not train, or batches that cannot be shared out.
+        """
+        _check(worker.study)
+        for cell in todo:
+            with worker.writing(cell) as writer:
+                if writer is not None:
+                    self._in_step = False
+                    _tell((worker, cell))
+                    writer.finish(worker.train(cell, writer.record))
+                    self._in_step = True
+            progress.advance(1)
+
+    def follow(self) -> None:
+        """What the other processes do until the first one has no more runs."""
+        while (told := _tell(None)) is not None:
+            worker, cell = told
+            worker.train(cell, lambda row: None)
+
+
+def _tell(what: Any) -> Any:
+    """What the first process says, in all of them."""
+    box = [what]
+    distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def _check(study: Study) -> None:
+    if study.training is None:
+        raise StudyError(
+            "torchrun spreads training over processes, and this study does not train: start it without torchrun, "
+            "where --jobs says how many runs go on at a time."
+        )
+    size = distributed.get_world_size()
+    for problem in study.problems:
+        batch = problem.arguments.get("batch", size)
+        if batch % size:
+            raise StudyError(f"{problem.where}: batch must be a multiple of the {size} processes, got {batch}.")

@@ -1,0 +1,121 @@
+"""The optimizer that a method's settings ask for: any rule, one of ours by name, or anybody's by import path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from proxmom.lookup import find_factory, find_metric, find_rule
+from proxmom.study.methods import OPTIMUM, STEP
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+
+Values = Mapping[str, Any]
+
+OURS = {kind.__name__: kind for kind in (AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD)}
+BETAS = ("beta1", "beta2")  # become an optimizer's `betas`
+REHEARSED = 2  # steps
+
+
+def make_optimizer(
+    settings: Values, point: Values, parameters: Iterable[nn.Parameter], optimum: float | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer of these settings, on these parameters.
+
+    Args:
+        settings: with one of the keys "rule" and "torch", as `specs.MethodSpec.settings` gives them.
+        point: the searched hyper-parameters, which go before fixed ones.
+        parameters: all in one group.
+        optimum: stands for an argument "optimum".
+
+    Raises:
+        ValueError: for what cannot be found, or arguments that it does not take, or an optimum that is not known.
+        TypeError: for arguments of the wrong type.
+    """
+    given = list(parameters)
+    if "rule" in settings:
+        return _of_a_rule(settings, point, given, optimum)
+    factory: Callable[..., Any] = find_factory("optimizer", _anchored(settings["torch"], settings["folder"]), OURS)
+    fixed = {"lr": settings["lr"]} if settings.get("lr") is not None else {}
+    values = _known({**fixed, **settings.get("arguments", {}), **point}, optimum)
+    try:
+        optimizer = factory(given, **_with_betas(settings["torch"], factory, values))
+    except TypeError as error:
+        raise ValueError(f"optimizer {settings['torch']!r} cannot be made: {error}.") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"{settings['torch']!r} must make a torch.optim.Optimizer, got {type(optimizer).__name__}.")
+    return optimizer
+
+
+def rehearse(settings: Values, point: Values) -> None:
+    """Two steps on a matrix and a vector: raises whatever the method raises there.
+
+    Raises:
+        ValueError: for an unknown rule or optimizer, and settings it does not take.
+    """
+    parameters = [nn.Parameter(torch.tensor([[1.0, -2.0], [3.0, 4.0]])), nn.Parameter(torch.tensor([1.0, 0.5]))]
+    optimizer = make_optimizer(settings, point, parameters, optimum=0.0)
+    for _ in range(REHEARSED):
+        loss = sum((p.detach().square().sum() / 2 for p in parameters), torch.zeros(()))
+        for p in parameters:
+            p.grad = p.detach().clone()
+        take_step(optimizer, loss)
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step with gradients that are there already; whoever looks at the loss gets it."""
+    step: Callable[..., Any] = optimizer.step  # torch says that a closure returns a float; tensors are customary
+    step(lambda: loss)
+
+
+def _of_a_rule(settings: Values, point: Values, parameters: list[nn.Parameter], optimum: float | None) -> ProxOptimizer:
+    values = {**settings, **point}
+    searched = {name: value for name, value in point.items() if name not in ("lr", *STEP)}
+    arguments = _known({**settings["arguments"], **searched}, optimum)
+    return ProxOptimizer(
+        parameters,
+        find_rule(settings["rule"], folders=[Path(settings["folder"])], **arguments),
+        values["lr"],
+        metric=find_metric(settings["metric"]),
+        **{name: values[name] for name in STEP},
+        scope=settings.get("scope", "model"),
+    )
+
+
+def _known(arguments: Values, optimum: float | None) -> dict[str, Any]:
+    """The arguments, with the optimum put in where it is asked for."""
+    wanting = [name for name, value in arguments.items() if value == OPTIMUM]
+    if wanting and optimum is None:
+        raise ValueError(
+            f"{wanting[0]} = {OPTIMUM!r} needs a task whose optimum is known, a convex one: give a number."
+        )
+    return {name: optimum if name in wanting else value for name, value in arguments.items()}
+
+
+def _with_betas(text: str, factory: Callable[..., Any], values: Values) -> dict[str, Any]:
+    """beta1 and beta2 as one argument; what is not given of them is the optimizer's own default."""
+    given = {name: value for name, value in values.items() if name in BETAS}
+    rest = {name: value for name, value in values.items() if name not in BETAS}
+    if not given:
+        return rest
+    own = rest.pop("betas", None)
+    if own is None:
+        argument = inspect.signature(factory).parameters.get("betas")
+        own = None if argument is None or argument.default is argument.empty else argument.default
+    if own is None:
+        raise ValueError(f"optimizer {text!r} takes no betas, so beta1 and beta2 cannot be set.")
+    return {**rest, "betas": (given.get("beta1", own[0]), given.get("beta2", own[1]), *own[2:])}
+
+
+def _anchored(text: str, folder: str) -> str:
+    """An import path "file.py:Class" relative to the study's folder, if the file is there."""
+    path, bracket, arguments = text.partition("(")
+    place, colon, name = path.rpartition(":")
+    file = Path(folder) / place
+    if not place.endswith(".py") or not file.is_file():
+        return text
+    return f"{file}{colon}{name}{bracket}{arguments}"

@@ -1,0 +1,114 @@
+"""The tasks of training studies by kind: a new one is a builder, its name, and a line in each table here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from proxmom.study import data as datasets
+from proxmom.study.training import convex
+from proxmom.study.training.files import digest
+from proxmom.study.training.images import images_digest
+from proxmom.study.training.language import language
+from proxmom.study.training.text import text_digest
+from proxmom.study.training.vision import cnn, mlp
+
+
+class Task(Protocol):
+    """What is trained: a function of (arguments, training seed, step), so that a run can go on from any step.
+
+    The seed changes initial weights, the order of the data and, where asked for, their augmentation; splits are fixed.
+
+    Attributes:
+        name: for people.
+        parameters: by name, in a fixed order.
+        optimum: the least loss, if it is known.
+    """
+
+    name: str
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimum: float | None
+
+    def gradient(self, step: int) -> Tensor:
+        """Sets the gradient of every parameter from batch number `step`; returns its loss, 0-dim, detached."""
+        ...
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """ "loss" and, for images, "accuracy" of the split "validation" or "test"; of convex tasks the relative gap."""
+        ...
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "language": language,
+    **{kind: convex.builder(kind) for kind in convex.KINDS},
+}
+OF_THE_RUN = ("seed", "data_dir", "device")  # arguments of builders that no study file holds
+
+
+def build_task(kind: str, *, seed: int, data_dir: Path | None = None, device: str = "cpu", **arguments: Any) -> Task:
+    """A fresh task, for one run.
+
+    Args:
+        kind: a key of `TASKS`.
+        seed: the training seed, >= 0.
+        data_dir: where relative paths of data files start; default: the environment variable PROXMOM_DATA.
+        device: "cpu", or "cuda" for networks.
+        arguments: those of the builder, and `name` to replace the display name.
+
+    Raises:
+        ValueError: for an unknown kind or argument, values out of range, data that are missing or unusable.
+        TypeError: for arguments of the wrong type.
+    """
+    name = arguments.pop("name", None)
+    _check(kind, arguments)
+    task = TASKS[kind](seed=seed, data_dir=data_dir, device=device, **arguments)
+    task.name = name or task.name
+    return task
+
+
+def arguments_of(kind: str) -> dict[str, Any]:
+    """The arguments of a kind that a study file may hold, with their defaults; ValueError for an unknown kind."""
+    if kind not in TASKS:
+        raise ValueError(f"kind must be one of {', '.join(TASKS)}, got {kind!r}.")
+    signature = inspect.signature(TASKS[kind]).parameters
+    return {name: argument.default for name, argument in signature.items() if name not in OF_THE_RUN}
+
+
+def describe_task(kind: str, data_dir: Path | None = None, **arguments: Any) -> str:
+    """The display name of a task; raises whatever `build_task` does, for it builds one."""
+    return build_task(kind, seed=0, data_dir=data_dir, **arguments).name
+
+
+def data_digest(kind: str, data_dir: Path | None = None, **arguments: Any) -> str:
+    """16 hex digits for the data that a task reads from files, and so belong to a run's configuration; else empty.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    _check(kind, {key: value for key, value in arguments.items() if key != "name"})
+    full = {**arguments_of(kind), **arguments}
+    if kind == "language":
+        return text_digest(full["data"], data_dir, full["megabytes"])
+    if kind in ("mlp", "cnn"):
+        return images_digest(full["data"], data_dir)
+    data = str(full.get("data", ""))
+    file = (datasets.directory(data_dir) or Path()) / data
+    return "" if data in datasets.DATA_NAMES or not file.is_file() else digest(file.read_bytes())
+
+
+def _check(kind: str, arguments: Mapping[str, Any]) -> None:
+    takes = arguments_of(kind)
+    for key, value in arguments.items():
+        if key not in takes:
+            raise ValueError(f"{kind} takes {', '.join(takes)} and name, got {key!r}.")
+        if not isinstance(value, str | int | float | None):
+            raise TypeError(f"{key} must be a number or a text, got {value!r} ({type(value).__name__}).")
+        if isinstance(takes[key], str) and not isinstance(value, str):
+            raise TypeError(f"{key} must be a text, got {value!r} ({type(value).__name__}).")
