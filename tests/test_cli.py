@@ -124,7 +124,8 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.exit_code == 1
     assert "needs the verify extra: pip install 'proxmom[verify]'" in result.output
     monkeypatch.setitem(sys.modules, "joblib", None)
-    monkeypatch.delitem(sys.modules, "proxmom.study.runner", raising=False)
+    for module in ("runner", "engines"):
+        monkeypatch.delitem(sys.modules, f"proxmom.study.{module}", raising=False)
     result = proxmom("run", "any.toml")
     assert "needs the study extra: pip install 'proxmom[study]'" in result.output
 

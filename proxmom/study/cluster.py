@@ -16,20 +16,22 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxmom.study import store
 from proxmom.study.cells import Cell
-from proxmom.study.engines import CHUNK, Problems, checked, chunks
+from proxmom.study.config import Study
+from proxmom.study.engines import CHUNK, Problems, checked, chunks, require_device
 from proxmom.study.problems import Problem
 from proxmom.study.progress import Progress
 from proxmom.study.work import Worker
 
 EVERY = 1.0  # seconds between looks
 PATIENCE = 120.0  # seconds until a file that was written on another computer must be seen here
+CLOSING = 5.0  # seconds that a job may take to end after its last run
 LARGEST_ARRAY = 1000  # tasks in a job array: SLURM's own limit is 1001 unless it is set otherwise
 REQUEUED = 100  # times that a job whose time is up goes on: each time from its run's checkpoint
 _THERE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "CONFIGURING", "SUSPENDED", "PREEMPTED")
@@ -77,10 +79,15 @@ class Cluster:
     def __init__(self, kind: str, jobs: int = -1, options: Mapping[str, str] | None = None) -> None:
         if kind not in ("slurm", "local"):
             raise ValueError(f"kind must be one of slurm, local, got {kind!r}.")
-        self._kind, self._jobs, self.here = kind, checked(jobs), kind == "local"
-        self._parameters = self._local() if self.here else _of_sbatch(options or {}, jobs)
-        if not self.here:
+        self._kind, self._jobs, self._here = kind, checked(jobs), kind == "local"
+        self._parameters = _of_this_computer() if self._here else _of_sbatch(options or {}, jobs)
+        if not self._here:
             self._executor(Path("jobs"))  # it says what is wrong with the options
+
+    def check(self, study: Study) -> None:
+        """Raises StudyError if jobs of this computer would need a GPU that it has not."""
+        if self._here:
+            require_device(study)
 
     def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
         """Runs the cells as jobs, and waits for them and for those of earlier starts.
@@ -102,8 +109,9 @@ class Cluster:
         """Submits each cell that no job has, and waits until no job is left."""
         executor, ended = self._executor(folder), list[str]()
         waiting = self._earlier(folder, [cell.key for cell in todo])
-        elsewhere = {key for submitted in waiting for key in submitted.keys}
-        queue = deque(self._tasks(worker, problems, [cell for cell in todo if cell.key not in elsewhere]))
+        missing = set(store.pending(worker.folder, (cell.key for cell in todo)))  # looked at after those jobs
+        missing -= {key for submitted in waiting for key in submitted.keys}
+        queue = deque(self._tasks(worker, problems, [cell for cell in todo if cell.key in missing]))
         try:
             while queue or waiting:
                 waiting += self._submit(executor, folder, queue, len(waiting))
@@ -113,7 +121,7 @@ class Cluster:
                     ended += _settle(submitted, worker.folder)
                     progress.advance(len(submitted.keys) - len(store.pending(worker.folder, submitted.keys)))
         except KeyboardInterrupt:
-            if not self.here:
+            if not self._here:
                 ids = " ".join(dict.fromkeys(each.job.job_id.partition("_")[0] for each in waiting))
                 print(f"Jobs go on: scancel {ids} ends them; otherwise the next start waits for them.", file=sys.stderr)
             raise
@@ -123,13 +131,10 @@ class Cluster:
     def _executor(self, folder: Path) -> Any:
         import submitit
 
-        kind = submitit.LocalExecutor if self.here else submitit.SlurmExecutor
+        kind = submitit.LocalExecutor if self._here else submitit.SlurmExecutor
         executor = kind(folder, max_num_timeout=REQUEUED)
         executor.update_parameters(**self._parameters)
         return executor
-
-    def _local(self) -> dict[str, Any]:
-        return {"timeout_min": 60 * 24 * 365, "gpus_per_node": _gpus()}
 
     def _tasks(self, worker: Worker, problems: Problems, cells: Sequence[Cell]) -> Iterator[_Task]:
         jobs = os.cpu_count() or 1 if self._jobs == -1 else self._jobs
@@ -138,7 +143,7 @@ class Cluster:
 
     def _submit(self, executor: Any, folder: Path, queue: deque[_Task], there: int) -> list[_Submitted]:
         """Submits tasks of the queue: to SLURM all, as an array that looks after their number, else what has room."""
-        room = (os.cpu_count() or 1 if self._jobs == -1 else self._jobs) - there if self.here else LARGEST_ARRAY
+        room = (os.cpu_count() or 1 if self._jobs == -1 else self._jobs) - there if self._here else LARGEST_ARRAY
         tasks = [queue.popleft() for _ in range(min(room, len(queue)))]
         if not tasks:
             return []
@@ -159,7 +164,7 @@ class Cluster:
         """The jobs of earlier starts that are still there and have runs among the wanted ones."""
         import submitit
 
-        kind: Any = submitit.LocalJob if self.here else submitit.SlurmJob
+        kind: Any = submitit.LocalJob if self._here else submitit.SlurmJob
         keys, found = set(wanted), []
         for line in _lines(folder / "submitted.jsonl"):
             with contextlib.suppress(ValueError, KeyError):  # the last line of a start that was killed
@@ -171,7 +176,7 @@ class Cluster:
     def _there(self, submitted: _Submitted) -> bool:
         """Whether the job of an earlier start waits or runs."""
         job = submitted.job
-        if self.here:
+        if self._here:
             command = subprocess.run(["ps", "-p", job.job_id, "-o", "command="], capture_output=True, text=True)
             return "submitit" in command.stdout
         return not job.done(force_check=True) and job.state.startswith(_THERE)
@@ -179,7 +184,16 @@ class Cluster:
     def _over(self, submitted: _Submitted, folder: Path) -> bool:
         if not store.pending(folder, submitted.keys):
             return True
-        return not self._there(submitted) if submitted.earlier and self.here else bool(submitted.job.done())
+        return not self._there(submitted) if submitted.earlier and self._here else bool(submitted.job.done())
+
+
+def _of_this_computer() -> dict[str, Any]:
+    """Time without end, and the GPUs, if torch is there to count them."""
+    with contextlib.suppress(ModuleNotFoundError):
+        import torch
+
+        return {"timeout_min": 60 * 24 * 365, "gpus_per_node": torch.cuda.device_count()}
+    return {"timeout_min": 60 * 24 * 365}
 
 
 def _of_sbatch(options: Mapping[str, str], jobs: int) -> dict[str, Any]:
@@ -195,23 +209,16 @@ def _of_sbatch(options: Mapping[str, str], jobs: int) -> dict[str, Any]:
     return {"job_name": "proxmom", "array_parallelism": LARGEST_ARRAY if jobs == -1 else jobs, **values}
 
 
-def _gpus() -> int:
-    """The GPUs of this computer, if torch is there to count them."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return 0
-    return torch.cuda.device_count()
-
-
 def _settle(submitted: _Submitted, folder: Path) -> list[str]:
     """Looks at what a job that is over left undone: nothing, or the run that ended it, which has failed.
 
     Returns why, if it was ended from outside. Raises ChildProcessError if no run is to blame.
     """
     job = submitted.job
-    if _succeeded(job):
-        _wait_until_seen(folder, submitted.keys)
+    if not store.pending(folder, submitted.keys):
+        _wait(job.paths.result_pickle.exists, CLOSING)
+    if job.paths.result_pickle.exists() and job.exception() is None:
+        _wait(lambda: _seen(folder, submitted.keys), PATIENCE)
         _remove_files(job)
     left = store.pending(folder, submitted.keys)
     if not left or submitted.earlier:  # what an earlier job left is submitted again
@@ -227,19 +234,18 @@ def _settle(submitted: _Submitted, folder: Path) -> list[str]:
     return []
 
 
-def _succeeded(job: Any) -> bool:
-    if not job.paths.result_pickle.exists():
-        return False
-    return job.exception() is None
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.1)
 
 
-def _wait_until_seen(folder: Path, keys: Sequence[str]) -> None:
-    """Shared file systems show what another computer wrote after a while."""
-    until = time.monotonic() + PATIENCE
-    while (left := store.pending(folder, keys)) and time.monotonic() < until:
-        for key in left:
-            list(store.run_directory(folder, key).iterdir())  # makes the system look again
-        time.sleep(EVERY)
+def _seen(folder: Path, keys: Sequence[str]) -> bool:
+    """Whether the end markers of runs are there; shared file systems show what another computer wrote after a while."""
+    left = store.pending(folder, keys)
+    for key in left:
+        list(store.run_directory(folder, key).iterdir())  # makes the system look again
+    return not left
 
 
 def _remove_files(job: Any) -> None:
@@ -250,7 +256,8 @@ def _remove_files(job: Any) -> None:
 
 def _tidy(folder: Path) -> None:
     """Once nothing is missing: the list of jobs goes, logs of those that failed stay."""
-    (folder / "submitted.jsonl").unlink(missing_ok=True)
+    for file in (folder / "submitted.jsonl", *folder.glob(".submission_file_*.sh")):
+        file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 

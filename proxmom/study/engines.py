@@ -19,6 +19,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from proxmom.study import store
 from proxmom.study.cells import Cell
+from proxmom.study.config import Study, StudyError
 from proxmom.study.problems import Problem
 from proxmom.study.progress import Progress
 from proxmom.study.work import Worker
@@ -28,12 +29,11 @@ CHUNK = 4  # most runs handed to a worker at once: more saves overhead, fewer ke
 
 
 class Engine(Protocol):
-    """Runs cells; returns when each of them is done, and one that took its process with it is marked as failed.
+    """Runs cells; returns when each of them is done, and one that took its process with it is marked as failed."""
 
-    here: whether runs happen on this computer, whose devices can be asked for.
-    """
-
-    here: bool
+    def check(self, study: Study) -> None:
+        """Raises StudyError for a study that it cannot run; called before anything is written."""
+        ...
 
     def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
         """Runs the cells, telling `progress` how many more are done."""
@@ -50,10 +50,12 @@ class Processes:
         ValueError: for jobs = 0 or below -1.
     """
 
-    here = True
-
     def __init__(self, jobs: int = -1) -> None:
         self._jobs = checked(jobs)
+
+    def check(self, study: Study) -> None:
+        """Raises StudyError if the study wants a GPU and there is none."""
+        require_device(study)
 
     def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
         """Runs the cells; when a process dies its runs are tried apart, and the others go on."""
@@ -75,6 +77,15 @@ class Processes:
         with parallel_config(backend="loky", inner_max_num_threads=1):
             for finished in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
                 progress.advance(finished)
+
+
+def require_device(study: Study) -> None:
+    """Raises StudyError if the study trains on a device that this computer has not."""
+    if study.training and study.training.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise StudyError(f"device 'cuda' in [study] needs a GPU, and torch {torch.__version__} sees none here.")
 
 
 def under_torchrun() -> bool:

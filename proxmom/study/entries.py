@@ -243,14 +243,19 @@ def _rehearse(method: MethodSpec, table: Table, kind: str, dialect: Dialect) -> 
             continue  # numerical trouble at one end of a range belongs to the runs
         except Exception as error:
             cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            blamed, key = _blame(table, "defaults" if method.variant_of else "search", kind, cause)
+            blamed, key = _blame(table, "defaults" if method.variant_of else "search", kind, cause, point)
             raise blamed.error(f"method {method.name!r} cannot run: {cause}", key) from error
 
 
-def _blame(table: Table, values: str, kind: str, cause: str) -> tuple[Table, str]:
-    """Where the key stands that a message of the library speaks of; the method's first key if it names none."""
-    for part in (table.table(values, ""), table.table("arguments", ""), table):
+def _blame(table: Table, values: str, kind: str, cause: str, point: Point) -> tuple[Table, str]:
+    """Where the key stands that a message of the library speaks of, or its number; the method's first key if none."""
+    parts = (table.table(values, ""), table.table("arguments", ""), table)
+    for part in parts:
         for key in part.values:
             if re.search(rf"\b{re.escape(key)} must\b|'{re.escape(key)}'", cause):
+                return part, key
+    for part in parts:
+        for key, value in {**part.values, **(point if part is parts[0] else {})}.items():
+            if type(value) in (int, float) and re.search(rf"(?<![\w.-]){re.escape(str(float(value)))}(?![\w.])", cause):
                 return part, key
     return table, kind

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from proxmom.study import finals, finals_pictures, page
+from proxmom.study import finals, finals_compare, finals_curves, finals_pictures, finals_tuning, page
 from proxmom.study.finals import Trained
+from proxmom.study.finals_compare import Comparison
+from proxmom.study.finals_terminal import comparison_text
 from proxmom.study.panels import Style
 from proxmom.study.sources import Source
 from proxmom.study.store import TRAINING_STATUSES, Run
+from proxmom.study.summary import Interval
 from proxmom.study.tuning import Edge
 
 _OPEN = 3  # tables of more problems than this are folded
@@ -19,7 +22,7 @@ _OPEN = 3  # tables of more problems than this are folded
 
 def render(sources: Sequence[Source], trained: Trained, reference: str) -> str:
     """The page as HTML, differences and ratios to `reference`."""
-    edges = finals.edges(trained)
+    edges = finals_tuning.edges(trained)
     runs = {pair: found[0] for pair, found in trained.final.runs.items()}
     return page.render_page(
         "finals.html.jinja",
@@ -30,10 +33,14 @@ def render(sources: Sequence[Source], trained: Trained, reference: str) -> str:
         seeds=len(trained.seeds),
         seed_names=[f"seed {seed}" for seed in trained.seeds],
         infinity=np.inf,
+        own_schedules=_own_schedules(trained),
         reference=reference,
         problems=trained.problems,
         methods=trained.methods,
         measure=trained.measure,
+        gaps=any(trained.gaps),
+        differences=not all(trained.gaps),
+        comparison=comparison_text,
         lost=any(finals.lost(run) for found in trained.final.runs.values() for run in found),
         warnings=list(_warnings(trained, sources, edges)),
         statuses=_statuses(trained),
@@ -49,9 +56,19 @@ def targets(trained: Trained, sources: Sequence[Source]) -> list[dict[str, Any]]
     return [{"target": target, "rows": _target_rows(trained, target)} for target in values]
 
 
+def _own_schedules(trained: Trained) -> list[str]:
+    """The methods that have their own schedule or warm-up, and which."""
+    found: dict[str, str] = {}
+    for (_, method), runs in trained.final.runs.items():
+        own = runs[0].configuration["method"]
+        texts = [f"{key} {own[key]}" for key in ("schedule", "warmup") if key in own]
+        found |= {method: f"{method} has its own: {', '.join(texts)}"} if texts else {}
+    return [found[method] for method in trained.methods if method in found]
+
+
 def _target_rows(trained: Trained, target: float) -> list[tuple[str, list[dict[str, Any]]]]:
-    by_seed = finals.first_below(trained, target)
-    steps, seconds = (finals.median(values) for values in by_seed)
+    by_seed = finals_curves.first_below(trained, target)
+    steps, seconds = (finals_curves.median(values) for values in by_seed)
     hits, known = np.isfinite(by_seed[0]).sum(axis=-1), (~np.isnan(by_seed[0])).sum(axis=-1)
     least = np.where(np.isnan(steps), np.inf, steps).min(axis=1)
     return [
@@ -72,61 +89,72 @@ def _target_rows(trained: Trained, target: float) -> list[tuple[str, list[dict[s
 
 
 def _numbers(trained: Trained, reference: str, sources: Sequence[Source]) -> dict[str, Any]:
-    means = finals.mean_ratios(trained, reference)
-    differences = finals.differences(trained, reference)
-    budgets, so_far = finals.best_so_far(trained, trained.points_losses[:, trained.methods.index(reference)])
+    ratios = finals_compare.mean_ratios(trained, reference)
+    pairs = finals_compare.comparisons(trained, reference)
+    budgets, so_far = finals_tuning.best_so_far(trained, trained.points_losses[:, trained.methods.index(reference)])
     searched = {method for _, method in trained.search.runs}
     return {
-        "answer": page.bars(means, close=True),
-        "alone": dict(zip(trained.methods, differences[0], strict=True)) if len(differences) == 1 else {},
-        "signs": _signs(trained, differences),
-        "tables": [_table(trained, row, differences[row]) for row in range(len(trained.problems))],
+        "answer": page.bars(ratios, close=True),
+        "alone": dict(zip(trained.methods, pairs[0], strict=True)) if len(pairs) == 1 else {},
+        "signs": _signs(trained, pairs),
+        "tables": _tables(trained, pairs),
         "folded": len(trained.problems) > _OPEN,
-        "raw": _raw(trained, means),
-        "variants": finals.variants(trained),
-        "memory": finals.memory(trained),
+        "raw": _raw(trained, ratios),
+        "variants": finals_compare.variants(trained),
+        "memory": finals_compare.memory(trained),
         "targets": targets(trained, sources),
         "budgets": budgets,
         "so_far": [
             (m, row) for m, row in zip(trained.methods, so_far, strict=True) if m in searched and np.isfinite(row).any()
         ],
-        "sensitivity": sorted(finals.lr_sensitivity(trained).items(), key=lambda item: item[1].mean),
+        "sensitivity": sorted(finals_tuning.lr_sensitivity(trained).items(), key=lambda item: item[1].mean),
     }
 
 
-def _signs(trained: Trained, differences: Sequence[Sequence[Any]]) -> dict[str, tuple[int, int]]:
-    """By method, on how many problems the interval of its difference is below and above 0."""
-    columns = [[interval.sign for interval in column] for column in zip(*differences, strict=True)]
+def _signs(trained: Trained, pairs: Sequence[Sequence[Comparison]]) -> dict[str, tuple[int, int]]:
+    """By method, on how many problems its interval says lower, and higher."""
+    columns = [[pair.sign for pair in column] for column in zip(*pairs, strict=True)]
     return {method: (signs.count(-1), signs.count(1)) for method, signs in zip(trained.methods, columns, strict=True)}
 
 
-def _table(trained: Trained, row: int, differences: Sequence[Any]) -> dict[str, Any]:
-    """The table of a problem: what each method came to, and every seed of it."""
-    losses = finals.over_seeds(trained.losses[[row]])[0]
-    validation = finals.over_seeds(trained.validation[[row]])[0]
-    accuracy = finals.over_seeds(trained.accuracy[[row]])[0]
-    means = np.array([loss.mean for loss in losses])
-    least = np.nanmin(means) if np.isfinite(means).any() else np.nan
-    columns = zip(trained.methods, losses, differences, validation, accuracy, trained.losses[row], strict=True)
-    return {
-        "problem": trained.problems[row],
-        "split": trained.splits[row],
-        "accurate": not np.isnan(trained.accuracy[row]).all(),
-        "checked": not np.array_equal(trained.losses[row], trained.validation[row], equal_nan=True),
-        "rows": [
-            {
-                "method": method,
-                "loss": loss,
-                "difference": difference,
-                "validation": checked,
-                "accuracy": right,
-                "best": loss.mean == least,
-                "seeds": _seeds(trained, trained.problems[row], method, values),
-                **_of_runs(trained.final.runs.get((trained.problems[row], method), ())),
-            }
-            for method, loss, difference, checked, right, values in columns
-        ],
-    }
+def _tables(trained: Trained, pairs: Sequence[Sequence[Comparison]]) -> list[dict[str, Any]]:
+    """The table of each problem: what each method came to, and every seed of it."""
+    losses, validation = (finals_compare.means(trained, each) for each in (trained.losses, trained.validation))
+    accuracy = finals_compare.over_seeds(trained.accuracy)
+    return [
+        {
+            "problem": problem,
+            "name": trained.names[row],
+            "split": trained.splits[row],
+            "pair": "ratio" if trained.gaps[row] else "difference",
+            "accurate": not np.isnan(trained.accuracy[row]).all(),
+            "checked": not np.array_equal(trained.losses[row], trained.validation[row], equal_nan=True),
+            "rows": _rows(trained, row, losses[row], pairs[row], validation[row], accuracy[row]),
+        }
+        for row, problem in enumerate(trained.problems)
+    ]
+
+
+def _rows(trained: Trained, row: int, losses: Sequence[Interval], *others: Sequence[Any]) -> list[dict[str, Any]]:
+    problem, least = trained.problems[row], _least(losses)
+    columns = zip(trained.methods, losses, *others, trained.losses[row], strict=True)
+    return [
+        {
+            "method": method,
+            "loss": loss,
+            "pair": pair,
+            "validation": checked,
+            "accuracy": right,
+            "best": loss.mean == least,
+            "seeds": _seeds(trained, problem, method, values),
+            **_of_runs(trained.final.runs.get((problem, method), ())),
+        }
+        for method, loss, pair, checked, right, values in columns
+    ]
+
+
+def _least(means: Sequence[Interval]) -> float:
+    return min((mean.mean for mean in means if not np.isnan(mean.mean)), default=np.nan)
 
 
 def _seeds(trained: Trained, problem: str, method: str, values: Sequence[float]) -> list[tuple[float, str]]:
@@ -148,10 +176,10 @@ def _of_runs(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _raw(trained: Trained, means: Any) -> list[tuple[str, list[dict[str, Any]], Any]]:
+def _raw(trained: Trained, ratios: Mapping[str, Interval]) -> list[tuple[str, list[dict[str, Any]], Interval]]:
     """Mean losses of methods by problem, the smallest marked, with their ratio to the reference."""
-    table = finals.over_seeds(trained.losses)
-    least = [min((i.mean for i in row if not np.isnan(i.mean)), default=np.nan) for row in table]
+    table = finals_compare.means(trained, trained.losses)
+    least = [_least(row) for row in table]
     lost = {pair: failed + diverged for pair, (diverged, failed, _) in finals.lost_seeds(trained).items()}
     rows = []
     for column, method in enumerate(trained.methods):
@@ -159,7 +187,7 @@ def _raw(trained: Trained, means: Any) -> list[tuple[str, list[dict[str, Any]], 
             {"loss": row[column], "best": row[column].mean == smallest, "lost": lost.get((problem, method), 0)}
             for problem, row, smallest in zip(trained.problems, table, least, strict=True)
         ]
-        rows.append((method, cells, means[method]))
+        rows.append((method, cells, ratios[method]))
     return rows
 
 
@@ -194,7 +222,7 @@ def _warnings(trained: Trained, sources: Sequence[Source], edges: Sequence[Edge]
         if diverged + failed:
             yield f"On {problem}, {diverged + failed} of {size} seeds of {method} count as the initial loss."
         if size < len(trained.seeds):
-            yield f"On {problem}, {method} has {size} of {len(trained.seeds)} seeds; differences are of these alone."
+            yield f"On {problem}, {method} has {size} of {len(trained.seeds)} seeds; it is compared on these alone."
     yield from page.unequal_budgets(trained.search)
     yield from page.failures(trained.runs)
 

@@ -11,7 +11,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from proxmom.study import finals, pictures
+from proxmom.study import finals, finals_compare, finals_curves, finals_tuning, pictures
 from proxmom.study.finals import Trained
 from proxmom.study.panels import Picture, Style, level, panel, picture, plot_band, plot_line, span, ticks
 from proxmom.study.store import Run
@@ -27,7 +27,7 @@ def losses(trained: Trained, styles: Sequence[Style], name: str) -> list[Picture
     """A loss, "validation" or "train", against steps: mean over seeds with its interval, by problem."""
     found = []
     for row, problem in enumerate(trained.problems):
-        curves = [(style, *finals.curve_of(trained, (problem, style.name), name)) for style in styles]
+        curves = [(style, *finals_curves.curve_of(trained, (problem, style.name), name)) for style in styles]
         curves = [(style, steps, means) for style, steps, means in curves if _known(means).size]
         if not curves:
             continue
@@ -44,10 +44,10 @@ def losses(trained: Trained, styles: Sequence[Style], name: str) -> list[Picture
 
 def momentum(trained: Trained, styles: Sequence[Style]) -> list[Picture]:
     """Weight on memory against steps, of methods that change it: mean and 80% of the units of all seeds, by problem."""
-    adaptive = finals.adaptive(trained)
+    adaptive = finals_compare.adaptive(trained)
     found = []
     for row, problem in enumerate(trained.problems):
-        curves = [(style, *finals.betas_of(trained, (problem, style.name))) for style in styles]
+        curves = [(style, *finals_curves.betas_of(trained, (problem, style.name))) for style in styles]
         curves = [entry for entry in curves if entry[0].name in adaptive and np.isfinite(entry[2]).any()]
         if not curves:
             continue
@@ -65,9 +65,9 @@ def momentum(trained: Trained, styles: Sequence[Style]) -> list[Picture]:
 
 def units(trained: Trained, styles: Sequence[Style]) -> list[Picture]:
     """Weight on memory over steps and units of one run of each method that changes it; at most `MAPS` of them."""
-    adaptive = [style for style in styles if style.name in finals.adaptive(trained)]
+    adaptive = [style for style in styles if style.name in finals_compare.adaptive(trained)]
     pairs = [(problem, style) for problem in trained.problems for style in adaptive]
-    runs = [(problem, style, finals.middle_run(trained, (problem, style.name))) for problem, style in pairs]
+    runs = [(problem, style, finals_curves.middle_run(trained, (problem, style.name))) for problem, style in pairs]
     curves = [(problem, style, trained.curves[run.key]) for problem, style, run in runs if run is not None]
     several = [entry for entry in curves if entry[2]["beta"].shape[1] > 1 and entry[2]["step"].size > 1]
     return [_map(f"units{row}", trained.steps, *entry, styles) for row, entry in enumerate(several[:MAPS])]
@@ -97,13 +97,13 @@ def lr_sensitivity(trained: Trained, styles: Sequence[Style]) -> list[Picture]:
 def profile(trained: Trained, styles: Sequence[Style]) -> Picture:
     """Share of problems where a method's loss is within a factor of the smallest."""
     return pictures.profile_of(
-        finals.profiled(trained), trained.methods, styles, "factor of the smallest loss", close=True
+        finals_compare.profiled(trained), trained.methods, styles, "factor of the smallest loss", close=True
     )
 
 
 def tuning_budget(trained: Trained, styles: Sequence[Style], goal: Array) -> list[Picture]:
     """Mean ratio of the best validation loss so far to `goal` (problems,), against points tried; [] without search."""
-    budgets, means = finals.best_so_far(trained, goal)
+    budgets, means = finals_tuning.best_so_far(trained, goal)
     searched = {method for _, method in trained.search.runs}
     shown = [style for style in styles if style.name in searched]
     if len(budgets) < 2 or not np.isfinite(means).any():

@@ -8,18 +8,18 @@ from textwrap import fill
 
 import numpy as np
 
-from proxmom.study import finals
+from proxmom.study import finals, finals_compare
 from proxmom.study.finals import Trained
-from proxmom.study.summary import Interval
+from proxmom.study.finals_compare import Comparison
 from proxmom.study.terminal import (
     WIDTH,
-    Rows,
     difference_text,
     fitted_table,
     loss_text,
     memory_table,
     ratio_text,
     starred,
+    wrapped,
 )
 from proxmom.study.terminal import lines as lines_of
 
@@ -33,41 +33,48 @@ def lines(trained: Trained, reference: str, bold: bool = False) -> list[str]:
         *([] if alone else [_signs(trained, reference)]),
         _notes(trained, reference),
         _variants(trained),
-        memory_table(finals.memory(trained)),
+        memory_table(finals_compare.memory(trained)),
     ]
     return list(chain.from_iterable(["", *part] for part in parts if part))[1:]
 
 
 def _losses(trained: Trained, reference: str, bold: bool) -> list[str]:
     """Mean loss of each method on each problem, and its ratio to the reference."""
-    means = np.array([[loss.mean for loss in row] for row in finals.over_seeds(trained.losses)])
-    ratios = finals.mean_ratios(trained, reference)
+    means = np.array([[loss.mean for loss in row] for row in finals_compare.means(trained, trained.losses)])
+    ratios = finals_compare.mean_ratios(trained, reference)
     return fitted_table(trained.problems, trained.methods, starred(means, loss_text), ratios, bold, ratio_text)
 
 
 def _problem(trained: Trained, reference: str, row: int, bold: bool) -> list[str]:
-    """The only problem: losses with their intervals, and the paired difference to the reference."""
-    losses = finals.over_seeds(trained.losses)[row]
-    split = trained.splits[row]
+    """The only problem: losses with their intervals, and the comparison with the reference."""
+    losses = finals_compare.means(trained, trained.losses)[row]
+    validation = finals_compare.means(trained, trained.validation)[row]
+    pairs = zip(trained.methods, finals_compare.comparisons(trained, reference)[row], strict=True)
     [stars] = starred(np.array([[loss.mean for loss in losses]]), loss_text)
-    differences = finals.differences(trained, reference)[row]
-    validation = finals.over_seeds(trained.validation)[row]
-    header = ["method", f"{split} loss", "±", "difference", *([] if split == "validation" else ["validation loss"])]
-    rows: Rows = [[*header, "lost seeds"]]
-    for column, method in enumerate(trained.methods):
-        checked = [] if split == "validation" else [loss_text(validation[column].mean)]
-        signed = "" if method == reference else _marked(differences[column])
-        rows.append([method, stars[column], _half(losses[column]), signed, *checked, _lost(trained, method)])
-    return lines_of(rows, bold)
+    columns = {
+        "method": trained.methods,
+        trained.names[row]: stars,
+        "from": [loss_text(loss.low) for loss in losses],
+        "to": [loss_text(loss.high) for loss in losses],
+        "ratio" if trained.gaps[row] else "difference": ["" if m == reference else _marked(pair) for m, pair in pairs],
+    }
+    if not np.array_equal(trained.losses[row], trained.validation[row], equal_nan=True):
+        columns["validation loss"] = [loss_text(loss.mean) for loss in validation]
+    if any(diverged + failed for diverged, failed, _ in finals.lost_seeds(trained).values()):
+        columns["lost seeds"] = [_lost(trained, method) for method in trained.methods]
+    return wrapped([list(columns), *map(list, zip(*columns.values(), strict=True))], bold)
 
 
-def _half(interval: Interval) -> str:
-    return "" if np.isnan(interval.high) else f"{interval.high - interval.mean:.2g}"
+def comparison_text(pair: Comparison) -> str:
+    """A difference with its sign, or a ratio with a multiplication sign, and its interval."""
+    if not pair.factor:
+        return difference_text(pair.interval)
+    return "" if np.isnan(pair.interval.mean) else f"×{ratio_text(pair.interval)}"
 
 
-def _marked(interval: Interval) -> str:
-    """A difference, with an exclamation mark if its interval excludes 0."""
-    return difference_text(interval) + ("!" if interval.sign else " ")
+def _marked(pair: Comparison) -> str:
+    """A comparison, with an exclamation mark if its interval says lower or higher."""
+    return comparison_text(pair) + ("!" if pair.sign else " ")
 
 
 def _lost(trained: Trained, method: str) -> str:
@@ -77,11 +84,11 @@ def _lost(trained: Trained, method: str) -> str:
 
 def _signs(trained: Trained, reference: str) -> list[str]:
     """On how many problems each method is lower and higher than the reference, and its lost seeds."""
-    columns = zip(*finals.differences(trained, reference), strict=True)
+    columns = zip(*finals_compare.comparisons(trained, reference), strict=True)
     rows = [["method", "lower on", "higher on", "problems", "lost seeds"]]
     for method, column in zip(trained.methods, columns, strict=True):
-        signs = [interval.sign for interval in column]
-        known = sum(interval.size > 0 for interval in column)
+        signs = [pair.sign for pair in column]
+        known = sum(pair.interval.size > 0 for pair in column)
         rows.append([method, f"{signs.count(-1)}", f"{signs.count(1)}", f"{known}", _lost(trained, method)])
     return lines_of(rows, False)
 
@@ -89,10 +96,10 @@ def _signs(trained: Trained, reference: str) -> list[str]:
 def _variants(trained: Trained) -> list[str]:
     """Defaults and controls against their own methods."""
     rows = []
-    for row in finals.variants(trained):
-        alone = [_marked(row.differences[0])] if len(row.differences) == 1 else []
+    for row in finals_compare.variants(trained):
+        alone = [_marked(row.pairs[0])] if len(row.pairs) == 1 and not trained.gaps[0] else []
         rows.append([row.name, ratio_text(row.ratio), *alone, f"{row.lower}", f"{row.higher}"])
-    alone = ["difference"] if len(trained.problems) == 1 else []
+    alone = ["difference"] if len(trained.problems) == 1 and not trained.gaps[0] else []
     return lines_of([["variant", "ratio to its method", *alone, "lower on", "higher on"], *rows], False) if rows else []
 
 
@@ -104,13 +111,17 @@ def _notes(trained: Trained, reference: str) -> list[str]:
 def _sentences(trained: Trained, reference: str) -> Iterator[str]:
     several = len(trained.problems) > 1
     seeds = "1 seed" if len(trained.seeds) == 1 else f"{len(trained.seeds)} seeds"
-    yield f"{trained.measure.capitalize()} after {trained.steps} steps, best point of each method, mean over {seeds};"
-    yield "* smallest." if several else "± its 95% interval (Student's t), * smallest."
+    mean = (
+        "geometric mean" if all(trained.gaps) else "mean (of relative gaps geometric)" if any(trained.gaps) else "mean"
+    )
+    yield f"{trained.measure.capitalize()} after {trained.steps} steps, best point of each method, {mean} over {seeds};"
     if several:
-        yield f"ratio: geometric mean over seeds and problems of that loss over the one of {reference!r},"
-        yield "with its 95% bootstrap interval over problems;"
-        yield "lower, higher: problems where the 95% interval of the paired difference (Student's t) excludes 0."
+        yield "* smallest. ratio: geometric mean over seeds and problems of that loss over the one of"
+        yield f"{reference!r}, with its 95% bootstrap interval over problems; lower, higher: problems where the 95%"
+        yield "interval (Student's t) of the comparison by seed says so."
     else:
-        yield f"difference: to {reference!r}, paired by seed, with its 95% interval; ! it excludes 0."
+        pair = "ratio" if trained.gaps[0] else "difference"
+        yield "from, to: 95% interval (Student's t); * smallest."
+        yield f"{pair}: to {reference!r}, paired by seed, with its 95% interval; ! it says lower or higher."
     if any(finals.lost(run) for runs in trained.final.runs.values() for run in runs):
         yield "A lost seed diverged or failed, and counts as the initial loss."

@@ -159,7 +159,7 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
     """
     started = time.perf_counter()
     status, message = "missed", ""
-    means: dict[str, float] = {}
+    means: dict[str, Any] = {}
     try:
         with np.errstate(all="ignore"):
             message = _run(settings, problem, point, oracle, means)

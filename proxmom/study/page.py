@@ -16,7 +16,7 @@ from proxmom.study.panels import Style
 from proxmom.study.sources import Source
 from proxmom.study.store import STATUSES, Run
 from proxmom.study.summary import Interval, Results
-from proxmom.study.terminal import difference_text, interval_text, loss_text, number_text, ratio_text
+from proxmom.study.terminal import interval_text, loss_text, number_text, ratio_text
 from proxmom.study.tuning import Edge
 
 _VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
@@ -35,7 +35,7 @@ def render_page(template: str, sources: Sequence[Source], edges: Sequence[Edge],
         lstrip_blocks=True,
     )
     environment.globals.update(number=number_text, interval=interval_text)
-    environment.globals.update(loss=loss_text, difference=difference_text, ratio=ratio_text)
+    environment.globals.update(loss=loss_text, ratio=ratio_text)
     return environment.get_template(template).render(
         title=" + ".join(dict.fromkeys(source.name for source in sources)),
         sources=sources,
@@ -144,7 +144,8 @@ def _setting(run: Run) -> tuple[str, str]:
 def _provenance(source: Source) -> dict[str, Any]:
     """Facts about a source's runs; where runs differ, every value."""
     records = [run.provenance for run in source.runs]
-    versions = (*_VERSIONS, *(_TRAINING_VERSIONS if source.training else ()))
+    known = [name for name in _TRAINING_VERSIONS if any(record.get(name) for record in records)]
+    versions = (*_VERSIONS, *(known if source.training else ()))
     values = {name: dict.fromkeys(str(record.get(name) or "unknown") for record in records) for name in versions}
     dates = sorted(str(r.get("started")) for r in records)
     statuses = Counter(run.status for run in source.runs)
@@ -154,6 +155,11 @@ def _provenance(source: Source) -> dict[str, Any]:
         "working tree": " and ".join(text for flag, text in _TREES.items() if flag in dirty) or "unknown",
         "runs": ", ".join(f"{statuses[status]} {status}" for status in _ENDS if statuses[status]),
         "seeds": ", ".join(dict.fromkeys(str(run.seed) for run in source.runs)),
+        **({"device": ", ".join(_devices(source))} if source.training else {}),
         "started": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
         "seconds": f"{sum(run.seconds for run in source.runs):.0f} in all runs together",
     }
+
+
+def _devices(source: Source) -> list[str]:
+    return list(dict.fromkeys(str(run.configuration.get("device", "cpu")) for run in source.runs))

@@ -8,7 +8,8 @@ tasks are only checked; each run builds its own, with its seed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -52,78 +53,85 @@ def run_study(
     """
     engine = engine or Processes(jobs)
     study, data_dir = load_study(path, rules), None if data is None else Path(data).resolve()
-    if engine.here:
-        _check_device(study, path)
+    engine.check(study)
     folder = Path(out) if out is not None else Path("results") / study.name
     if retry_failed:
         store.forget_failed(folder, (cell.key for cell in plan(study, data_dir, folder)))
-    while _run_what_is_ready(study, data_dir, folder, engine, quiet):
+    start = _Start(study, data_dir, folder, engine, quiet)
+    while start.run_what_is_ready():
         pass  # more becomes ready when what it depends on is done
     return folder
 
 
-def _run_what_is_ready(study: Study, data_dir: Path | None, folder: Path, engine: Engine, quiet: bool | None) -> bool:
-    """Runs what is missing and can be run; whether cells remain that had to wait for it."""
-    cells = list(plan(study, data_dir, folder))
-    missing = set(store.pending(folder, (cell.key for cell in cells)))
-    todo = list({cell.key: cell for cell in cells if cell.ready and cell.key in missing}.values())
-    problems, found = _prepare(study, data_dir, list(dict.fromkeys(cell.problem for cell in todo)))
-    names = _names(study, found, cells, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    store.write_atomically(folder / "study.toml", study.text)
-    store.write_plan(folder, [planned(cell, names[cell.problem]) for cell in cells])
-    worker = Worker(folder.resolve(), study, data_dir, names, provenance())
-    steps = study.training.steps if study.training else 0
-    try:
-        with Progress(folder, [cell.key for cell in todo], steps, quiet) as progress:
-            engine.run(worker, problems, todo, progress)
-    except KeyboardInterrupt:
-        kept = len(cells) - len(store.pending(folder, (cell.key for cell in cells)))
-        print(f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr)
-        raise
-    return not all(cell.ready for cell in cells)
+@dataclass(frozen=True)
+class _Start:
+    """One start of a study. problems, names: those that had to be known, by the index of the problem."""
+
+    study: Study
+    data_dir: Path | None
+    folder: Path
+    engine: Engine
+    quiet: bool | None
+    problems: dict[int, Problem] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def run_what_is_ready(self) -> bool:
+        """Runs what is missing and can be run; whether cells remain that had to wait for it."""
+        cells = list(plan(self.study, self.data_dir, self.folder))
+        missing = set(store.pending(self.folder, (cell.key for cell in cells)))
+        todo = list({cell.key: cell for cell in cells if cell.ready and cell.key in missing}.values())
+        for index in dict.fromkeys(cell.problem for cell in todo):
+            self._prepare(index)
+        names = self._all_names(cells)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        store.write_atomically(self.folder / "study.toml", self.study.text)
+        store.write_plan(self.folder, [planned(cell, names[cell.problem]) for cell in cells])
+        worker = Worker(self.folder.resolve(), self.study, self.data_dir, names, provenance())
+        steps = self.study.training.steps if self.study.training else 0
+        try:
+            with Progress(self.folder, [cell.key for cell in todo], steps, self.quiet) as progress:
+                self.engine.run(worker, self.problems, todo, progress)
+        except KeyboardInterrupt:
+            kept = len(cells) - len(store.pending(self.folder, (cell.key for cell in cells)))
+            print(
+                f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr
+            )
+            raise
+        return not all(cell.ready for cell in cells)
+
+    def _prepare(self, index: int) -> None:
+        """Builds a problem and, of a training study, only checks it; raises StudyError for what is wrong with it."""
+        if index in self.names:
+            return
+        problem = self.study.problems[index]
+        try:
+            if self.study.training:
+                self.names[index] = _described(problem, self.data_dir)
+            else:
+                self.problems[index] = _built(problem, self.data_dir)
+                self.names[index] = self.problems[index].name
+        except (ValueError, TypeError) as error:
+            raise StudyError(f"{problem.where}: {error}") from error
+
+    def _all_names(self, cells: Iterable[Cell]) -> list[str]:
+        """The display name of each problem; those that have nothing to do were named by their finished runs."""
+        first = {cell.problem: cell.key for cell in reversed(list(cells))}
+        names: list[str] = []
+        for index, problem in enumerate(self.study.problems):
+            found = problem.name or self.names.get(index) or store.stored_problem(self.folder, first[index])
+            if found in names:
+                raise StudyError(f"{problem.where}: two problems are called {found!r}; give one a name.")
+            names.append(found)
+        return names
 
 
-def _check_device(study: Study, path: str | Path) -> None:
-    if study.training and study.training.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise StudyError(f"{path}: device 'cuda' needs a GPU, and torch {torch.__version__} sees none here.")
-
-
-def _prepare(study: Study, data_dir: Path | None, wanted: Sequence[int]) -> tuple[dict[int, Problem], dict[int, str]]:
-    """The problems with these indices, of a deterministic study, and their names; training tasks are only checked."""
-    if study.training:
-        return {}, {index: _describe(study.problems[index], data_dir) for index in wanted}
-    problems = {index: _build(study.problems[index], data_dir) for index in wanted}
-    return problems, {index: problem.name for index, problem in problems.items()}
-
-
-def _describe(problem: ProblemSpec, data_dir: Path | None) -> str:
+def _described(problem: ProblemSpec, data_dir: Path | None) -> str:
     from proxmom.study import training
 
-    try:
-        return training.describe_task(problem.kind, data_dir, **problem.arguments)
-    except (ValueError, TypeError) as error:
-        raise StudyError(f"{problem.where}: {error}") from error
+    return training.describe_task(problem.kind, data_dir, **problem.arguments)
 
 
-def _build(problem: ProblemSpec, data_dir: Path | None) -> Problem:
+def _built(problem: ProblemSpec, data_dir: Path | None) -> Problem:
     name = {"name": problem.name} if problem.name else {}
-    try:
-        with threadpool_limits(1):  # as in the runs: more threads would round differently
-            return build_problem(problem.kind, data_dir, **problem.arguments, **name)
-    except (ValueError, TypeError) as error:
-        raise StudyError(f"{problem.where}: {error}") from error
-
-
-def _names(study: Study, found: Mapping[int, str], cells: Iterable[Cell], folder: Path) -> list[str]:
-    """The display name of each problem; those that have nothing to do were named by their finished runs."""
-    first = {cell.problem: cell.key for cell in reversed(list(cells))}
-    names = []
-    for index, problem in enumerate(study.problems):
-        names.append(problem.name or found.get(index) or store.stored_problem(folder, first[index]))
-        if names.count(names[-1]) > 1:
-            raise StudyError(f"{problem.where}: two problems are called {names[-1]!r}; give one a name.")
-    return names
+    with threadpool_limits(1):  # as in the runs: more threads would round differently
+        return build_problem(problem.kind, data_dir, **problem.arguments, **name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxmom.study import finals, summary
+from proxmom.study import finals, finals_compare, summary
 from proxmom.study.finals import Trained
 from proxmom.study.store import Run, load_runs
 from proxmom.study.summary import Results
@@ -26,7 +26,6 @@ class Training:
     steps: int
     schedule: str
     warmup: float
-    seeds: int
     targets: tuple[float, ...]
 
 
@@ -123,7 +122,7 @@ def merge_trained(sources: Sequence[Source], reference: str | None = None) -> Tr
     for key in ("steps", "schedule", "warmup"):
         _refuse_different(key, ((getattr(source.training, key), source.folder) for source in sources))
     results = finals.collect(_all_runs(sources), sources[0].training.steps if sources[0].training else 0)
-    finals.log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
+    finals_compare.log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
     return results
 
 
@@ -132,7 +131,6 @@ def _training(head: Table) -> Training:
         steps=head.whole("steps", least=1),
         schedule=head.text("schedule", "constant"),
         warmup=head.number("warmup", 0.0),
-        seeds=head.whole("seeds", 1, least=1),
         targets=tuple(float(target) for target in head.get("targets", list, [])),
     )
 

@@ -34,11 +34,6 @@ class Interval:
     high: float
     size: int
 
-    @property
-    def sign(self) -> int:
-        """-1 or 1 if the whole interval lies on that side of 0, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
-
 
 @dataclass(frozen=True)
 class Variant:

@@ -93,7 +93,12 @@ def fitted_table(
         return lines(by_method, bold)
     if _width(by_problem) <= WIDTH:
         return lines(by_problem, bold)
-    return [line for block in _blocks(by_method) for line in [*lines(block, bold), ""]][:-1]
+    return wrapped(by_method, bold)
+
+
+def wrapped(rows: Rows, bold: bool) -> list[str]:
+    """Rows, the first of them the header, in columns, which are split over several blocks if they are too wide."""
+    return [line for block in _blocks(rows) for line in [*lines(block, bold), ""]][:-1]
 
 
 def starred(table: Array, text: Callable[[float], str]) -> Rows:

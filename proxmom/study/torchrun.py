@@ -17,8 +17,9 @@ from torch import distributed
 
 from proxmom.study.cells import Cell
 from proxmom.study.config import Study, StudyError
-from proxmom.study.engines import Problems
+from proxmom.study.engines import Problems, require_device
 from proxmom.study.progress import Progress
+from proxmom.study.training.convex import KINDS
 from proxmom.study.work import Worker
 
 PATIENCE = timedelta(minutes=30)  # for a process that fell behind: an evaluation, a slow disk
@@ -29,8 +30,6 @@ class Together:
 
     leads: whether this is the first process, which alone may call `run_study`; the others call `follow`.
     """
-
-    here = True
 
     def __init__(self) -> None:
         self.leads = os.environ["RANK"] == "0"
@@ -52,13 +51,25 @@ class Together:
             _tell(None)
         distributed.destroy_process_group()
 
-    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
-        """Runs the cells one after another.
+    def check(self, study: Study) -> None:
+        """Raises StudyError for a study that does not train, a missing GPU, or batches that cannot be shared out."""
+        if study.training is None:
+            raise StudyError(
+                "torchrun spreads training over processes, and this study does not train: start it without torchrun, "
+                "where --jobs says how many runs go on at a time."
+            )
+        require_device(study)
+        size = distributed.get_world_size()
+        for problem in study.problems:
+            if problem.kind in KINDS:
+                raise StudyError(
+                    f"{problem.where}: a {problem.kind} problem is trained by one process: leave torchrun out."
+                )
+            if (batch := problem.arguments.get("batch", size)) % size:
+                raise StudyError(f"{problem.where}: batch must be a multiple of the {size} processes, got {batch}.")
 
-        Raises:
-            StudyError: for a study that does not train, or batches that cannot be shared out.
-        """
-        _check(worker.study)
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+        """Runs the cells one after another."""
         for cell in todo:
             with worker.writing(cell) as writer:
                 if writer is not None:
@@ -80,16 +91,3 @@ def _tell(what: Any) -> Any:
     box = [what]
     distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
-
-
-def _check(study: Study) -> None:
-    if study.training is None:
-        raise StudyError(
-            "torchrun spreads training over processes, and this study does not train: start it without torchrun, "
-            "where --jobs says how many runs go on at a time."
-        )
-    size = distributed.get_world_size()
-    for problem in study.problems:
-        batch = problem.arguments.get("batch", size)
-        if batch % size:
-            raise StudyError(f"{problem.where}: batch must be a multiple of the {size} processes, got {batch}.")

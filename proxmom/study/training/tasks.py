@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from proxmom.study import data as datasets
-from proxmom.study.training import convex
+from proxmom.study.training import convex, ranks
 from proxmom.study.training.files import digest
 from proxmom.study.training.images import images_digest
 from proxmom.study.training.language import language
@@ -82,8 +82,10 @@ def arguments_of(kind: str) -> dict[str, Any]:
 
 
 def describe_task(kind: str, data_dir: Path | None = None, **arguments: Any) -> str:
-    """The display name of a task; raises whatever `build_task` does, for it builds one."""
-    return build_task(kind, seed=0, data_dir=data_dir, **arguments).name
+    """The display name of a task; raises what `build_task` does in one process, for it builds one, without weights."""
+    device = "cpu" if kind in convex.KINDS else "meta"
+    with ranks.apart(), torch.device(device):
+        return build_task(kind, seed=0, data_dir=data_dir, device=device, **arguments).name
 
 
 def data_digest(kind: str, data_dir: Path | None = None, **arguments: Any) -> str:
