@@ -11,18 +11,32 @@ from typing import Any
 
 from proxmom.metrics import Adam, Euclidean
 from proxmom.planes import Plane, mix
-from proxmom.rules import AdaptiveMemory, GradientDescent, HeavyBall, MoMo, Polyak, TruncatedMemory
+from proxmom.rules import (
+    AdaptiveMemory,
+    ConjugateMemory,
+    GradientDescent,
+    HeavyBall,
+    MoMo,
+    Polyak,
+    SteadyMemory,
+    TruncatedMemory,
+)
+from proxmom.stepsize import Alignment, Secant
 
 __version__ = "0.1.0"
 __all__ = [
     "Adam",
     "AdaptiveMemory",
+    "Alignment",
+    "ConjugateMemory",
     "Euclidean",
     "GradientDescent",
     "HeavyBall",
     "MoMo",
     "Plane",
     "Polyak",
+    "Secant",
+    "SteadyMemory",
     "TruncatedMemory",
     "mix",
 ]

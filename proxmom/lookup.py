@@ -18,6 +18,7 @@ from typing import Any
 
 from proxmom.metrics import METRICS
 from proxmom.rules import RULES
+from proxmom.stepsize import STEP_SIZES
 
 
 def find_rule(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> Any:
@@ -38,6 +39,11 @@ def find_rule(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> A
 def find_metric(text: str, **arguments: Any) -> Any:
     """An instance of the metric that `text` names: "Euclidean", "Adam", "Adam(beta2=0.99)", or an import path."""
     return _build("metric", text, METRICS, (), arguments)
+
+
+def find_step_size(text: str, **arguments: Any) -> Any:
+    """An instance of the step size that `text` names: "Secant", "Alignment(rate=0.1)", or an import path."""
+    return _build("step size", text, STEP_SIZES, (), arguments)
 
 
 def find_factory(kind: str, text: str, known: Mapping[str, Any]) -> partial[Any]:

@@ -6,6 +6,7 @@ tensor has a model of its own), every vector a list of coefficients (B,) or (S, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -32,6 +33,9 @@ class Now:
         normalised: whether the rule keeps memory as a true average.
         loss, previous_loss: (S,) or None.
         memory_height: height of the aggregated plane, (S,), or None where it is not tracked.
+        last_step: as last_move, without weight decay: <u, -last_lr·P⁻¹memory>, (S, B); None for last_move.
+        unit: <u, lr·P⁻¹v> of the named vectors, (S, B, B), lr that of each tensor; None for lr·dual.
+        kept: the scalars that rule and step size keep from step to step, name -> (S,).
         rule: the rule's name, for messages.
     """
 
@@ -48,10 +52,15 @@ class Now:
         loss: Array | None = None,
         previous_loss: Array | None = None,
         memory_height: Array | None = None,
+        last_step: Array | None = None,
+        unit: Array | None = None,
+        kept: Mapping[str, Array] | None = None,
         rule: str = "the rule",
     ) -> None:
         self._dual, self._last_move, self._mass, self._normalised = dual, last_move, mass, normalised
         self._loss, self._previous_loss, self._memory_height = loss, previous_loss, memory_height
+        self._last_step, self._unit_products = last_step, unit
+        self._kept = {} if kept is None else dict(kept)
         self._names, self._rule = names, rule
         self.lr, self.step = lr, step
 
@@ -86,6 +95,47 @@ class Now:
     def dot_last_move(self, u: Vector) -> Array:
         """<u, x_t - x_{t-1}>, (S,), with today's metric and iterate; 0 where nothing has moved yet."""
         return namespace(self._last_move).sum(u.coefficients * self._last_move, axis=-1)
+
+    def dot_last_step(self, u: Vector) -> Array:
+        """<u, last step along memory>, (S,): `dot_last_move` without the part that was weight decay."""
+        step = self._last_move if self._last_step is None else self._last_step
+        return namespace(step).sum(u.coefficients * step, axis=-1)
+
+    def dot_unit(self, u: Vector, v: Vector) -> Array:
+        """<u, lr·P⁻¹v>, (S,): how fast a step along v at the given lr would descend along u."""
+        if self._unit_products is None:
+            return self.lr * self.dot(u, v)
+        image = (self._unit_products @ v.coefficients[..., None])[..., 0]
+        return namespace(image).sum(u.coefficients * image, axis=-1)
+
+    def kept(self, name: str) -> Array:
+        """A scalar that the rule or the step size keeps from step to step, (S,); declared in `scalars`."""
+        if name not in self._kept:
+            raise ValueError(
+                f"kept scalar must be one of {', '.join(self._kept) or '(none)'}, got {name!r}. "
+                f"Declare it: scalars = {{{name!r}: 0.0}} in {self._rule} or its step size."
+            )
+        return self._kept[name]
+
+    def keep(self, **values: Scalar) -> None:
+        """What `kept` will say at the next step; a number or (S,). What is not given stays as it is."""
+        for name, value in values.items():
+            old = self.kept(name)
+            self._kept[name] = value + namespace(old).zeros_like(old)
+
+    @property
+    def products(self) -> Array:
+        """<u, P⁻¹v> of the named vectors, (S, B, B)."""
+        return self._dual
+
+    def share_of_memory(self, v: Vector) -> Array:
+        """The coefficient of memory in v, (S,)."""
+        return v.coefficients[..., self._names.index("memory")] + 0 * self.step
+
+    @property
+    def scalars(self) -> Mapping[str, Array]:
+        """All kept scalars, name -> (S,), as they stand now."""
+        return self._kept
 
     @property
     def gradient_plane(self) -> Plane:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, ClassVar, Protocol
 
 from proxmom.now import HEIGHTS, Now
-from proxmom.planes import Plane, mix
+from proxmom.planes import Array, Plane, mix, namespace
+
+UPHILL = 0.1  # cosine of memory and gradient, with the other sign, above which a step along memory would raise f
 
 
 class Rule(Protocol):
@@ -33,12 +35,14 @@ class Facts:
     normalised: memory is kept as a true average (every rule with a floor needs this).
     needs_loss: the rule looks at the loss.
     memories: further memories, name -> averaging coefficient c of the gradient in (0, 1]: m <- (1 - c) m + c g.
+    scalars: numbers kept from step to step, name -> value before the first step: see `Now.kept` and `Now.keep`.
     """
 
     beta_max: float = 0.0
     normalised: bool = False
     needs_loss: bool = False
     memories: Mapping[str, float] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rule: Rule) -> Facts:
@@ -49,10 +53,18 @@ class Facts:
             )
         facts = cls(**{name: getattr(rule, name) for name in cls.__dataclass_fields__ if hasattr(rule, name)})
         _check_in("beta_max", facts.beta_max, 0, 1)
-        for name, coefficient in facts.memories.items():
-            if name in ("gradient", "memory") or not 0 < coefficient <= 1:
-                raise ValueError(f"memories must map new names to coefficients in (0, 1], got {name!r}: {coefficient}.")
+        check_kept(facts.memories, facts.scalars)
         return facts
+
+
+def check_kept(memories: Mapping[str, float], scalars: Mapping[str, float]) -> None:
+    """ValueError unless these are what `Facts` says of memories and scalars."""
+    for name, coefficient in memories.items():
+        if name in ("gradient", "memory") or not 0 < coefficient <= 1:
+            raise ValueError(f"memories must map new names to coefficients in (0, 1], got {name!r}: {coefficient}.")
+    for name, value in scalars.items():
+        if not name.isidentifier() or not isfinite(value):
+            raise ValueError(f"scalars must map identifiers to finite numbers, got {name!r}: {value}.")
 
 
 def _check_in(name: str, value: float, low: float, high: float) -> None:
@@ -110,7 +122,7 @@ class AdaptiveMemory:
 
     The stochastic rule, as reconstructed here, is biased at small batches, because beta and the gradient come from the
     same batch: on a small logistic regression the averaged weights were off by 46% at batch 1 and 8% at batch 8,
-    whatever the lr, where heavy ball was off by 2.7% and 0.8%. Use larger batches, or `HeavyBall`, where that matters.
+    whatever the lr, where heavy ball was off by 2.7% and 0.8%. Where that matters use `SteadyMemory` or larger batches.
 
     Args:
         beta_max: largest weight on memory, in [0, 1]; below 1 with Adam's metric. At 1, a gradient that is exactly zero
@@ -132,6 +144,42 @@ class AdaptiveMemory:
     def planes(self, now: Now) -> Sequence[Plane]:
         current = now.gradient_plane
         return current, mix(current, now.memory_plane(self.height), now.weight(self.beta_max))
+
+
+@dataclass(frozen=True)
+class ConjugateMemory:
+    """Adaptive memory without a cap, emptied where two gradients in a row are far from orthogonal.
+
+    Where the last step ended at the minimum along its direction, as with the step size `Secant` or after an exact line
+    search, this is the method of conjugate gradients of Fletcher and Reeves with Powell's restart.
+
+    Source: adaptive memory as for `AdaptiveMemory`, the identity in `theory/04_conjugate_gradients.py`; M. Powell,
+    "Restart procedures for the conjugate gradient method", Mathematical Programming 12 (1977).
+
+    Args:
+        restart: > 0; memory has no weight where |<g, g_previous>| > restart · <g, g>, nor where it points uphill.
+        beta_max: largest weight on memory, in [0, 1]; below 1 with Adam's metric.
+
+    Raises:
+        ValueError: for values outside these ranges.
+    """
+
+    restart: float = 0.5
+    beta_max: float = 1.0
+    memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
+
+    def __post_init__(self) -> None:
+        if not self.restart > 0:
+            raise ValueError(f"restart must be > 0, got {self.restart}.")
+        _check_in("beta_max", self.beta_max, 0, 1)
+
+    def planes(self, now: Now) -> Sequence[Plane]:
+        g, current = now.gradient, now.gradient_plane
+        xp, size = namespace(now.step), now.dot(g, g)
+        far = abs(now.dot(g, now.vector("previous"))) > self.restart * size
+        uphill = now.dot(g, now.memory) < -UPHILL * xp.sqrt(size * now.dot(now.memory, now.memory))
+        cap = self.beta_max * xp.astype(~(far | uphill) | (now.step == 0), size.dtype)
+        return current, mix(current, now.memory_plane(), now.weight(cap))
 
 
 @dataclass(frozen=True)
@@ -211,6 +259,64 @@ class MoMo:
         return average, now.floor(self.lower_bound)
 
 
+@dataclass(frozen=True)
+class SteadyMemory:
+    """Adaptive memory while gradients are exact, heavy ball once they are seen to be noisy: without the former's bias.
+
+    Memory weighs between s·beta_max and beta_max, and s in [0, 1] is known before the batch: 0 while the gradient's
+    norm moves along, 1 when it jumps to and fro. With h = ||g||^(1/2), its running mean, and averages over `horizon`,
+
+        share = average of (h_t - h_{t-1})² / (2 · average of (h_t - mean_{t-1})²),    s = clip(10·share - 1, 0, 1),
+
+    each square in units of the mean. For independent batches share is near 1, along a trend near 0. The rule starts as
+    if gradients were exact, and sees that they are not after one to three horizons. Noise that stays the same for
+    five steps and more is taken for signal.
+
+    Source: derived and checked in `theory/15_unbiased.py`, compared in `experiments/unbiased`.
+
+    Args:
+        beta_max: as for `AdaptiveMemory`.
+        horizon: >= 2, steps that the averages reach back.
+    """
+
+    beta_max: float = 0.9
+    horizon: float = 32.0
+    scalars: ClassVar[Mapping[str, float]] = {"level": 0.0, "mean": 0.0, "jumps": 0.0, "spread": 1.0}
+
+    def __post_init__(self) -> None:
+        _check_in("beta_max", self.beta_max, 0, 1)
+        _check_in("horizon", self.horizon, 2, inf)
+
+    def planes(self, now: Now) -> Sequence[Plane]:
+        current, memory = now.gradient_plane, now.memory_plane()
+        least = mix(current, memory, now.weight(self._steadiness(now) * self.beta_max))
+        return least, mix(current, memory, now.weight(self.beta_max))
+
+    def _steadiness(self, now: Now) -> Array:
+        """s, (S,), from earlier gradients alone; today's is noted for the next step."""
+        xp, rate = namespace(now.step), 1 / self.horizon
+        jumps, spread = now.kept("jumps"), now.kept("spread")
+        share = jumps / (2 * spread + 1e-12)  # a level that is constant to 1e-6 has no noise
+        level = now.dot(now.gradient, now.gradient) ** 0.25
+        last, mean = (xp.where(now.step > 0, now.kept(name), level) for name in ("level", "mean"))
+        after = mean + rate * (level - mean)
+        unit = xp.where(after > 0, after, 1.0)
+        jumps = jumps + rate * (((level - last) / unit) ** 2 - jumps)
+        spread = spread + rate * (((level - mean) / unit) ** 2 - spread)
+        now.keep(level=level, mean=after, jumps=jumps, spread=spread)
+        return xp.clip(10 * share - 1, 0.0, 1.0)
+
+
 RULES: dict[str, Any] = {
-    rule.__name__: rule for rule in (GradientDescent, HeavyBall, AdaptiveMemory, TruncatedMemory, Polyak, MoMo)
+    rule.__name__: rule
+    for rule in (
+        GradientDescent,
+        HeavyBall,
+        AdaptiveMemory,
+        ConjugateMemory,
+        TruncatedMemory,
+        Polyak,
+        MoMo,
+        SteadyMemory,
+    )
 }

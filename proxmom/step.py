@@ -7,14 +7,17 @@ T tensors, S scopes (one for the whole model, or one per tensor), B named vector
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from proxmom.metrics import Metric
 from proxmom.now import Now
-from proxmom.planes import Array, Plane, Scalar, namespace
+from proxmom.planes import Array, Plane, Scalar, Vector, namespace
 from proxmom.rules import Facts, Rule
 from proxmom.solve import weights as solve
+from proxmom.stepsize import Habits, StepSize
 
 DECAYS = ("coupled", "decoupled", "proximal")
 MEMORY = 1  # place of "memory" among the named vectors; the gradient stands at 0
@@ -58,12 +61,29 @@ class Scope:
         """Each tensor's copy of its scope's value, (S,) -> (T,)."""
         return per_scope if self._membership is None else self._membership.T @ per_scope
 
+    def spread_all(self, per_scope: Array) -> Array:
+        """As `spread`, for any number of axes after the first, (S, ...) -> (T, ...)."""
+        if self._membership is None:
+            return per_scope
+        xp = namespace(per_scope)
+        flat = self._membership.T @ xp.reshape(per_scope, (per_scope.shape[0], -1))
+        return xp.reshape(flat, (flat.shape[0], *per_scope.shape[1:]))
+
     def least(self, per_tensor: Array) -> Array:
         """Minimum over the tensors of each scope, (T,) -> (S,)."""
         if self._membership is None:
             return per_tensor
         xp = namespace(per_tensor)
         return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=-1)
+
+    def oldest(self, per_tensor: Array, steps: Array) -> Array:
+        """Of `per_tensor` (T,), what those tensors of each scope share that have taken most of `steps` (T,), (S,)."""
+        if self._membership is None:
+            return per_tensor
+        xp = namespace(per_tensor)
+        most = -self.least(-steps)
+        chosen = self._membership * xp.astype(steps == self.spread(most), per_tensor.dtype)
+        return xp.sum(xp.where(chosen > 0, per_tensor, 0.0), axis=-1) / xp.sum(chosen, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,7 @@ class Scalars:
     missing: Array  # (T,) 1 - mass of memory: the product of all past betas
     loss: Array | None = None  # (S,) loss of the last step
     memory_height: Array | None = None  # (S,) aggregated plane at today's x, minus the last loss times its mass
+    own: Mapping[str, Array] = field(default_factory=dict)  # (S,) each, of rule and step size; may be missing at first
 
     @classmethod
     def start(cls, per_tensor: Array, per_scope: Array, *, memory_from_gradient: bool) -> Scalars:
@@ -89,9 +110,10 @@ class Scalars:
 class Outcome:
     """What the backend must do, and what a curious reader may look at.
 
-    With v = Σ_b direction_b u_b over the named vectors: memory becomes (v + λP·memory) / (1 + λP), and x moves by
-    -lr·kept·P⁻¹memory, with the weight decay asked for. `beta` is the weight on memory; c, Q, heights, slopes and
-    weights are the model that was solved, see `proxmom.certify`.
+    First x moves by -finish·P⁻¹memory, if there is any. With v = Σ_b direction_b u_b over the named vectors, memory
+    becomes (v + λP·memory) / (1 + λP), and x moves by -lr·kept·P⁻¹memory, with the weight decay asked for. Further
+    memories become the combinations `further`; None: each is averaged with the gradient, as `Facts` says. `beta` is the
+    weight on memory; c, Q, heights, slopes and weights are the model that was solved, see `proxmom.certify`.
     """
 
     direction: Array  # (S, B)
@@ -103,6 +125,9 @@ class Outcome:
     linear: Array  # (S, K)
     quadratic: Array  # (S, K, K)
     scalars: Scalars
+    lr: Array  # (T,)
+    finish: Array | None = None  # (T,)
+    further: Array | None = None  # (S, M, B)
 
 
 class _Given(NamedTuple):
@@ -116,6 +141,25 @@ class _Given(NamedTuple):
     loss: Array | None
 
 
+class _Solved(NamedTuple):
+    """The solution of one model, see `Outcome`; stays: whether memory and x stay, (S,)."""
+
+    direction: Array
+    kept: Array
+    stays: Array
+    weights: Array
+    heights: Array
+    slopes: Array
+    linear: Array
+    quadratic: Array
+
+
+@lru_cache
+def _column(values: tuple[float, ...], xp: Any, dtype: Any, where: Any) -> Array:
+    """Numbers as a column, made once: on a device they would be waited for."""
+    return xp.asarray(values, dtype=dtype, device=where)[:, None]
+
+
 class Step:
     """A rule with its settings, checked once.
 
@@ -123,15 +167,23 @@ class Step:
         rule, metric: what to step with.
         inertia: λ >= 0; must be 0 for rules that look at the loss.
         decay: "coupled" (added to the gradient), "decoupled" (AdamW's) or "proximal".
+        step_size: what multiplies lr, see `proxmom.stepsize`; None: nothing does, or the rule itself if it can.
 
     Raises:
         ValueError, TypeError: for settings that do not go together.
     """
 
-    def __init__(self, rule: Rule, metric: Metric, *, inertia: float, decay: str) -> None:
+    def __init__(
+        self, rule: Rule, metric: Metric, *, inertia: float, decay: str, step_size: StepSize | None = None
+    ) -> None:
         self.rule, self.metric, self.inertia, self.decay = rule, metric, inertia, decay
         self.facts = Facts.of(rule)
-        self.names = ("gradient", "memory", *self.facts.memories)
+        own: Any = rule if hasattr(rule, "factor") else None
+        self.step_size: StepSize | None = own if step_size is None else step_size
+        self.habits = Habits() if self.step_size is None else Habits.of(self.step_size)
+        self.memories = self._joined("memories")
+        self.scalars = self._joined("scalars")
+        self.names = ("gradient", "memory", *self.memories)
         if isinstance(metric, type) or not callable(getattr(metric, "diagonal", None)):
             raise TypeError(f"metric must be an object like Euclidean() or Adam(), got {metric!r}.")
         if not 0 <= inertia < float("inf"):
@@ -139,6 +191,16 @@ class Step:
         if decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.")
         self._check_pairs()
+
+    def _joined(self, kind: str) -> dict[str, float]:
+        """What rule and step size declare, together."""
+        ours, theirs = getattr(self.facts, kind), getattr(self.habits, kind)
+        for name in ours.keys() & theirs.keys():
+            if ours[name] != theirs[name]:
+                raise ValueError(
+                    f"{kind} of rule and step size must agree on {name!r}, got {ours[name]} and {theirs[name]}."
+                )
+        return {**ours, **theirs}
 
     def _check_pairs(self) -> None:
         name, metric = type(self.rule).__name__, type(self.metric).__name__
@@ -186,8 +248,32 @@ class Step:
             loss: f(x), (S,), finite, or None.
         """
         given = _Given(products, scalars, scope, lr, weight_decay, loss)
-        kappa = lr / (1 + lr * weight_decay)
         now = self._look(given)
+        if self.step_size is None:
+            return self._outcome(given, now, self._solve(given, now))
+        if self.habits.finish is None:
+            return self._sized(given, now, self.step_size)
+        reach, again = self.habits.finish(now)
+        blend = self._blend(scope.spread(reach), now)
+        finished = self._finished(given, now, scope.spread(reach), blend)
+        out = self._sized(finished, self._look(finished, now.scalars), self.step_size)
+        return self._late(given, finished, out, scope.spread(reach), again, self._blend(reach, now))
+
+    def _sized(self, given: _Given, now: Now, step_size: StepSize) -> Outcome:
+        """The step at the length that the step size says."""
+        scope, lr = given.scope, given.lr
+        factor = step_size.factor(now) + 0 * now.step
+        given = given._replace(lr=lr * scope.spread(factor))
+        solved = self._solve(given, now)
+        if self.habits.along is not None:
+            factor = self.habits.along(now, Vector(solved.direction))
+            given = given._replace(lr=lr * scope.spread(factor))
+        return self._outcome(given, now, solved)
+
+    def _solve(self, given: _Given, now: Now) -> _Solved:
+        """The direction, at the given lr."""
+        products, scalars, scope, lr, weight_decay, _ = given
+        kappa = lr / (1 + lr * weight_decay)
         heights, slopes, floors = self._stack(self.rule.planes(now), now)
         gram = scope.total(kappa[:, None, None] * products.metric)
         quadratic = slopes @ gram @ namespace(slopes).matrix_transpose(slopes)
@@ -199,10 +285,87 @@ class Step:
         if self._bounded:
             weights = self._first_step(weights, slopes, self._mass(scalars, scope))
         direction, kept, stays = self._direction(weights, slopes, heights, linear, floors)
-        left = self._leave(given, now, direction, kept, stays)
-        return Outcome(direction, kept, direction[..., MEMORY], weights, heights, slopes, linear, quadratic, left)
+        return _Solved(direction, kept, stays, weights, heights, slopes, linear, quadratic)
 
-    def _look(self, given: _Given) -> Now:
+    def _outcome(self, given: _Given, now: Now, solved: _Solved) -> Outcome:
+        direction, kept, stays, weights, heights, slopes, linear, quadratic = solved
+        left = self._leave(given, now, direction, kept, stays)
+        beta = direction[..., MEMORY]
+        return Outcome(direction, kept, beta, weights, heights, slopes, linear, quadratic, left, given.lr)
+
+    def _blend(self, reach: Array, now: Now) -> Array:
+        """The named vectors where the last step is `reach` (N,) times as long, over those that are, (N, B, B)."""
+        xp, previous = namespace(reach), self.names.index("previous")
+        turn = xp.zeros_like(reach[:, None, None] + now.products[:1])
+        turn[:, 0, 0], turn[:, 0, previous] = reach - 1, 1 - reach
+        return turn + xp.eye(len(self.names), dtype=turn.dtype, device=turn.device)
+
+    def _finished(self, given: _Given, now: Now, reach: Array, blend: Array) -> _Given:
+        """What would have been measured there, (T,) and (T, B, B); on a quadratic exactly."""
+        products, scalars, scope, *_ = given
+        xp = namespace(blend)
+        last = -(scalars.last_lr * scalars.kept)[:, None] * products.dual[:, :, MEMORY]
+        more = (reach - 1)[:, None]
+
+        def rows(array: Array | None) -> Array | None:
+            return None if array is None else (blend @ array[..., None])[..., 0]
+
+        def both(array: Array) -> Array:
+            return blend @ array @ xp.matrix_transpose(blend)
+
+        measured = Products(
+            both(products.dual),
+            both(products.metric),
+            rows(products.pull),
+            None if products.decay is None else rows(products.decay + more * last),
+        )
+        scalars = replace(scalars, last_lr=scalars.last_lr * reach)
+        if not self.facts.needs_loss:
+            return given._replace(products=measured, scalars=scalars)
+        moved = scope.total(more * last)
+        scalars = replace(scalars, memory_height=scalars.memory_height + moved[:, MEMORY])
+        return given._replace(products=measured, scalars=scalars, loss=now.loss + moved[:, 0] / 2)
+
+    def _late(self, given: _Given, finished: _Given, out: Outcome, reach: Array, again: Array, blend: Array) -> Outcome:
+        """The outcome in terms of what was measured; where `again`, only the last step becomes longer."""
+        scalars, scope, xp = given.scalars, given.scope, namespace(again)
+        wait = scope.spread(xp.astype(again, reach.dtype)) > 0
+        stay = xp.zeros_like(out.direction)
+        stay[:, MEMORY] = 1.0
+        further = self._averages(blend)
+        names = xp.eye(len(self.names), dtype=further.dtype, device=further.device)[None, MEMORY + 1 :]
+        left, before, old = out.scalars, finished.scalars, self._own(scalars)
+        kept_scalars = replace(
+            left,
+            last_lr=xp.where(wait, before.last_lr, left.last_lr),
+            kept=xp.where(wait, scalars.kept, left.kept),
+            missing=xp.where(wait, scalars.missing, left.missing),
+            own={**left.own, **{name: xp.where(again, old[name], left.own[name]) for name in self.facts.scalars}},
+        )
+        if self.facts.needs_loss:
+            kept_scalars = replace(
+                kept_scalars,
+                loss=left.loss if scalars.loss is None else xp.where(again, scalars.loss, left.loss),
+                memory_height=xp.where(again, before.memory_height, left.memory_height),
+            )
+        return replace(
+            out,
+            direction=xp.where(again[:, None], stay, (out.direction[:, None] @ blend)[:, 0]),
+            beta=xp.where(again, 1.0, out.beta),
+            slopes=out.slopes @ blend,
+            scalars=kept_scalars,
+            lr=xp.where(wait, 0.0, out.lr),
+            finish=(reach - 1) * scalars.last_lr * scalars.kept,
+            further=xp.where(again[:, None, None], names, further),
+        )
+
+    def _averages(self, blend: Array) -> Array:
+        """The further memories after a step, averaged with the gradient of `blend`, (S, M, B)."""
+        xp = namespace(blend)
+        names = xp.eye(len(self.names), dtype=blend.dtype, device=blend.device)[None, MEMORY + 1 :]
+        return names + _column(tuple(self.memories.values()), xp, blend.dtype, blend.device) * (blend[:, :1] - names)
+
+    def _look(self, given: _Given, own: Mapping[str, Array] | None = None) -> Now:
         products, scalars, scope, lr, weight_decay, loss = given
         xp = namespace(products.dual)
         move = scalars.kept[:, None] * products.dual[:, :, MEMORY]
@@ -215,8 +378,15 @@ class Step:
         if loss is not None:
             plane_mass = xp.astype(mass > 0, mass.dtype) if self.facts.normalised else mass
             height = scalars.memory_height + plane_mass * (previous - loss)
+        last_step = unit = None
+        if self.step_size is not None:
+            last_step = -scope.total((scalars.last_lr * scalars.kept)[:, None] * products.dual[:, :, MEMORY])
+            unit = scope.total(lr[:, None, None] * products.dual)
         return Now(
             self.names,
+            last_step=last_step,
+            unit=unit,
+            kept=self._own(scalars) if own is None else own,
             dual=scope.total(products.dual),
             last_move=-scope.total(scalars.last_lr[:, None] * move),
             lr=scope.mean(lr),
@@ -228,6 +398,11 @@ class Step:
             memory_height=height,
             rule=type(self.rule).__name__,
         )
+
+    def _own(self, scalars: Scalars) -> dict[str, Array]:
+        """The scalars of rule and step size; before the first step those that they start with."""
+        start = {name: 0 * scalars.step + value for name, value in self.scalars.items()}
+        return {**start, **scalars.own}
 
     @staticmethod
     def _mass(scalars: Scalars, scope: Scope) -> Array:
@@ -292,6 +467,8 @@ class Step:
         beta = share / (share + mass * (1 - share) + (mass == 0)) if self.facts.normalised else share
         beta = xp.where(stays, 1.0, xp.where(mass > 0, beta, self.facts.beta_max))
         left = Scalars(scalars.step + 1, lr, scope.spread(kept), missing=scalars.missing * scope.spread(beta))
+        if self.scalars:
+            left = replace(left, own=dict(now.scalars))
         if not self.facts.needs_loss:
             return left
         scale = lr / (1 + lr * weight_decay) if self.decay == "proximal" else lr

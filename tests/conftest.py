@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall, MoMo, Polyak, TruncatedMemory
+from proxmom import (
+    Adam,
+    AdaptiveMemory,
+    ConjugateMemory,
+    Euclidean,
+    GradientDescent,
+    HeavyBall,
+    MoMo,
+    Polyak,
+    SteadyMemory,
+    TruncatedMemory,
+)
 
 settings.register_profile("proxmom", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("proxmom")
@@ -21,6 +32,8 @@ RULES: dict[str, Any] = {
     "gradient descent": GradientDescent(),
     "heavy ball": HeavyBall(0.8),
     "adaptive memory": AdaptiveMemory(),
+    "steady memory": SteadyMemory(),
+    "conjugate memory": ConjugateMemory(beta_max=0.95),
     "adaptive memory, previous value": AdaptiveMemory(height="previous value"),
     "adaptive memory, cutting plane": AdaptiveMemory(0.95, height="cutting plane"),
     "adaptive memory, aggregated": AdaptiveMemory(height="aggregated"),

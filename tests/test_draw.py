@@ -21,7 +21,8 @@ from proxmom.draw.trajectory import trajectory_figure
 from proxmom.rules import RULES, Facts
 
 BOUNDED = {"TruncatedMemory", "Polyak", "MoMo"}
-RULE_OF = {name: rule(lower_bound=0.0) if name in BOUNDED else rule() for name, rule in RULES.items()}
+ARGUMENTS = {**{name: {"lower_bound": 0.0} for name in BOUNDED}, "ConjugateMemory": {"beta_max": 0.9}}  # < 1 for Adam
+RULE_OF = {name: rule(**ARGUMENTS.get(name, {})) for name, rule in RULES.items()}
 HEIGHTS = {h: AdaptiveMemory(height=h) for h in ("previous value", "cutting plane", "aggregated")}
 EVERY = {**RULE_OF, **HEIGHTS}
 SETTINGS = {

@@ -15,7 +15,7 @@ import proxmom.kernels
 import proxmom.numpy
 import proxmom.testing
 import proxmom.torch
-from proxmom import certify, lookup, metrics, now, planes, reference, rules, solve, step, verify
+from proxmom import certify, lookup, metrics, now, planes, reference, rules, solve, step, stepsize, verify
 
 PACKAGE = Path(proxmom.__file__).parent
 LAYERS = {
@@ -25,6 +25,7 @@ LAYERS = {
     "now": 2,
     "rules": 2,
     "metrics": 2,
+    "stepsize": 2,
     "lookup": 2,
     "step": 3,
     "kernels": 3,
@@ -119,6 +120,7 @@ MODULES = [
     rules,
     solve,
     step,
+    stepsize,
     proxmom.testing,
     verify,
 ]

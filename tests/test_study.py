@@ -917,3 +917,40 @@ y = 1
     assert lines["other", "table", "y"] == 16
     assert ("not",) not in lines
     assert ("nor", "a", "table") not in lines
+
+
+def test_a_step_size_without_lr_is_minimize_without_lr(tmp_path):
+    from proxmom.numpy import minimize
+    from proxmom.study.problems import build_problem
+
+    file = tmp_path / "free.toml"
+    file.write_text(
+        '[study]\nname = "free"\nclaim = "none"\npoints = 2\nmax_evaluations = 200\ntarget = 1e-6\nreference = "free"\n'
+        '[[problem]]\nkind = "quadratic"\nn = 20\n'
+        '[[method]]\nname = "free"\nrule = "ConjugateMemory"\nstep_size = "Secant"\n'
+    )
+    [run] = load_runs(run_study(file, tmp_path / "out", jobs=1, quiet=True))
+    problem, gaps = build_problem("quadratic", n=20), []
+    first = problem.fun(problem.x0)[0] - problem.optimum
+
+    def fun(x):
+        value, gradient = problem.fun(x)
+        gaps.append((value - problem.optimum) / first)
+        return value, gradient
+
+    minimize(fun, problem.x0, gtol=0, max_iter=199)
+    assert run.status == "reached"
+    assert run.evaluations == 1 + next(i for i, gap in enumerate(gaps) if gap <= 1e-6)
+    assert run.mean_step is None
+
+
+def test_an_unknown_step_size_is_refused_before_anything_runs(tmp_path):
+    file = tmp_path / "free.toml"
+    file.write_text(
+        '[study]\nname = "free"\nclaim = "none"\npoints = 2\nmax_evaluations = 200\ntarget = 1e-6\nreference = "free"\n'
+        '[[problem]]\nkind = "quadratic"\nn = 20\n'
+        '[[method]]\nname = "free"\nrule = "ConjugateMemory"\nstep_size = "Secent"\n'
+    )
+    with pytest.raises(StudyError, match="Secent"):
+        run_study(file, tmp_path / "out", jobs=1, quiet=True)
+    assert not (tmp_path / "out").exists()

@@ -261,18 +261,22 @@ def start():
         os._exit(0)
     return child
 
+def files(name):
+    return list(out.glob(f"runs/*/{{name}}"))
+
 random.seed(0)
 seen, checkpoints = [], 0
-for _ in range(5):
-    child, before = start(), len(list(out.glob("runs/*/metrics.jsonl")))
-    until = time.monotonic() + 20
-    while len(list(out.glob("runs/*/metrics.jsonl"))) == before and time.monotonic() < until:
+for more in range(4):
+    child = start()
+    while (len(files("done.json")) < more or not files("checkpoint.pt")) and not os.waitid(
+        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    ):
         time.sleep(0.01)
-    time.sleep(random.uniform(0.1, 0.6))
+    time.sleep(random.uniform(0, 0.2))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    checkpoints += len(list(out.glob("runs/*/checkpoint.pt")))
-    seen.append({{file.parent.name: file.stat().st_mtime_ns for file in out.glob("runs/*/done.json")}})
+    checkpoints += len(files("checkpoint.pt"))
+    seen.append({{file.parent.name: file.stat().st_mtime_ns for file in files("done.json")}})
 assert os.waitpid(start(), 0)[1] == 0
 print(json.dumps({{"seen": seen, "checkpoints": checkpoints}}))
 """
@@ -291,7 +295,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_one_that_is_not(study, t
     told = json.loads(done.stdout)
     assert outcomes(out) == outcomes(run(file, tmp_path / "whole"))
     assert all(seen.items() <= touched(out).items() for seen in told["seen"])  # no finished run was repeated
-    assert 0 < len(told["seen"][-1]) <= 7
+    assert len(told["seen"][-1]) > 0
     assert told["checkpoints"] > 0
     assert not list(out.glob("runs/*/checkpoint.pt"))
 

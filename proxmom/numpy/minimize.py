@@ -10,16 +10,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from proxmom.metrics import Metric
+from proxmom.metrics import Euclidean, Metric
+from proxmom.numpy.guard import Guard, Point
 from proxmom.numpy.optimizer import Optimizer
-from proxmom.rules import AdaptiveMemory, Rule
+from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
+from proxmom.stepsize import Secant, StepSize
 
 MESSAGES = {
     0: "The gradient's norm fell below gtol times its first value.",
     1: "max_iter steps were taken.",
     2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were.",
+    3: "No step lowers f beyond rounding, and the gradient's norm is above gtol times its first value: this is as far "
+    "as these values of f and its gradient lead, or f is not smooth here, or the gradient is not that of f.",
     99: "The callback raised StopIteration.",
 }
+PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
 
 
 def minimize(
@@ -27,7 +32,9 @@ def minimize(
     x0: ArrayLike,
     rule: Rule | None = None,
     *,
-    lr: float,
+    lr: float | None = None,
+    step_size: StepSize | None = None,
+    first: float | None = None,
     metric: Metric | None = None,
     inertia: float = 0.0,
     weight_decay: float = 0.0,
@@ -36,14 +43,22 @@ def minimize(
     gtol: float = 1e-8,
     callback: Callable[..., Any] | None = None,
 ) -> OptimizeResult:
-    """Minimise a smooth function with a rule.
+    """Minimise a smooth function with a rule; without lr there is nothing to tune.
+
+    Without lr the step size is `Secant()` and the rule `ConjugateMemory()`, if no others are given: conjugate gradients
+    at one evaluation a step, in O(n) memory. Every step is then judged, and one that does not lower f enough is undone
+    and tried anew, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
+    constant to f, change nothing else. With lr every step stands.
 
     Args:
         fun: fun(x) -> (f, gradient), the gradient of x's shape.
         x0: starting point, any shape, finite.
-        rule: default `AdaptiveMemory()`.
-        lr, metric, inertia, weight_decay, decay: as for `Optimizer`.
-        max_iter: largest number of steps, >= 0; each costs one evaluation, and one more is made at the end.
+        rule: default `ConjugateMemory()`, with lr `AdaptiveMemory()`.
+        lr: as for `Optimizer`; None: sets itself.
+        step_size: what multiplies lr, e.g. `Alignment()`; default `Secant()`, with lr none.
+        first: without lr, the lr of the first step, > 0; default: what makes it ||x0||/1000 long.
+        metric, inertia, weight_decay, decay: as for `Optimizer`; weight_decay needs an lr unless decay is "coupled".
+        max_iter: largest number of steps, undone ones included, >= 0; each costs one evaluation, and there is one more.
         gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value.
         callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
             (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
@@ -51,7 +66,8 @@ def minimize(
 
     Returns:
         OptimizeResult with x, fun, jac (the user's f and gradient), nit, nfev, njev, success, status, message, skipped,
-        and history: arrays "fun", "gradient_norm" (nfev,), "beta" (nit,), "weights" (nit, K).
+        undone (how many steps were, without lr; nit does not count them), and history: arrays "fun", "gradient_norm"
+        (nfev,), "beta" (nit,), "weights" (nit, K). success means status 0, the gradient at x fell to gtol.
 
     Raises:
         ValueError, TypeError: for invalid arguments or a gradient of the wrong shape.
@@ -60,19 +76,33 @@ def minimize(
         raise ValueError(f"gtol must be >= 0, got {gtol}.")
     if max_iter < 0:
         raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+    if lr is None and weight_decay > 0 and decay != "coupled":
+        raise ValueError(f"decay must be 'coupled' without lr, got {decay!r}: f is judged, and must contain the decay.")
+    if first is not None and (lr is not None or not 0 < first < np.inf):
+        raise ValueError(f"first must be > 0 and finite, and stands for lr, got first={first}, lr={lr}.")
+    start = np.asarray(x0, dtype=np.float64)
+    free = lr is None
     optimizer = Optimizer(
-        np.asarray(x0, dtype=np.float64),
-        AdaptiveMemory() if rule is None else rule,
-        lr=lr,
+        start,
+        (ConjugateMemory() if free else AdaptiveMemory()) if rule is None else rule,
+        lr=lr if lr is not None else 1.0 if first is None else first,
         metric=metric,
         inertia=inertia,
         weight_decay=weight_decay,
         decay=decay,
+        step_size=Secant() if step_size is None and free else step_size,
     )
-    return _Run(fun, optimizer, weight_decay, gtol, _reporter(callback)).go(max_iter)
+    run = _Run(fun, optimizer, weight_decay, gtol, _reporter(callback))
+    return (
+        run.guarded(max_iter, Guard(optimizer, isinstance(optimizer.metric, Euclidean)), probe=first is None)
+        if free
+        else run.go(max_iter)
+    )
 
 
-def scipy_method(rule: Rule | None = None, *, lr: float, **settings: Any) -> Callable[..., OptimizeResult]:
+def scipy_method(
+    rule: Rule | None = None, *, lr: float | None = None, **settings: Any
+) -> Callable[..., OptimizeResult]:
     """A `method` for `scipy.optimize.minimize(fun, x0, jac=..., method=scipy_method(rule, lr=...))`.
 
     SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol. Bounds and constraints are refused.
@@ -124,6 +154,7 @@ class _Run:
         self.norms: list[float] = []
         self.betas: list[float] = []
         self.weights: list[Any] = []
+        self.undone = 0
 
     def go(self, max_iter: int) -> OptimizeResult:
         x = self.optimizer.x
@@ -143,12 +174,56 @@ class _Run:
             x, f, g = following, f_next, g_next
         return self._result(x, f, g, 1 if status is None else status)
 
+    def guarded(self, max_iter: int, guard: Guard, probe: bool) -> OptimizeResult:
+        """As `go`, but steps that do not lower f enough are undone; probe: whether the first lr is found here."""
+        optimizer = self.optimizer
+        x = optimizer.x
+        f, g, status = self._evaluate(x)
+        if status is None and probe:
+            optimizer.lr = self._probe(x, f, g)
+        kept, tried = True, 0
+        while status is None and tried < max_iter:
+            status = self._report(x, f, g) if kept else None
+            if status is not None:
+                break
+            here = self._point(x, f, g)
+            following = guard.step(g, f)
+            if optimizer.diagnostics()["skipped"]:
+                status = 2
+                break
+            f_next, g_next, reached = self._evaluate(following)
+            kept, tried = guard.keeps(here, self._point(following, f_next, g_next)), tried + 1
+            if kept:
+                self._note()
+                x, f, g, status = following, f_next, g_next, reached
+            if status is None and guard.gives_up:
+                status = 3
+        self.undone = guard.undone
+        return self._result(x, f, g, 1 if status is None else status)
+
+    def _probe(self, x: Any, f: float, g: Any) -> float:
+        """The lr of the first step: it moves by a thousandth of x."""
+        with np.errstate(all="ignore"):
+            try:
+                model = self.optimizer.preview(g, f)
+            except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
+                return 1.0
+            lr = PROBE * (float(np.linalg.norm(x)) or 1.0) / np.linalg.norm(model.next_memory / model.diagonal)
+        return float(lr) if 0 < lr < np.inf else 1.0
+
+    def _point(self, x: Any, f: float, g: Any) -> Point:
+        """What is judged: weight decay is part of f."""
+        mu, flat = self.weight_decay, x.ravel()
+        if mu == 0:
+            return Point(flat, f, g.ravel())
+        return Point(flat, f + mu / 2 * float(flat @ flat), g.ravel() + mu * flat)
+
     def _evaluate(self, x: Any) -> tuple[float, Any, int | None]:
         value, gradient = self.fun(x.copy())
         f, g = float(value), np.asarray(gradient, dtype=np.float64)
         if g.shape != x.shape:
             raise ValueError(f"fun must return a gradient of x0's shape, {x.shape}, got {g.shape}.")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             norm = float(np.linalg.norm((g + self.weight_decay * x).ravel()))
         self.values.append(f)
         self.norms.append(norm)
@@ -190,5 +265,6 @@ class _Run:
             status=status,
             message=MESSAGES[status],
             skipped=self.optimizer.diagnostics()["skipped"],
+            undone=self.undone,
             history=history,
         )

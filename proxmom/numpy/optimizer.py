@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from proxmom.metrics import Euclidean, Metric, State
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Outcome, Products, Scalars, Scope, Step
+from proxmom.stepsize import StepSize
 
 Vector = NDArray[np.float64]
 Arrays = Any  # an array, or a list of arrays
@@ -26,7 +27,8 @@ class Model:
 
     Shapes: x, memory, diagonal (of P), next_x, next_memory (n,); slopes (K, n), and coefficients (K, B), the same over
     the vectors `names`; heights, weights, linear (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia
-    λ, weight_decay μ (0 where decay is coupled: the slopes then contain it).
+    λ, weight_decay μ (0 where decay is coupled: the slopes then contain it). finish: x moves by -finish·P⁻¹memory
+    before all that, and the model is that of the point reached, where a step size makes up for the last step.
     """
 
     names: tuple[str, ...]
@@ -45,6 +47,17 @@ class Model:
     weight_decay: float
     next_x: Vector
     next_memory: Vector
+    finish: float = 0.0
+
+
+class Bookmark(NamedTuple):
+    """What `Optimizer.undo` returns to."""
+
+    x: Vector
+    named: Vector
+    state: State
+    scalars: Scalars
+    last: Outcome | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +81,7 @@ class Optimizer:
         inertia: λ >= 0.
         weight_decay: μ >= 0.
         decay: "coupled", "decoupled" or "proximal".
+        step_size: what multiplies lr at each step, e.g. `Alignment()` or `Secant()`; None: nothing does.
 
     Raises:
         ValueError, TypeError: for invalid arguments, before anything is computed.
@@ -85,12 +99,14 @@ class Optimizer:
         inertia: float = 0.0,
         weight_decay: float = 0.0,
         decay: str = "decoupled",
+        step_size: StepSize | None = None,
     ) -> None:
         if not 0 < lr < np.inf:
             raise ValueError(f"lr must be > 0 and finite, got {lr}.")
         if not 0 <= weight_decay < np.inf:
             raise ValueError(f"weight_decay must be >= 0 and finite, got {weight_decay}.")
-        self._step = Step(rule, metric if metric is not None else Euclidean(), inertia=inertia, decay=decay)
+        metric = metric if metric is not None else Euclidean()
+        self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=step_size)
         self._single = not isinstance(x0, (list, tuple)) or all(np.isscalar(entry) for entry in x0)
         parts = [np.array(part, dtype=np.float64) for part in ([x0] if self._single else x0)]
         self._shapes = [part.shape for part in parts]
@@ -105,11 +121,17 @@ class Optimizer:
         self._scope = Scope()
         self._last: Outcome | None = None
         self._skipped = 0
+        self._steps = 0  # before the last `undo`
 
     @property
     def x(self) -> Any:
         """The current iterate, shaped like x0 (a copy)."""
         return self._shaped(self._x)
+
+    @property
+    def metric(self) -> Metric:
+        """What measures a move."""
+        return self._step.metric
 
     @property
     def decay(self) -> str:
@@ -150,10 +172,14 @@ class Optimizer:
             self._skipped += 1
             return self.x
         self._x, memory = self._moved(plan)
+        further = plan.outcome.further
+        if further is not None:
+            plan.named[MEMORY + 1 :] = further[0] @ plan.named
+        else:
+            for row, coefficient in enumerate(self._step.memories.values(), start=MEMORY + 1):
+                plan.named[row] += coefficient * (plan.named[0] - plan.named[row])
         self._named = plan.named
         self._named[MEMORY] = memory
-        for row, coefficient in enumerate(self._step.facts.memories.values(), start=MEMORY + 1):
-            self._named[row] += coefficient * (self._named[0] - self._named[row])
         self._state, self._last, self._scalars = plan.state, plan.outcome, plan.outcome.scalars
         return self.x
 
@@ -163,9 +189,34 @@ class Optimizer:
         return {
             "weights": None if last is None else last.weights[0].copy(),
             "beta": None if last is None else float(last.beta[0]),
-            "steps": int(self._scalars.step[0]),
+            "steps": self._steps + int(self._scalars.step[0]),
             "skipped": self._skipped,
         }
+
+    def bookmark(self) -> Bookmark:
+        """All that a step changes, for `undo`."""
+        return Bookmark(self._x, self._named, self._state, self._scalars, self._last)
+
+    def undo(self, bookmark: Bookmark, factor: float) -> None:
+        """Back to where `bookmark` was taken, with empty memory and `factor` > 0 times lr for the step from there.
+
+        A step size that keeps "scale" goes on from there; without one lr itself is multiplied, for good.
+        """
+        own = dict(self._scalars.own)
+        self._x, named, self._state, scalars, self._last = bookmark
+        self._named = np.zeros_like(named)
+        self._steps += int(scalars.step[0])
+        one = np.ones(1)
+        fresh = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
+        starts = {name: one * value for name, value in _starts(factor).items() if name in own}
+        self._scalars = replace(fresh, own={**own, **starts})
+        if "scale" not in own:
+            self._lr *= factor
+
+    def kept(self, name: str) -> float | None:
+        """A scalar that the rule or the step size keeps; None if there is none of this name, or not yet."""
+        values = self._scalars.own.get(name)
+        return None if values is None else float(values[0])
 
     def preview(self, gradient: Arrays, loss: float | None = None) -> Model:
         """The model that `step(gradient, loss)` would solve, as plain arrays; nothing changes.
@@ -190,11 +241,12 @@ class Optimizer:
             weights=outcome.weights[0],
             linear=outcome.linear[0],
             quadratic=outcome.quadratic[0],
-            lr=self._lr,
+            lr=float(outcome.lr[0]),
             inertia=self._step.inertia,
             weight_decay=mu,
             next_x=next_x,
             next_memory=next_memory,
+            finish=0.0 if outcome.finish is None else float(outcome.finish[0]),
         )
 
     @property
@@ -246,15 +298,18 @@ class Optimizer:
 
     def _moved(self, plan: _Plan) -> tuple[Vector, Vector]:
         """The new iterate and the new memory."""
-        lr, inertia, mu = self._lr, self._step.inertia, self._decay_in_model
+        lr, inertia, mu = float(plan.outcome.lr[0]), self._step.inertia, self._decay_in_model
         p = 1.0 if plan.diagonal is None else plan.diagonal
+        x = self._x
+        if plan.outcome.finish is not None:
+            x = x - plan.outcome.finish[0] * plan.named[MEMORY] / p
         memory = plan.outcome.direction[0] @ plan.named
         if inertia:
             memory = (memory + inertia * p * plan.named[MEMORY]) / (1 + inertia * p)
         move = lr * plan.outcome.kept[0] * memory / p
         if self._step.decay == "proximal":
-            return (self._x - move) / (1 + lr * mu), memory
-        return (1 - lr * mu) * self._x - move, memory
+            return (x - move) / (1 + lr * mu), memory
+        return (1 - lr * mu) * x - move, memory
 
     def _flat(self, arrays: Arrays) -> Vector:
         parts = [np.asarray(part, dtype=np.float64) for part in ([arrays] if self._single else arrays)]
@@ -269,3 +324,8 @@ class Optimizer:
             return flat.reshape(self._shapes[0]).copy()
         ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
         return [part.reshape(shape).copy() for part, shape in zip(np.split(flat, ends[:-1]), self._shapes, strict=True)]
+
+
+def _starts(factor: float) -> dict[str, float]:
+    """What step sizes keep under these names, when they start anew."""
+    return {"scale": factor, "plain": factor, "retried": 0.0, "firm": 1.0}

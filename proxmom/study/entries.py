@@ -26,12 +26,13 @@ _RULE: dict[str, Any] = {
     "weight_decay": 0.0,
     "decay": "decoupled",
     "metric": "Euclidean",
+    "step_size": None,
     "arguments": {},
     **_TUNED,
     "freeze": [],
 }
 _OWN_SCHEDULE: dict[str, Any] = {"schedule": None, "warmup": None}
-_NO_SETTINGS = ("arguments", "freeze", *_TUNED, *_OWN_SCHEDULE)
+_NO_SETTINGS = ("arguments", "freeze", "step_size", *_TUNED, *_OWN_SCHEDULE)
 
 
 @dataclass(frozen=True)
@@ -197,12 +198,16 @@ def _fixed(table: Table, kind: str, searched: Sequence[str], dialect: Dialect) -
     keys = dialect.kinds[kind]
     plain = {key: arguments.plain(key) for key in arguments.values}
     fixed: dict[str, Any] = {"arguments": plain} if "arguments" in keys else {}
+    free = dialect is DETERMINISTIC and "step_size" in table  # such a method may find its own first step
     for key, default in keys.items():
         if key == "lr" and key not in (*table.values, *searched):
+            if free:
+                continue
             raise table.error(f"method {table.text('name')!r} has no lr: set lr or search.lr{dialect.unit}.")
         if key not in (*_NO_SETTINGS, *searched):
             fixed[key] = table.text(key, default) if isinstance(default, str) else table.number(key, default)
-    return fixed | read_schedule(table)
+    own = {"step_size": table.text("step_size")} if "step_size" in table else {}
+    return fixed | own | read_schedule(table)
 
 
 def _place(text: str) -> str:

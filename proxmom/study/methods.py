@@ -13,7 +13,7 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from proxmom.lookup import find_metric, find_rule
+from proxmom.lookup import find_metric, find_rule, find_step_size
 from proxmom.numpy import minimize
 from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
 from proxmom.study.baselines import heavy_ball, nag_restart
@@ -136,12 +136,13 @@ class Steps:
         self._kept += 1 - float(weights[-1]) if self._adaptive else 1.0
         self._capped += beta >= (1 - 1e-9) * self._cap > 0
 
-    def means(self, lr: float) -> dict[str, float]:
-        """The fields of an `Outcome`; lr in the units that the mean step shall have."""
+    def means(self, lr: float | None) -> dict[str, float]:
+        """The fields of an `Outcome`; lr in the units that the mean step shall have, None if it is not known."""
         if not self._count:
             return {}
         share = 1 / self._count
-        return {"mean_beta": share * self._beta, "mean_step": share * self._kept * lr, "capped": share * self._capped}
+        found = {"mean_beta": share * self._beta, "capped": share * self._capped}
+        return found if lr is None else {**found, "mean_step": share * self._kept * lr}
 
 
 def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Outcome:
@@ -222,7 +223,8 @@ def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle,
             oracle,
             problem.x0,
             rule,
-            lr=values["lr"] / problem.smoothness,
+            lr=values["lr"] / problem.smoothness if "lr" in values else None,
+            step_size=find_step_size(settings["step_size"]) if "step_size" in settings else None,
             metric=find_metric(settings["metric"]),
             **{name: values[name] for name in STEP},
             max_iter=oracle.max_evaluations,
@@ -230,7 +232,7 @@ def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle,
             callback=note,
         )
     finally:
-        means |= steps.means(values["lr"])
+        means |= steps.means(values.get("lr"))
     return str(result.message)
 
 

@@ -20,6 +20,7 @@ from proxmom.step import MEMORY, Scalars, Scope, Step
 from proxmom.torch.shards import Meshes, is_sharded, local, placed
 
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
+KEPT_NAME = "kept_"  # in front of the names of scalars that rule and step size keep
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
 _DTYPE = operator.attrgetter("dtype")
@@ -113,10 +114,10 @@ class Layout:
     """The parameters that step together on one device.
 
     members: who they are; parts: their memory, (T,); groups: each unit's parameter group, (U,); table: scalars of the
-    units, (U, C), with the columns `SCALARS` and those of the metric; membership: see `_membership`; meshes: over which
-    processes inner products add up; young: whether a unit has perhaps not stepped yet; idle: last_lr of the parameters
-    that do not step; states: the entries of the optimizer's state; passes: what moves the arrays; version: counts the
-    changes of where x lies.
+    units, (U, C), with the columns `SCALARS`, those of rule and step size (`sized`) and those of the metric;
+    membership: see `_membership`; meshes: over which processes inner products add up; young: whether a unit has perhaps
+    not stepped yet; idle: last_lr of the parameters that do not step; states: the entries of the optimizer's state;
+    passes: what moves the arrays; version: counts the changes of where x lies.
     """
 
     members: list[Member]
@@ -126,6 +127,7 @@ class Layout:
     membership: tuple[Tensor, Tensor] | None
     meshes: Meshes
     columns: tuple[str, ...]
+    sized: tuple[str, ...]
     states: list[dict[str, Any]]
     young: bool = True
     idle: list[Tensor] = field(default_factory=list)
@@ -186,11 +188,13 @@ class Layout:
             missing=column[MISSING],
             loss=None if loss is None else xp.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
             memory_height=column[MEMORY_HEIGHT][oldest],
+            own={name: self.scope.oldest(column[i], column[STEP]) for i, name in enumerate(self.sized, len(SCALARS))},
         )
 
     def own(self) -> dict[str, Array]:
         """The metric's scalars, (U, 1) each."""
-        return {name: self.rows[:, i, None] for i, name in enumerate(self.columns) if i >= len(SCALARS)}
+        first = len(SCALARS) + len(self.sized)
+        return {name: self.rows[:, i, None] for i, name in enumerate(self.columns) if i >= first}
 
 
 def arrange(
@@ -238,6 +242,7 @@ def arrange(
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
         columns=columns,
+        sized=tuple(step.scalars),
         states=[state[p] for _, p in members],
     )
 
@@ -246,6 +251,7 @@ def _fresh(step: Step) -> dict[str, float]:
     """The scalars of a parameter before its first step."""
     row = dict.fromkeys(SCALARS, 0.0) | {"kept": 1.0, "missing": float(not step.metric.memory_from_gradient)}
     own = step.metric.start(torch.zeros(0))
+    row |= {KEPT_NAME + name: value for name, value in step.scalars.items()}
     return row | {name: float(value) for name, value in own.items() if not isinstance(value, Tensor)}
 
 

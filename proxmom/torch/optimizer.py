@@ -11,6 +11,7 @@ from torch import Tensor
 from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
 from proxmom.step import Outcome, Step
+from proxmom.stepsize import StepSize
 from proxmom.torch import cuda, native, shards
 from proxmom.torch.layout import SKIPPED, STEP, Home, Layout, Member, arrange
 from proxmom.torch.passes import Passes, Settings, TorchPasses
@@ -24,6 +25,8 @@ class Options(TypedDict, total=False):
     """What every optimizer here takes besides, by keyword.
 
     Attributes:
+        step_size: what multiplies lr at each step, of each scope, e.g. `proxmom.Alignment()`; default None: nothing
+            does. No step is undone as in `numpy.minimize`: for that the loss would have to be waited for.
         maximize: climb instead; default False.
         foreach: which of three ways that agree up to rounding moves the arrays. None, the default: the fastest there is
             (the C++ kernels on the CPU where they were built, Triton on CUDA, else as True). True: torch operations on
@@ -35,6 +38,7 @@ class Options(TypedDict, total=False):
             is given, its processes also agree on skipping a step. Not kept by pickle and deepcopy.
     """
 
+    step_size: StepSize | None
     maximize: bool
     foreach: bool | None
     capturable: bool
@@ -42,7 +46,9 @@ class Options(TypedDict, total=False):
     process_group: Any
 
 
-DEFAULTS = Options(maximize=False, foreach=None, capturable=False, stochastic_rounding=False, process_group=None)
+DEFAULTS = Options(
+    step_size=None, maximize=False, foreach=None, capturable=False, stochastic_rounding=False, process_group=None
+)
 
 
 class ProxOptimizer(torch.optim.Optimizer):
@@ -83,7 +89,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {', '.join(unknown)}.")
-        self._step = Step(rule, Euclidean() if metric is None else metric, inertia=inertia, decay=decay)
+        metric = Euclidean() if metric is None else metric
+        self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=options.get("step_size"))
         self._options: Options = {**DEFAULTS, **options}
         self._scope = scope
         self._check_settings()
@@ -139,7 +146,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         rule, metric = self._step.rule, self._step.metric
         beta = self._step.facts.beta_max
         names = {"rule": rule, "metric": metric, "inertia": self._step.inertia, "decay": self._step.decay}
-        own = {"scope": self._scope, "beta_max": beta, "beta": beta, "betas": (beta, getattr(metric, "beta2", None))}
+        own: dict[str, Any] = {"scope": self._scope, "beta_max": beta, "beta": beta}
+        own["betas"] = (beta, getattr(metric, "beta2", None))
         known = {"eps": getattr(metric, "eps", None), "lower_bound": getattr(rule, "lower_bound", None)}
         return {**names, **own, **known, **self._options}
 
@@ -239,7 +247,7 @@ class ProxOptimizer(torch.optim.Optimizer):
             metric=self._step.metric,
             inertia=self._step.inertia,
             sign=-1.0 if self._options["maximize"] else 1.0,
-            averaging=tuple(self._step.facts.memories.values()),
+            averaging=tuple(self._step.memories.values()),
             stochastic_rounding=self._options["stochastic_rounding"],
         )
         foreach = self._options["foreach"]

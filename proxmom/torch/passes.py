@@ -45,13 +45,17 @@ class Motion:
     """What a step does to each unit: memory <- (slope + λP·memory)/(1 + λP), x <- shrink·x - scale·P⁻¹memory.
 
     direction: coefficients of gradient, memory, further memories in the slope, (U, B); scale, shrink: (U,); sound:
-    whether to do anything at all, a flag on the device, or None where it is known.
+    whether to do anything at all, a flag on the device, or None where it is known. finish: before all that
+    x <- x - finish·P⁻¹memory, (U,); further: what the M further memories become, as coefficients, (U, M, B). None: no
+    such move, and the usual averages; what is written for kernels alone never meets anything else.
     """
 
     direction: Array
     scale: Array
     shrink: Array
     sound: Tensor | None
+    finish: Array | None = None
+    further: Array | None = None
 
 
 class Passes(Protocol):
@@ -167,7 +171,11 @@ class TorchPasses:
         return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
 
     def move(self, numbers: Numbers, motion: Motion) -> None:
-        columns = self._columns(numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink)
+        more = {}
+        if motion.finish is not None and motion.further is not None:
+            places = range(motion.further.shape[1])
+            more = {"finish": motion.finish, **{f"further {i}": motion.further[:, i] for i in places}}
+        columns = self._columns(numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **more)
         for block in reversed(self._blocks):  # what was read last is still in cache
             self._advance(block, columns.of(block), motion.sound)
 
@@ -180,6 +188,9 @@ class TorchPasses:
         memory, *further = [self._load(block, memories) for memories in self._memories]
         if sound is not None:  # what was there must still be there afterwards, to be kept
             memory, x = memory.clone(), x.clone()
+        averages = self._averages([g, memory, *further], scalars)
+        if "finish" in scalars:
+            _add(x, memory if diagonal is None else memory / diagonal, _negative(scalars["finish"]))
         _combine([g, memory, *further], scalars["direction"], inertia, diagonal)
         _scale(x, scalars["shrink"])
         if diagonal is None:
@@ -188,7 +199,6 @@ class TorchPasses:
             x.addcdiv_(memory * -scalars["scale"], diagonal)
         else:
             x.addcdiv_(memory, diagonal, value=-scalars["scale"])
-        averages = [v + c * (g - v) for v, c in zip(further, self._settings.averaging, strict=True)]
         for rows, value in zip(self._memories, [memory, *averages], strict=True):
             self._store(block, rows, value, sound)
         for name, rows in self._vectors.items():
@@ -196,6 +206,14 @@ class TorchPasses:
         if self._settings.stochastic_rounding:
             x = _rounded(x, self._xs[block.pieces[0][0]].dtype)
         self._store(block, self._xs, x, sound)
+
+    def _averages(self, vectors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[Tensor]:
+        """What the further memories become."""
+        g, _, *further = vectors
+        if "finish" not in scalars:
+            return [v + c * (g - v) for v, c in zip(further, self._settings.averaging, strict=True)]
+        rows = [scalars[f"further {i}"] for i in range(len(further))]
+        return [sum(c * v for c, v in zip(row, vectors, strict=True)) for row in rows]
 
     def _columns(self, numbers: Numbers, **more: Array) -> _Columns:
         named = {name: value[:, 0] for name, value in numbers.own.items()} | more
@@ -361,6 +379,10 @@ def _add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
         vector.addcmul_(other, coefficient)
     else:
         vector.add_(other, alpha=coefficient)
+
+
+def _negative(coefficient: Scalar) -> Scalar:
+    return -coefficient
 
 
 def _scale(vector: Tensor, factor: Scalar) -> None:

@@ -24,8 +24,9 @@ Groups = Sequence[Mapping[str, Any]]  # torch's parameter groups
 class Turn:
     """What a step will be on one device; nothing is written yet.
 
-    numbers: for the passes; lr, weight_decay: of each unit, (U,), the latter 0 where decay is coupled; outcome: of
-    `Step.take`; sound: whether everything is finite, a flag where the layout's scalars are.
+    numbers: for the passes; lr, weight_decay: of each unit, (U,), the former as the step size made it, the latter 0
+    where decay is coupled; outcome: of `Step.take`; sound: whether everything is finite, a flag where the layout's
+    scalars are.
     """
 
     layout: Layout
@@ -58,7 +59,7 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
     checked = [sums, outcome.linear, outcome.quadratic, *([] if loss is None else [loss])]
     xp = namespace(sums)
     sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
-    return Turn(layout, numbers, lr, mu, outcome, sound)
+    return Turn(layout, numbers, outcome.lr, mu, outcome, sound)
 
 
 def commit(turn: Turn, step: Step, sound: Tensor | None) -> None:
@@ -69,7 +70,8 @@ def commit(turn: Turn, step: Step, sound: Tensor | None) -> None:
     scale = turn.lr * scope.spread(outcome.kept) * (shrink if proximal else 1)
     columns = [scope.spread(outcome.direction[:, b]) for b in range(len(step.names))]
     direction = namespace(scale).stack(columns, axis=-1)
-    layout.passes.move(turn.numbers, Motion(direction, scale, shrink, sound))
+    further = None if outcome.further is None else scope.spread_all(outcome.further)
+    layout.passes.move(turn.numbers, Motion(direction, scale, shrink, sound, outcome.finish, further))
     for part in layout.copies:
         part.arrive()
     new = _new_scalars(turn, step)
@@ -122,6 +124,7 @@ def _new_scalars(turn: Turn, step: Step) -> Array:
     if step.facts.needs_loss:
         loss, height = scope.spread(left.loss), scope.spread(left.memory_height)
     columns = [rows[:, STEP] + 1, left.last_lr, left.kept, left.missing, loss, height, rows[:, SKIPPED]]
+    columns += [scope.spread(left.own[name]) for name in turn.layout.sized]
     empty = rows[:, :0]
     own = step.metric.update({**step.metric.start(empty), **turn.layout.own()}, empty)
     return xp.stack([*columns, *(own[name][:, 0] for name in turn.layout.own())], axis=1)

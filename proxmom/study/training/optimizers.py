@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from proxmom.lookup import find_factory, find_metric, find_rule
+from proxmom.lookup import find_factory, find_metric, find_rule, find_step_size
 from proxmom.study.methods import OPTIMUM, STEP
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 
@@ -83,6 +83,7 @@ def _of_a_rule(settings: Values, point: Values, parameters: list[nn.Parameter], 
         metric=find_metric(settings["metric"]),
         **{name: values[name] for name in STEP},
         scope=settings.get("scope", "model"),
+        step_size=find_step_size(settings["step_size"]) if "step_size" in settings else None,
     )
 
 
