@@ -1,7 +1,15 @@
-"""Sphinx: the idea, the API, and the derivations, which run while the pages are built."""
+"""Sphinx: the idea, how-to pages, the API, and the derivations, which run while the pages are built."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+from proxmom.cli import main
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "theory"))
@@ -20,6 +28,7 @@ myst_enable_extensions = ["dollarmath"]
 exclude_patterns = ["_build", "benchmarks/*", "conformance/*"]  # pieces of pages
 html_theme = "furo"
 html_title = "proxmom"
+html_show_copyright = False
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 default_role = "code"
@@ -33,3 +42,48 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "abort_on_example_error": True,
 }
+
+
+class Command(Directive):
+    """What `proxmom COMMAND --help` says, or `proxmom --help` without an argument, under a heading."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        words = [*self.arguments, "--help"]
+        text = CliRunner().invoke(main, words, prog_name="proxmom", terminal_width=78).output
+        block = nodes.literal_block(text, text, language="text")
+        if not self.arguments:
+            return [block]
+        section = nodes.section(ids=[f"proxmom-{self.arguments[0]}"], names=[f"proxmom {self.arguments[0]}"])
+        section += [nodes.title(text=f"proxmom {self.arguments[0]}"), block]
+        return [section]
+
+
+def itemise(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """A paragraph of lines like "name, other: what they are", with what is further in below, becomes a list."""
+    item, blank = False, True
+    for number, line in enumerate(lines):
+        head = re.match(r"([a-z_]\w*(?:\([\w, ]*\))?(?:, [a-z_]\w*)*): ", line)
+        if head and (item or blank):
+            item, lines[number] = True, f"* **{head[1]}**: {line[head.end() :]}"
+        elif item and line.startswith("    "):
+            lines[number] = f"  {line.strip()}"
+        else:
+            item = False
+        blank = not line.strip()
+
+
+def plain(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: `Plane`s and |x| shall not mean what reStructuredText makes of them."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(`[^`]*`)", line)  # what stands in backticks stays
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        parts[2::2] = [rf"\ {part}" if re.match(r"\w", part) else part for part in parts[2::2]]
+        lines[number] = "".join(parts)
+
+
+def setup(app: Any) -> None:
+    app.add_directive("command", Command)
+    app.connect("autodoc-process-docstring", itemise, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", plain, priority=600)  # after it

@@ -1,8 +1,22 @@
-"""Pages that are made by commands from committed figures show those figures."""
+"""The pages do what they say: their Python runs, their commands work, what they show as output is what comes out.
+
+A page is read from top to bottom. A block that begins with a comment like `# my_rules.py` is a file, written for the
+blocks below it; other Python is run; of console blocks the commands `proxmom` and `torchrun` are run; a text block
+right below a block is its output, with figures to a quarter. `<!-- needs lightning -->` above a block says that it is
+run only where that module is installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import os
 import re
+import shlex
+import subprocess
+import sys
+import types
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -10,26 +24,129 @@ from click.testing import CliRunner
 
 from proxmom.cli import main
 
-FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FIGURES = DOCS / "benchmarks"
+MADE = {"_build", "gallery"}  # by Sphinx
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not MADE & set(page.relative_to(DOCS).parts)]
+BLOCK = re.compile(r"^(?:<!-- needs ([\w.]+) -->\n+)?```(\w+)\n(.*?)^```\n", flags=re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("figures", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("figures", sorted(FIGURES.glob("*.json")), ids=lambda path: path.name)
 def test_benchmark_tables_are_those_of_their_figures(figures: Path) -> None:
     result = CliRunner().invoke(main, ["bench", "--from", str(figures), "--markdown"])
     assert result.exit_code == 0, result.output
     assert figures.with_suffix(".md").read_text() == result.output
 
 
-@pytest.mark.parametrize("page", sorted(FOLDER.parent.glob("*.md")), ids=lambda path: path.name)
-def test_python_in_the_pages_runs(page: Path) -> None:
-    names: dict[str, object] = {"__name__": page.stem}
-    for text in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
-        exec(compile(text, str(page), "exec"), names)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_a_page_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_from_top_to_bottom(page.read_text(), page.stem, tmp_path, monkeypatch)
+
+
+def read_from_top_to_bottom(text: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    module = types.ModuleType(f"page_{name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up by name
+    output, end = None, 0
+    for block in BLOCK.finditer(text):
+        needed, language, code = block.groups()
+        if needed and importlib.util.find_spec(needed.partition(".")[0]) is None:
+            output = None
+            continue
+        named = re.match(r"# (\w+\.\w+)\n", code)
+        if language == "text" and output is not None and not text[end : block.start()].strip():
+            assert_shown(code, output)
+        elif named:
+            (folder / named[1]).write_text(code)
+        elif language == "python":
+            output = run_python(code, name, module)
+        elif language == "console":
+            output = "".join(run_command(line.split("  #")[0]) for line in code.splitlines())
+        end = block.end()
+        output = output if language in ("python", "console") and not named else None
+
+
+def run_python(code: str, name: str, module: types.ModuleType) -> str:
+    with redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, name, "exec"), vars(module))
+    return output.getvalue()
+
+
+def run_command(line: str) -> str:
+    words = shlex.split(line)
+    if not words or words[0] not in ("proxmom", "torchrun"):
+        return ""
+    if words[0] == "proxmom":
+        result = CliRunner().invoke(main, words[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        return result.stdout
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words[1:]], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, f"{line}\n{run.stderr}"
+    return run.stdout
+
+
+def assert_shown(shown: str, output: str) -> None:
+    """The same words; figures may be a quarter apart, because machines round differently and times differ."""
+    assert NUMBER.sub("#", shown).split() == NUMBER.sub("#", output).split(), output
+    for text, seen in zip(NUMBER.findall(shown), NUMBER.findall(output), strict=True):
+        assert abs(float(text) - float(seen)) <= 0.25 * abs(float(seen)) + 1e-12, f"{text} is shown, {seen} seen"
+
+
+def test_reading_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(text: str) -> None:
+        read_from_top_to_bottom(text, "page", tmp_path, monkeypatch)
+
+    read("```python\n# seven.py\nx = 7\n```\n\n```python\nfrom seven import x\n\nprint(x)\n```\n\n```text\n7\n```\n")
+    read("<!-- needs no_such_module -->\n```python\nraise ValueError\n```\n")
+    with pytest.raises(AssertionError, match="7 is shown, 4 seen"):
+        read("```python\nprint('x', 4)\n```\n\n```text\nx 7\n```\n")
+    with pytest.raises(AssertionError):
+        read("```python\nprint('x', 4)\n```\n\n```text\ny 4\n```\n")
+    with pytest.raises(NameError):
+        read("```python\nnothing\n```\n")
+    with pytest.raises(AssertionError, match="No such command"):
+        read("```console\nproxmom dance\n```\n")
 
 
 def test_pages_name_files_that_exist() -> None:
-    links = [link for page in FOLDER.parent.glob("*.md") for link in re.findall(r"\{include\} (\S+)", page.read_text())]
-    assert links
-    for link in links:
-        assert (FOLDER.parent / link).exists(), link
+    for page in PAGES:
+        text = page.read_text()
+        included = re.findall(r"\{(?:include|literalinclude)\} (\S+)", text)
+        linked = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", text)
+        for link in [*included, *linked]:
+            made = re.fullmatch(r"(?:\.\./)*gallery/(\w+)", link)  # by Sphinx, from a derivation
+            there = ROOT / "theory" / f"{made[1]}.py" if made and made[1] != "index" else page.parent / link
+            assert there.exists() or link.endswith("gallery/index"), f"{page.name}: {link}"
+
+
+def test_every_experiment_has_its_page() -> None:
+    pages = "".join(page.read_text() for page in (DOCS / "experiments").glob("*.md"))
+    for readme in ROOT.glob("experiments/*/README.md"):
+        assert f"{readme.parent.name}/README.md" in pages, readme
+
+
+def test_the_reference_has_every_public_name() -> None:
+    import proxmom
+    import proxmom.bench
+    import proxmom.draw
+    import proxmom.testing
+    import proxmom.torch
+
+    text = (DOCS / "api.md").read_text()
+    for module in (proxmom, proxmom.numpy, proxmom.torch, proxmom.verify, proxmom.testing, proxmom.draw, proxmom.bench):
+        for name in module.__all__:
+            assert re.search(rf"\b{name}\b", text), f"{module.__name__}.{name}"
+    page = (DOCS / "commands.md").read_text()
+    for command in main.commands:
+        assert re.search(rf"\{{command\}} {command}$", page, flags=re.MULTILINE), command
