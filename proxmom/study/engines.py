@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -76,23 +75,8 @@ class Processes:
         jobs = _per_gpu(self._jobs) if _device(worker) == "cuda" else effective_n_jobs(self._jobs)
         tasks = (_task(worker, problems.get(chunk[0].problem), chunk) for chunk in chunks(worker, todo, jobs))
         with parallel_config(backend="loky", inner_max_num_threads=1):
-            with _interrupts_held():  # workers start here, and inherit that Ctrl-C is the main process's business
-                results = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-            for finished in results:
+            for finished in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
                 progress.advance(finished)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Holds Ctrl-C back until the end of the block, for ever in processes that start in it; not on Windows."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def require_device(study: Study) -> None:
