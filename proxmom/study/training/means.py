@@ -28,11 +28,6 @@ class Means:
             step = self._optimizer._step  # its rule is known nowhere else if a class of ours was asked for by name
             self._cap, self._adaptive = step.facts.beta_max, isinstance(step.rule, ADAPTIVE_STEP)
 
-    @property
-    def watches(self) -> bool:
-        """Whether the optimizer is one of ours."""
-        return self._optimizer is not None
-
     def add(self) -> None:
         """The last step, if one was taken."""
         last = {} if self._optimizer is None else self._optimizer.diagnostics()
