@@ -320,20 +320,10 @@ def test_a_job_whose_time_is_up_goes_on_with_the_same_runs():
 # --- torchrun -------------------------------------------------------------------------------------------------
 
 
-def torchrun(tmp_path, *arguments):
+def torchrun(*command):
     """Two processes; torch finds each other through a file's worth of environment, as torchrun sets it."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(_free_port()),
-    ]
-    return subprocess.run(
-        [*command, "-m", "proxmom", "run", *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
+    return subprocess.run([*start, *map(str, command)], capture_output=True, text=True, timeout=300)
 
 
 def _free_port():
@@ -346,7 +336,7 @@ def test_two_processes_train_together_as_one_does(tmp_path):
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"
     file.write_text(TRAINING.format(batch=64))
-    done = torchrun(tmp_path, file, "--out", tmp_path / "two")
+    done = torchrun("-m", "proxmom", "run", file, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1  # one of them writes and prints
     two = {run.key: run for run in load_runs(tmp_path / "two")}
@@ -359,11 +349,31 @@ def test_two_processes_train_together_as_one_does(tmp_path):
         assert two[key].provenance["processes"] == 2
 
 
+THREADS_LEFT = """\
+import sys
+from pathlib import Path
+from proxmom.cli import main
+
+main(sys.argv[1:], standalone_mode=False)
+print("left:", [name for task in Path("/proc/self/task").iterdir() if "gloo" in (name := (task / "comm").read_text())])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked up in /proc")
+def test_no_thread_of_the_connection_is_left_that_could_abort_while_python_shuts_down(tmp_path):
+    pytest.importorskip("torch")
+    (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
+    (script := tmp_path / "threads_left.py").write_text(THREADS_LEFT)
+    done = torchrun(script, "run", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("left: []") == 2
+
+
 def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path):
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"
     file.write_text(TRAINING.format(batch=63))
-    done = torchrun(tmp_path, file, "--out", tmp_path / "out")
+    done = torchrun("-m", "proxmom", "run", file, "--out", tmp_path / "out")
     assert done.returncode != 0
     assert done.stderr.count("line 10: batch must be a multiple of the 2 processes, got 63") == 1
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ which one comes. They know nothing else of the study.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+import torch.distributed.nn  # imported after the processes are connected it would keep their connection for good
 from torch import distributed
 
 from proxmom.study.cells import Cell
@@ -49,6 +51,7 @@ class Together:
             return  # the others cannot listen; torchrun ends them with this process
         if self.leads:
             _tell(None)
+        gc.collect()  # networks that refer to the connection; its threads must be gone before Python shuts down
         distributed.destroy_process_group()
 
     def check(self, study: Study) -> None:
