@@ -31,18 +31,22 @@ class StepSize(Protocol):
 class Habits:
     """What a step size may have besides `factor`, read from attributes of the same names; all are optional.
 
-    memories, scalars: what it keeps from step to step, as for rules (`Facts`).
+    memories, scalars: what it keeps from step to step, as for rules (`Facts`). `minimize` reads two names, where they
+        are kept: "scale", the factor of the last step, and "plain", the one of a step along the gradient alone.
     finish: finish(now) -> (reach, again), (S,) each, asked first. The last step is made `reach` times as long before
         anything else; the gradient there is not evaluated but taken from the line through the last two,
         (1 - reach)·previous + reach·gradient, with the memory "previous" that such a step size must declare with
         coefficient 1. All that is asked afterwards is asked at that point. Where `again` is true nothing else is done.
     along: along(now, direction) -> factor, (S,), the final one, when the direction of the step is known.
+    restart: restart(factor) -> what it keeps, by name, when a step was undone and the next is to be along the gradient
+        alone, `factor` > 0 times lr long; what is not named stays. Without it lr itself is changed.
     """
 
     memories: Mapping[str, float] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     finish: Callable[[Now], tuple[Array, Array]] | None = None
     along: Callable[[Now, Vector], Array] | None = None
+    restart: Callable[[float], Mapping[str, float]] | None = None
 
     @classmethod
     def of(cls, step_size: StepSize) -> Habits:
@@ -90,6 +94,9 @@ class Alignment:
         scale = now.kept("scale") * xp.exp(self.rate * cosine)
         now.keep(scale=scale)
         return scale
+
+    def restart(self, factor: float) -> Mapping[str, float]:
+        return {"scale": factor}
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,9 @@ class Secant:
         scale = xp.where(sound, slope / xp.where(sound, curvature, 1.0), plain)
         now.keep(scale=scale)
         return scale
+
+    def restart(self, factor: float) -> Mapping[str, float]:
+        return {"scale": factor, "plain": factor, "retried": 0.0, "firm": 1.0}
 
 
 STEP_SIZES: dict[str, Any] = {kind.__name__: kind for kind in (Alignment, Secant)}

@@ -173,6 +173,13 @@ def test_every_step_size_and_rule_is_guarded() -> None:
             assert result.fun == min(result.history["fun"])
 
 
+def test_a_function_without_a_minimum_is_called_so() -> None:
+    result = minimize(lambda x: (float(x.sum()), np.ones(3)), np.zeros(3))
+    assert (result.status, result.success) == (2, False)
+    assert "has no minimum" in result.message
+    assert result.fun < -1e300
+
+
 def test_weight_decay_is_judged_with_f() -> None:
     case = logistic(np.random.default_rng(2))
     result = minimize(case.fun, case.x0, weight_decay=0.1, decay="coupled", max_iter=3000)

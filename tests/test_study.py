@@ -251,7 +251,10 @@ def long_run(study, tmp_path):
     """A study of 806 runs in a process group of its own, once its first run is done."""
     text = SMALL.replace("points = 3", "points = 400").replace("target = 1e-3", "target = 1e-13")
     file, out = study(text.replace("max_evaluations = 60", "max_evaluations = 400")), tmp_path / "out"
-    code = f"from proxmom.study.runner import run_study; run_study({str(file)!r}, {str(out)!r}, jobs=2, quiet=True)"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # shells let background jobs ignore it
+        f"from proxmom.study.runner import run_study; run_study({str(file)!r}, {str(out)!r}, jobs=2, quiet=True)"
+    )
     command = [sys.executable, "-W", "ignore", "-c", code]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not touched(out) and process.poll() is None:

@@ -33,6 +33,24 @@ class Point:
 
 
 @dataclass
+class Trust:
+    """Lets every step of `optimizer` stand, and ends the run before the first point that is not finite."""
+
+    optimizer: Optimizer
+    undone: int = 0  # as of `Guard`; none is
+    verdict: int | None = None  # the status that ends the run, if it must end
+
+    def step(self, gradient: Any, loss: float) -> Any:
+        """The next x to look at; the arguments are the optimizer's."""
+        return self.optimizer.step(gradient, loss)
+
+    def keeps(self, old: Point, new: Point) -> bool:
+        """Whether the step may stand."""
+        self.verdict = None if new.finite else 2
+        return new.finite
+
+
+@dataclass
 class Guard:
     """Judges each step of `optimizer` from the last point kept, and undoes those that fail.
 
@@ -72,8 +90,9 @@ class Guard:
         return False
 
     @property
-    def gives_up(self) -> bool:
-        return self.tries >= TRIES or self.stalled >= STALLED
+    def verdict(self) -> int | None:
+        """The status that ends the run, if it must end."""
+        return 3 if self.tries >= TRIES or self.stalled >= STALLED else None
 
     def _lowers(self, old: Point, new: Point) -> bool:
         with np.errstate(over="ignore"):

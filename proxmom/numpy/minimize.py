@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from proxmom.metrics import Euclidean, Metric
-from proxmom.numpy.guard import Guard, Point
+from proxmom.numpy.guard import Guard, Point, Trust
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
 from proxmom.stepsize import Secant, StepSize
@@ -19,7 +19,8 @@ from proxmom.stepsize import Secant, StepSize
 MESSAGES = {
     0: "The gradient's norm fell below gtol times its first value.",
     1: "max_iter steps were taken.",
-    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were.",
+    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. A loss that only "
+    "fell until there has no minimum.",
     3: "No step lowers f beyond rounding, and the gradient's norm is above gtol times its first value: this is as far "
     "as these values of f and its gradient lead, or f is not smooth here, or the gradient is not that of f.",
     99: "The callback raised StopIteration.",
@@ -92,12 +93,9 @@ def minimize(
         decay=decay,
         step_size=Secant() if step_size is None and free else step_size,
     )
-    run = _Run(fun, optimizer, weight_decay, gtol, _reporter(callback))
-    return (
-        run.guarded(max_iter, Guard(optimizer, isinstance(optimizer.metric, Euclidean)), probe=first is None)
-        if free
-        else run.go(max_iter)
-    )
+    judge = Guard(optimizer, isinstance(optimizer.metric, Euclidean)) if free else Trust(optimizer)
+    run = _Run(fun, optimizer, weight_decay, gtol, judge, _reporter(callback))
+    return run.go(max_iter, probe=free and first is None)
 
 
 def scipy_method(
@@ -141,42 +139,19 @@ class _Run:
         optimizer: Optimizer,
         weight_decay: float,
         gtol: float,
+        judge: Guard | Trust,
         report: Callable[[OptimizeResult], Any],
     ) -> None:
-        self.fun, self.optimizer, self.weight_decay, self.gtol, self.report = (
-            fun,
-            optimizer,
-            weight_decay,
-            gtol,
-            report,
-        )
+        self.fun, self.optimizer, self.weight_decay, self.gtol = fun, optimizer, weight_decay, gtol
+        self.judge, self.report = judge, report
         self.values: list[float] = []
         self.norms: list[float] = []
         self.betas: list[float] = []
         self.weights: list[Any] = []
-        self.undone = 0
 
-    def go(self, max_iter: int) -> OptimizeResult:
-        x = self.optimizer.x
-        f, g, status = self._evaluate(x)
-        while status is None and len(self.betas) < max_iter:
-            status = self._report(x, f, g)
-            if status is not None:
-                break
-            following = self.optimizer.step(g, f)
-            if self.optimizer.diagnostics()["skipped"]:
-                status = 2
-                break
-            self._note()
-            f_next, g_next, status = self._evaluate(following)
-            if status == 2:
-                break
-            x, f, g = following, f_next, g_next
-        return self._result(x, f, g, 1 if status is None else status)
-
-    def guarded(self, max_iter: int, guard: Guard, probe: bool) -> OptimizeResult:
-        """As `go`, but steps that do not lower f enough are undone; probe: whether the first lr is found here."""
-        optimizer = self.optimizer
+    def go(self, max_iter: int, probe: bool) -> OptimizeResult:
+        """Steps, as the judge lets them stand, until something says stop; probe: whether the first lr is found here."""
+        optimizer, judge = self.optimizer, self.judge
         x = optimizer.x
         f, g, status = self._evaluate(x)
         if status is None and probe:
@@ -187,18 +162,17 @@ class _Run:
             if status is not None:
                 break
             here = self._point(x, f, g)
-            following = guard.step(g, f)
+            following = judge.step(g, f)
             if optimizer.diagnostics()["skipped"]:
                 status = 2
                 break
             f_next, g_next, reached = self._evaluate(following)
-            kept, tried = guard.keeps(here, self._point(following, f_next, g_next)), tried + 1
+            kept, tried = judge.keeps(here, self._point(following, f_next, g_next)), tried + 1
             if kept:
                 self._note()
                 x, f, g, status = following, f_next, g_next, reached
-            if status is None and guard.gives_up:
-                status = 3
-        self.undone = guard.undone
+            if status is None:
+                status = judge.verdict
         return self._result(x, f, g, 1 if status is None else status)
 
     def _probe(self, x: Any, f: float, g: Any) -> float:
@@ -265,6 +239,6 @@ class _Run:
             status=status,
             message=MESSAGES[status],
             skipped=self.optimizer.diagnostics()["skipped"],
-            undone=self.undone,
+            undone=self.judge.undone,
             history=history,
         )

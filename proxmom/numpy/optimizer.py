@@ -200,18 +200,19 @@ class Optimizer:
     def undo(self, bookmark: Bookmark, factor: float) -> None:
         """Back to where `bookmark` was taken, with empty memory and `factor` > 0 times lr for the step from there.
 
-        A step size that keeps "scale" goes on from there; without one lr itself is multiplied, for good.
+        A step size that says how it restarts goes on from there; without one lr itself is multiplied, for good.
         """
-        own = dict(self._scalars.own)
+        own, restart = dict(self._scalars.own), self._step.habits.restart
         self._x, named, self._state, scalars, self._last = bookmark
         self._named = np.zeros_like(named)
         self._steps += int(scalars.step[0])
         one = np.ones(1)
         fresh = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
-        starts = {name: one * value for name, value in _starts(factor).items() if name in own}
-        self._scalars = replace(fresh, own={**own, **starts})
-        if "scale" not in own:
+        if restart is None:
             self._lr *= factor
+        else:
+            own |= {name: one * value for name, value in restart(factor).items()}
+        self._scalars = replace(fresh, own=own)
 
     def kept(self, name: str) -> float | None:
         """A scalar that the rule or the step size keeps; None if there is none of this name, or not yet."""
@@ -324,8 +325,3 @@ class Optimizer:
             return flat.reshape(self._shapes[0]).copy()
         ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
         return [part.reshape(shape).copy() for part, shape in zip(np.split(flat, ends[:-1]), self._shapes, strict=True)]
-
-
-def _starts(factor: float) -> dict[str, float]:
-    """What step sizes keep under these names, when they start anew."""
-    return {"scale": factor, "plain": factor, "retried": 0.0, "firm": 1.0}
