@@ -252,7 +252,7 @@ def long_run(study, tmp_path):
     text = SMALL.replace("points = 3", "points = 400").replace("target = 1e-3", "target = 1e-13")
     file, out = study(text.replace("max_evaluations = 60", "max_evaluations = 400")), tmp_path / "out"
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # shells let background jobs ignore it
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # background jobs may ignore it
         f"from proxmom.study.runner import run_study; run_study({str(file)!r}, {str(out)!r}, jobs=2, quiet=True)"
     )
     command = [sys.executable, "-W", "ignore", "-c", code]

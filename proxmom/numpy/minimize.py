@@ -19,8 +19,8 @@ from proxmom.stepsize import Secant, StepSize
 MESSAGES = {
     0: "The gradient's norm fell below gtol times its first value.",
     1: "max_iter steps were taken.",
-    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. A loss that only "
-    "fell until there has no minimum.",
+    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. A loss that "
+    "only fell until there has no minimum.",
     3: "No step lowers f beyond rounding, and the gradient's norm is above gtol times its first value: this is as far "
     "as these values of f and its gradient lead, or f is not smooth here, or the gradient is not that of f.",
     99: "The callback raised StopIteration.",
