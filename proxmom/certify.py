@@ -13,11 +13,11 @@ from proxmom.planes import Array, namespace
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """What proves that weights are optimal; every field has the shape (...) of the batch.
+    """What proves that weights are optimal.
 
-    primal, dual: objective values, up to a constant common to both.
-    gap: primal - dual, >= 0 up to rounding, and 0 at the solution.
-    kkt: the largest violation of the optimality conditions: of the simplex, or a plane with weight that is not active.
+    primal, dual: (...), the shape of the batch: objective values, up to a constant common to both.
+    gap: (...), primal - dual, >= 0 up to rounding, and 0 at the solution.
+    kkt: (...), the largest violation of the optimality conditions: off the simplex, or weight on an inactive plane.
     """
 
     primal: Array

@@ -37,12 +37,28 @@ def find_rule(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> A
 
 
 def find_metric(text: str, **arguments: Any) -> Any:
-    """An instance of the metric that `text` names: "Euclidean", "Adam", "Adam(beta2=0.99)", or an import path."""
+    """An instance of the metric that `text` names: "Euclidean", "Adam", "Adam(beta2=0.99)", or an import path.
+
+    Args:
+        text: as for `find_rule`; a relative file is looked for in the current directory.
+        **arguments: further arguments of the metric.
+
+    Raises:
+        ValueError: as `find_rule`.
+    """
     return _build("metric", text, METRICS, (), arguments)
 
 
 def find_step_size(text: str, **arguments: Any) -> Any:
-    """An instance of the step size that `text` names: "Secant", "Alignment(rate=0.1)", or an import path."""
+    """An instance of the step size that `text` names: "Secant", "Alignment(rate=0.1)", or an import path.
+
+    Args:
+        text: as for `find_metric`.
+        **arguments: further arguments of the step size.
+
+    Raises:
+        ValueError: as `find_rule`.
+    """
     return _build("step size", text, STEP_SIZES, (), arguments)
 
 

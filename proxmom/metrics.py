@@ -66,6 +66,9 @@ class Adam:
     Args:
         beta2: averaging coefficient of v, in [0, 1).
         eps: > 0, keeps P positive.
+
+    Raises:
+        ValueError: for values outside these ranges.
     """
 
     beta2: float = 0.999

@@ -65,7 +65,7 @@ class Now:
         self.lr, self.step = lr, step
 
     def vector(self, name: str) -> Vector:
-        """A named vector: "gradient", "memory", or a further memory that the rule declares in `memories`."""
+        """A named vector: "gradient", "memory", or a further one declared in `memories`; ValueError for any other."""
         if name not in self._names:
             raise ValueError(
                 f"vector must be one of {', '.join(self._names)}, got {name!r}. Declare it in {self._rule}.memories."
@@ -88,7 +88,7 @@ class Now:
         return Vector(0 * self._unit(0), is_zero=True)
 
     def dot(self, u: Vector, v: Vector) -> Array:
-        """<u, P⁻¹v>, (S,)."""
+        """<u, P⁻¹v>, (S,), of any u and v."""
         image = (self._dual @ v.coefficients[..., None])[..., 0]
         return namespace(image).sum(u.coefficients * image, axis=-1)
 
@@ -109,7 +109,7 @@ class Now:
         return namespace(image).sum(u.coefficients * image, axis=-1)
 
     def kept(self, name: str) -> Array:
-        """A scalar that the rule or the step size keeps from step to step, (S,); declared in `scalars`."""
+        """What rule or step size keeps from step to step, (S,); ValueError if not declared in `scalars`."""
         if name not in self._kept:
             raise ValueError(
                 f"kept scalar must be one of {', '.join(self._kept) or '(none)'}, got {name!r}. "

@@ -35,7 +35,7 @@ def weights(linear: Array, quadratic: Array, *, heights: Array | None = None, fl
         linear: c, shape (..., K), 1 <= K <= 4.
         quadratic: Q, shape (..., K, K), symmetric positive semi-definite.
         heights: what decides between coinciding planes, shape (..., K); default c.
-        floors: indices of the planes that are lower bounds.
+        floors: indices of the planes that are lower bounds, in [0, K).
 
     Returns:
         w, shape (..., K): non-negative, sums to one.

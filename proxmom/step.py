@@ -100,7 +100,12 @@ class Scalars:
 
     @classmethod
     def start(cls, per_tensor: Array, per_scope: Array, *, memory_from_gradient: bool) -> Scalars:
-        """The scalars before the first step; the arguments are any arrays (T,) and (S,) of the right kind."""
+        """The scalars before the first step.
+
+        Args:
+            per_tensor, per_scope: any finite arrays, (T,) and (S,), of the library, dtype and device wanted.
+            memory_from_gradient: whether memory has mass 1 from the start, as the metric says; else 0.
+        """
         zero = 0 * per_scope
         missing = 0 * per_tensor + (not memory_from_gradient)
         return cls(step=zero, last_lr=0 * per_tensor, kept=0 * per_tensor + 1, missing=missing, memory_height=zero)

@@ -22,7 +22,7 @@ Rows = list[list[str]]
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Figures that `proxmom bench --json` wrote.
+    """Figures that `proxmom bench --json` wrote to `file`.
 
     Raises:
         ValueError: if they are not.
@@ -38,7 +38,12 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def render(figures: dict[str, Any], *, markdown: bool = False) -> str:
-    """All tables, then what they mean and where they come from."""
+    """All tables, then what they mean and where they come from.
+
+    Args:
+        figures: from `measure` or `load`, complete or not.
+        markdown: tables and notes in Markdown; else in columns, for a terminal.
+    """
     table = _markdown if markdown else _text
     blocks = [f"{_heading(cell)}\n{chr(10) * markdown}{table(_cell_rows(cell))}" for cell in figures["torch"]]
     if figures["numpy"]:

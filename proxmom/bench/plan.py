@@ -16,8 +16,8 @@ class Plan:
     Args:
         device: "cpu" or "cuda".
         sets: names from `SETS`; none means all that suit the device.
-        threads: numbers of threads to measure with, on the CPU; none means torch's own choice.
-        rounds: how often every contender steps; None means 7 to 60, within about 20 seconds.
+        threads: numbers of threads to measure with, >= 1, on the CPU only; none means torch's own choice.
+        rounds: how often every contender steps, >= 1; None means 7 to 60, until 20 seconds are over.
         only: "torch" or "numpy"; None means both.
         compiled: also measure steps that went through torch.compile.
 

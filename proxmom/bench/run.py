@@ -19,6 +19,9 @@ from proxmom.study.provenance import provenance
 def measure(plan: Plan) -> Iterator[dict[str, Any]]:
     """Figures that grow, after every part: empty at first, so that a file that cannot be written is known at once.
 
+    Args:
+        plan: what to measure. The dictionary that grows is one and the same.
+
     Raises:
         ValueError: where the device does not exist.
         ModuleNotFoundError: where only torch is asked for and missing.

@@ -43,7 +43,7 @@ def why_not() -> str:
 
 
 def supports(dtype: str) -> bool:
-    """Whether tensors of this type (the name without "torch." or "numpy.") can be passed. Needs no library."""
+    """Whether tensors of the type `dtype` (its name without "torch." or "numpy.") can be passed. Needs no library."""
     return dtype in TYPES
 
 
@@ -109,7 +109,7 @@ def measure(
     Args:
         batch: the tensors.
         units: U >= 0.
-        sign: 1, or -1 to maximise.
+        sign: in {1, -1}; -1 maximises.
         coupled: (U,) coupled weight decay, or None for none; x is read only where it is not 0, or `with_x`.
         adam: a (U,), b (U,) and beta2 in [0, 1), for the Adam metric; None for the Euclidean one.
         inertia: >= 0.
@@ -122,6 +122,7 @@ def measure(
     Raises:
         ValueError: for arrays of another shape, a unit or size out of range, Adam without second moments.
         RuntimeError: where the kernels are not available.
+        MemoryError: where there is no room for partial sums.
     """
     library = _library()
     sums = np.zeros((units, len(SUMS)))
@@ -144,7 +145,7 @@ def move(
     inertia: float = 0.0,
     threads: int = 1,
 ) -> None:
-    """Write the new memory, second moment and x, in place; the settings are those of `measure`.
+    """Write the new memory, second moment and x, in place.
 
     With (cg, cd) the unit's direction and P of the new second moment v':
 
@@ -154,9 +155,10 @@ def move(
         batch: the tensors; x, memory and (with `adam`) second_moment are written.
         direction: (U, 2), coefficients of gradient and memory in the new slope.
         scale, shrink: (U,) of the move and of x.
+        sign, coupled, adam, inertia, threads: as for `measure`.
 
     Raises:
-        ValueError, RuntimeError: as `measure`.
+        ValueError, RuntimeError, MemoryError: as `measure`.
     """
     library = _library()
     direction = np.ascontiguousarray(direction, dtype=np.float64)

@@ -103,7 +103,12 @@ def scipy_method(
 ) -> Callable[..., OptimizeResult]:
     """A `method` for `scipy.optimize.minimize(fun, x0, jac=..., method=scipy_method(rule, lr=...))`.
 
-    SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol. Bounds and constraints are refused.
+    SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol. The method raises ValueError without a
+    gradient, and for bounds or constraints.
+
+    Args:
+        rule, lr: as for `minimize`.
+        **settings: further arguments of `minimize`; not callback, which is SciPy's.
     """
 
     def method(fun: Callable[..., Any], x0: ArrayLike, args: tuple[Any, ...] = (), **given: Any) -> OptimizeResult:

@@ -15,7 +15,13 @@ CELLS = {PASS: "ok", FAIL: "FAIL", NOT_APPLICABLE: "-"}
 
 @dataclass(frozen=True)
 class Result:
-    """One row's outcome: "pass", "fail" or "not applicable"; a message of one line, which may be empty; its seconds."""
+    """One row's outcome.
+
+    name: the row's, in `ROWS`.
+    outcome: "pass", "fail" or "not applicable".
+    message: one line, which may be empty.
+    seconds: what the row took.
+    """
 
     name: str
     outcome: str
@@ -37,7 +43,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_optimizer` saw; print it, or ask `.ok`."""
+    """What `check_optimizer` saw; print it, or ask `.ok`.
+
+    optimizer: the name of its class.
+    needs_loss: as given; else whether a step without the loss was refused.
+    rows: in the order of asking.
+    """
 
     optimizer: str
     needs_loss: bool

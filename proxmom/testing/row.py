@@ -20,6 +20,8 @@ class Failure(AssertionError):
 class Row:
     """One question.
 
+    name: its key in `ROWS`, unique.
+    explanation: one sentence, what must hold or what the figure says.
     kind: "must"; "wish", good to have, does not count in `Report.ok`; or "figure", a number that is only reported.
     check: returns a remark or None; raises `Failure`, or `NotApplicable`.
     """

@@ -53,7 +53,12 @@ CASES: dict[str, Case] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One comparison, all relative: error of the step; duality gap; excess of our objective over the solver's."""
+    """One comparison; error, gap and excess are relative.
+
+    number: counted from 0; with the seed it reproduces the trial.
+    case: one of `CASES`; with a remark where the convex solver failed, and then error and excess are infinite.
+    error: of the step. gap: duality gap. excess: of our objective over the solver's.
+    """
 
     number: int
     case: str
@@ -64,7 +69,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_rule` saw. `refused` is the message where the setting is one that must be refused, and was."""
+    """What `check_rule` saw.
+
+    rule, metric, inertia, weight_decay, decay, seed: what it was given, rule and metric as text.
+    trials: by number; none where the setting was refused.
+    refused: the message where the setting is one that must be refused, and was.
+    """
 
     rule: str
     metric: str

@@ -26,7 +26,11 @@ class Setting(NamedTuple):
     decay: str
 
     def check(self, trials: int, seed: int) -> Report:
-        """The report of this setting."""
+        """The report of this setting.
+
+        Args:
+            trials, seed: as for `check_rule`.
+        """
         return check_rule(
             build_rule(self.rule),
             metric=find_metric(self.metric),
@@ -64,7 +68,13 @@ def grid(
 
 
 def check_settings(settings: Iterable[Setting], *, trials: int, seed: int, jobs: int = 1) -> Iterator[Report]:
-    """The reports, in order, as they are ready; `jobs` processes work on them."""
+    """The reports, in order, as they are ready.
+
+    Args:
+        settings: what to check, one report each.
+        trials, seed: as for `check_rule`.
+        jobs: how many processes work on them, >= 1; 1: this one does.
+    """
     if jobs == 1:
         yield from (setting.check(trials, seed) for setting in settings)
         return
@@ -73,7 +83,11 @@ def check_settings(settings: Iterable[Setting], *, trials: int, seed: int, jobs:
 
 
 def table(reports: Sequence[Report]) -> str:
-    """One line for each report, and the worst of all at the end."""
+    """One line for each report, and the worst of all at the end.
+
+    Args:
+        reports: all with one seed, which the last line names.
+    """
     rows = [HEADER, *map(_row, reports)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
