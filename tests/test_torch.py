@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import proxmom.numpy
-from proxmom import Adam, AdaptiveMemory, HeavyBall, TruncatedMemory
+from proxmom import Adam, AdaptiveMemory, HeavyBall, SteadyMemory, TruncatedMemory
 from proxmom.rules import Facts
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD, passes
 
@@ -134,6 +134,21 @@ def test_amsgd_is_the_numpy_optimizer_over_a_hundred_steps() -> None:
         xs = theirs.step(gradients)
     for p, x in zip(params, xs, strict=True):
         np.testing.assert_allclose(p.detach().numpy(), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["AMSGD", "AMAdamW"])
+def test_steady_is_steady_memory(name: str) -> None:
+    one, two, three = parameters(), parameters(), parameters()
+    cap = {"AMSGD": 0.9, "AMAdamW": 0.89}[name]
+    ours = NAMED[name](one, steady=True)
+    assert ours.rule == SteadyMemory(cap)
+    assert NAMED[name](three).rule == AdaptiveMemory(cap)
+    given: dict[str, Any] = {"inertia": 0.1, "decay": "coupled"}
+    if name == "AMAdamW":
+        given = {"inertia": 0.1, "metric": Adam(), "weight_decay": 1e-2, "scope": "tensor"}
+    theirs = ProxOptimizer(two, SteadyMemory(cap), 0.1, **given)
+    for p, q in zip(drive(ours, one, 40), drive(theirs, two, 40), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_scope_group_is_one_optimizer_for_each_group() -> None:

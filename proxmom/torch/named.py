@@ -25,7 +25,8 @@ class AMSGD(ProxOptimizer):
         inertia: λ >= 0; 0.1 is the paper's.
         weight_decay: μ >= 0, coupled.
         scope: "model", "group" or "tensor".
-        options: maximize, foreach, capturable, stochastic_rounding, process_group; see `proxmom.torch.Options`.
+        steady: whether the rule is `proxmom.SteadyMemory`, which is without that bias.
+        options: maximize, foreach, capturable, step_size, ...; see `proxmom.torch.Options`.
 
     Source: Topollai and Choromanska, AISTATS 2026; derived in `theory/02_two_planes.py`.
     """
@@ -39,11 +40,12 @@ class AMSGD(ProxOptimizer):
         weight_decay: float = 0.0,
         *,
         scope: str = "model",
+        steady: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
-            rules.AdaptiveMemory(beta_max),
+            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
             lr,
             inertia=inertia,
             weight_decay=weight_decay,
@@ -65,7 +67,8 @@ class AMAdamW(ProxOptimizer):
         betas: largest weight on memory, in [0, 1), and averaging coefficient of squared gradients, in [0, 1).
         inertia: λ >= 0; 0.1 is the paper's.
         scope: "tensor", "group" or "model".
-        options: maximize, foreach, capturable, stochastic_rounding, process_group; see `proxmom.torch.Options`.
+        steady: whether the rule is `proxmom.SteadyMemory`, which is without that bias.
+        options: maximize, foreach, capturable, step_size, ...; see `proxmom.torch.Options`.
 
     Source: Topollai and Choromanska, AISTATS 2026; derived in `theory/02_two_planes.py`.
     """
@@ -80,11 +83,12 @@ class AMAdamW(ProxOptimizer):
         *,
         inertia: float = 0.1,
         scope: str = "tensor",
+        steady: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
-            rules.AdaptiveMemory(betas[0]),
+            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(betas[0]),
             lr,
             metric=Adam(betas[1], eps),
             inertia=inertia,

@@ -97,6 +97,11 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._forget()
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
+    @property
+    def rule(self) -> Rule:
+        """Where the planes come from."""
+        return self._step.rule
+
     def _check_settings(self) -> None:
         name, scope = type(self._step.rule).__name__, self._scope
         if scope not in SCOPES:
@@ -126,7 +131,12 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._forget()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; a group may set lr and weight_decay, and repeat what is one for all groups."""
+        """As in torch; a group may set lr and weight_decay, and repeat what is one for all groups.
+
+        Raises:
+            ValueError: for lr or weight_decay that is negative or not finite (tensors are not looked at), or for
+                another value of what is one for all; else as in torch.
+        """
         for key, value in self._common().items():
             if param_group.get(key, value) != value:
                 raise ValueError(

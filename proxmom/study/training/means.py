@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxmom.rules import Facts
 from proxmom.study.methods import ADAPTIVE_STEP
 from proxmom.torch import ProxOptimizer
 
@@ -25,8 +26,8 @@ class Means:
         self._count = 0
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
         if self._optimizer is not None:
-            step = self._optimizer._step  # its rule is known nowhere else if a class of ours was asked for by name
-            self._cap, self._adaptive = step.facts.beta_max, isinstance(step.rule, ADAPTIVE_STEP)
+            rule = self._optimizer.rule
+            self._cap, self._adaptive = Facts.of(rule).beta_max, isinstance(rule, ADAPTIVE_STEP)
 
     def add(self) -> None:
         """The last step, if one was taken."""
