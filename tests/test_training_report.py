@@ -697,6 +697,10 @@ def test_the_terminal_table_of_several_problems(directory, trained):
     assert re.search(r"^SGD +0 +2 +2 +2 of 10$", table, re.MULTILINE)
     assert re.search(rf"^{FROZEN} +1\.\d+ \[.*\] +0 +2$", table, re.MULTILINE)
     assert re.search(rf"^{ADAPTIVE} +0\.60 +0\.20$", table, re.MULTILINE)
+    sensitivities = finals_tuning.lr_sensitivity(trained)
+    assert ADAPTIVE in sensitivities
+    for method, value in sensitivities.items():
+        assert re.search(rf"^{method} +{re.escape(ratio_text(value))}$", table, re.MULTILINE)
     assert "Test loss or relative gap after 400 steps" in table
     assert "\033" not in table
 

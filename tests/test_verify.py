@@ -84,8 +84,10 @@ def test_degenerate_cases_are_among_the_trials() -> None:
 
 def test_a_rule_that_should_refuse_inertia_and_does_not_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxmom.step.Step._check_pairs", lambda self: None)
-    with pytest.raises(AssertionError, match=r"TruncatedMemory looks at the loss: inertia 0\.1"):
+    with pytest.raises(AssertionError, match=r"TruncatedMemory.*inertia 0\.1.*must be refused"):
         check_rule(TruncatedMemory(0.0), inertia=0.1, trials=1)
+    with pytest.raises(AssertionError, match=r"AdaptiveMemory.*Adam.*must be refused"):
+        check_rule(AdaptiveMemory(1.0), metric=Adam(), trials=1)
 
 
 def test_the_reference_is_a_minimiser_of_the_stated_objective() -> None:
@@ -105,6 +107,12 @@ def test_the_reference_is_a_minimiser_of_the_stated_objective() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"trials must be >= 1, got 0"):
         check_rule(HeavyBall(), trials=0)
+    with pytest.raises(ValueError, match=r"seed must be >= 0, got -1"):
+        check_rule(HeavyBall(), seed=-1)
+    with pytest.raises(ValueError, match=r"jobs must be >= 1, got 0"):
+        next(settings.check_settings(settings.grid(["HeavyBall"]), trials=1, seed=0, jobs=0))
+    with pytest.raises(ValueError, match=r"no trial was made.*looks at the loss|no trial was made.*inertia"):
+        check_rule(TruncatedMemory(0.0), inertia=0.1).worst("error")
     with pytest.raises(ValueError, match=r"decay must be one of"):
         settings.check_names(settings.grid(["HeavyBall"], weight_decays=[0.1], decays=["strong"]))
 
@@ -112,6 +120,8 @@ def test_bad_arguments() -> None:
 def test_the_grid_holds_everything_and_the_table_says_the_worst() -> None:
     every = settings.grid()
     assert len(every) == len(settings.all_rules()) * 2 * 2 * 4
+    reports = list(settings.check_settings(every, trials=1, seed=0, jobs=2))  # none stops the others
+    assert all(report.ok for report in reports)
     few = settings.grid(["AdaptiveMemory", "Polyak"], ["Euclidean"], [0.1], [0.0])
     text = settings.table(list(settings.check_settings(few, trials=4, seed=0)))
     assert "refused, as it must be" in text

@@ -8,7 +8,7 @@ from textwrap import fill
 
 import numpy as np
 
-from proxmom.study import finals, finals_compare
+from proxmom.study import finals, finals_compare, finals_tuning
 from proxmom.study.finals import Trained
 from proxmom.study.finals_compare import Comparison
 from proxmom.study.terminal import (
@@ -34,6 +34,7 @@ def lines(trained: Trained, reference: str, bold: bool = False) -> list[str]:
         _notes(trained, reference),
         _variants(trained),
         memory_table(finals_compare.memory(trained)),
+        _sensitivity(trained),
     ]
     return list(chain.from_iterable(["", *part] for part in parts if part))[1:]
 
@@ -101,6 +102,20 @@ def _variants(trained: Trained) -> list[str]:
         rows.append([row.name, ratio_text(row.ratio), *alone, f"{row.lower}", f"{row.higher}"])
     alone = ["difference"] if len(trained.problems) == 1 and not trained.gaps[0] else []
     return lines_of([["variant", "ratio to its method", *alone, "lower on", "higher on"], *rows], False) if rows else []
+
+
+def _sensitivity(trained: Trained) -> list[str]:
+    """How much is lost, on average, by an lr within a factor of ten of the best; the least sensitive method first."""
+    found = sorted(finals_tuning.lr_sensitivity(trained).items(), key=lambda item: item[1].mean)
+    if not found:
+        return []
+    told = (
+        "lr-sensitivity: mean share of the way from the initial to the best validation loss that the points within a "
+        "factor of ten of the method's best lr left, with its 95% bootstrap interval over problems or, with one, over "
+        "points."
+    )
+    rows = [["method", "lr-sensitivity"], *([method, ratio_text(value)] for method, value in found)]
+    return [*lines_of(rows, False), "", *fill(told, WIDTH).splitlines()]
 
 
 def _notes(trained: Trained, reference: str) -> list[str]:

@@ -86,11 +86,13 @@ class Report:
     refused: str | None = None
 
     def worst(self, figure: str) -> Trial:
-        """The trial with the largest "error", "gap" or "excess"."""
+        """The trial with the largest "error", "gap" or "excess"; ValueError where the setting was refused."""
+        if self.refused is not None:
+            raise ValueError(f"no trial was made: the setting was refused, as it must be: {self.refused}")
         return max(self.trials, key=lambda trial: float(getattr(trial, figure)))
 
     def worst_figure(self, figure: str) -> float:
-        """The largest "error", "gap" or "excess"."""
+        """The largest "error", "gap" or "excess", as `worst`."""
         return float(getattr(self.worst(figure), figure))
 
     @property
@@ -136,14 +138,16 @@ def check_rule(
         progress: called after each trial.
 
     Returns:
-        a `Report`; print it, or ask `.ok`. A rule that looks at the loss must refuse inertia and coupled decay: where
-        one is given, that is checked instead.
+        a `Report`; print it, or ask `.ok`. A rule that looks at the loss must refuse inertia and coupled decay, and
+        beta_max = 1 the metric of Adam: where one is given, that is checked instead.
 
     Raises:
         ValueError, TypeError: for invalid arguments.
     """
     if trials < 1:
         raise ValueError(f"trials must be >= 1, got {trials}.")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}.")
     metric = Euclidean() if metric is None else metric
     facts = Facts.of(rule)
     describe = (str(rule), str(metric), inertia, weight_decay, decay, seed)
@@ -151,14 +155,14 @@ def check_rule(
     def optimizer(x: Vector) -> Optimizer:
         return Optimizer(x, rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay)
 
-    if facts.needs_loss and (inertia > 0 or decay == "coupled"):
+    looks = facts.needs_loss and (inertia > 0 or decay == "coupled")
+    stuck = facts.beta_max == 1 and not metric.memory_from_gradient
+    if looks or stuck:
         try:
             optimizer(np.zeros(SIZE))
         except ValueError as error:
             return Report(*describe, trials=(), refused=str(error))
-        raise AssertionError(
-            f"{type(rule).__name__} looks at the loss: inertia {inertia}, decay {decay!r} not refused."
-        )
+        raise AssertionError(f"{rule}, {metric}, inertia {inertia:g}, {decay} decay: must be refused, and was not.")
     done = []
     for number in range(trials):
         done.append(_trial(optimizer, rule, number, np.random.default_rng([seed, number])))

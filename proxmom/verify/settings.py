@@ -48,9 +48,9 @@ def build_rule(text: str) -> Any:
 
 
 def all_rules() -> list[str]:
-    """Every built-in rule, and adaptive memory with each of its heights."""
+    """Every built-in rule, adaptive memory with each height, and what Adam's metric takes of the uncapped rule."""
     heights = ("previous value", "cutting plane", "aggregated")
-    return [*RULES, *(f"AdaptiveMemory(height={height!r})" for height in heights)]
+    return [*RULES, *(f"AdaptiveMemory(height={height!r})" for height in heights), "ConjugateMemory(beta_max=0.9)"]
 
 
 def grid(
@@ -74,7 +74,12 @@ def check_settings(settings: Iterable[Setting], *, trials: int, seed: int, jobs:
         settings: what to check, one report each.
         trials, seed: as for `check_rule`.
         jobs: how many processes work on them, >= 1; 1: this one does.
+
+    Raises:
+        ValueError: for fewer jobs, and as `check_rule`.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs must be >= 1, got {jobs}.")
     if jobs == 1:
         yield from (setting.check(trials, seed) for setting in settings)
         return
