@@ -1,8 +1,10 @@
 """Every variant on every instance, from several first steps: evaluations to a relative gap of 1e-6.
 
     python experiments/tuning_free/compare.py [--jobs N]
+    python experiments/tuning_free/compare.py --tables
 
-writes counts.csv (one row for each instance, method and first step) and table.txt beside this file.
+The first writes counts.csv (one row for each instance, method and first step) and table.txt beside this file, the
+second only table.txt, from counts.csv.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from proxmom.study.config import load_study
 from proxmom.study.problems import build_problem
+from proxmom.study.summary import geometric_mean
 
 HERE = Path(__file__).resolve().parent
 SETS = {"in-sample": HERE.parent / "convex" / "small.toml", "held-out": HERE / "heldout.toml"}
@@ -132,7 +135,24 @@ def table(rows: list[Row]) -> str:
             missed = sum(n == MISS for _, n in runs)
             lines.append(f"{name:47}{mean:9.2f}{cg:7.2f}{worst:8.2f}{above:6d}{missed:8d}{len(runs):6d}")
         lines.append("")
-    return "\n".join([*lines, *by_first(rows), "", *by_instance(rows)]) + "\n"
+    return "\n".join([*lines, *claims(rows), "", *by_first(rows), "", *by_instance(rows)]) + "\n"
+
+
+def claims(rows: list[Row]) -> list[str]:
+    """What the claim is about, with 95% bootstrap intervals over instances."""
+    chosen = ((OWN, "L-BFGS"), (OWN, "nonlinear CG"), (next(iter(variants.MAIN)), "L-BFGS"))
+    lines = [f"{'geometric mean, and its 95% interval over instances':66}{'mean':>6}{'from':>7}{'to':>7}"]
+    for which in SETS:
+        for name, base in chosen:
+            of = {r.instance: r.evaluations or MISS for r in rows if (r.set, r.method) == (which, base)}
+            logs: dict[str, list[float]] = {instance: [] for instance in of}
+            for r in rows:
+                if (r.set, r.method) == (which, name):
+                    logs[r.instance].append(math.log((r.evaluations or MISS) / of[r.instance]))
+            found = geometric_mean(np.exp([np.mean(each) for each in logs.values()]))
+            label = f"{which}, {name} over {base}"
+            lines.append(f"{label:66}{found.mean:6.2f}{found.low:7.2f}{found.high:7.2f}")
+    return lines
 
 
 def by_first(rows: list[Row]) -> list[str]:
@@ -161,11 +181,29 @@ def by_instance(rows: list[Row]) -> list[str]:
     return lines
 
 
+def read() -> list[Row]:
+    """The rows of counts.csv."""
+    with (HERE / "counts.csv").open(newline="") as file:
+        return [
+            Row(which, instance, method, float(first) if first else None, int(found) if found else None)
+            for which, instance, method, first, found in list(csv.reader(file))[1:]
+        ]
+
+
+def tell(rows: list[Row]) -> None:
+    """Writes table.txt, and prints it."""
+    (HERE / "table.txt").write_text(table(rows))
+    print(table(rows), end="")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--set", choices=list(SETS), help="only these instances; nothing is written")
+    parser.add_argument("--tables", action="store_true", help="nothing is run: table.txt again, from counts.csv")
     options = parser.parse_args()
+    if options.tables:
+        return tell(read())
     jobs = [
         (which, problem.kind, dict(problem.arguments))
         for which, path in SETS.items()
@@ -177,13 +215,12 @@ def main() -> None:
     if options.set:
         SETS.pop(next(iter(SETS.keys() - {options.set})))
         print(table(rows))
-        return
+        return None
     with (HERE / "counts.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(FIELDS)
         writer.writerows(rows)
-    (HERE / "table.txt").write_text(table(rows))
-    print(table(rows), end="")
+    return tell(rows)
 
 
 if __name__ == "__main__":
