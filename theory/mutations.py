@@ -37,7 +37,7 @@ class Mutation(NamedTuple):
 MUTATIONS = (
     Mutation(
         "sign of inertia and decay in the dual's linear term",
-        "proxmom/step.py",
+        "proxmom/step/model.py",
         "linear = linear - (slopes @",
         "linear = linear + (slopes @",
     ),
