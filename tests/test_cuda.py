@@ -23,7 +23,8 @@ from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall
 from proxmom.step import Step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, cuda
 from proxmom.torch.layout import Layout, arrange
-from proxmom.torch.passes import Motion, Numbers, Settings, TorchPasses
+from proxmom.torch.operations import TorchPasses
+from proxmom.torch.passes import Motion, Numbers, Settings
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CUDA = torch.cuda.is_available() and not INTERPRETED

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, HeavyBall, SteadyMemory, TruncatedMemory
 from proxmom.rules import Facts
-from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD, passes
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD, blocks
 
 SHAPES = ((3, 4), (), (5,), (0,))
 NAMED: dict[str, Callable[..., ProxOptimizer]] = {
@@ -178,10 +178,10 @@ def test_one_group_is_the_same_split_in_two(kind: Any, scope: str) -> None:
 def test_blocks_change_nothing_but_rounding(make: Any, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = ((33,), (4, 5))
     whole, pieces = parameters(shapes=shapes), parameters(shapes=shapes)
-    monkeypatch.setattr(passes, "SHARE", 1)
-    monkeypatch.setattr(passes, "ALIGN", 1)
+    monkeypatch.setattr(blocks, "SHARE", 1)
+    monkeypatch.setattr(blocks, "ALIGN", 1)
     drive(make(whole, foreach=True), whole)
-    monkeypatch.setattr(passes, "HOST_BLOCK", block)
+    monkeypatch.setattr(blocks, "HOST_BLOCK", block)
     drive(make(pieces, foreach=True), pieces)
     for p, q in zip(whole, pieces, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)

@@ -20,9 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, kernels, mix
-from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, passes
+from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, blocks
 from proxmom.torch.layout import Layout
 from proxmom.torch.native import NativePasses
+from proxmom.torch.operations import TorchPasses
 
 PATHS = {"fastest": None, "blocks": True, "one at a time": False, "device": True}
 
@@ -46,10 +47,10 @@ RULES = [AdaptiveMemory(), AdaptiveMemory(0.95, height="aggregated"), HeavyBall(
 def path(name: str, block: int) -> Iterator[dict[str, Any]]:
     """The keyword for a path; the device's is made to run on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "HOST_BLOCK", block)
-        patch.setattr(passes, "DEVICE_BLOCK", block)
-        patch.setattr(passes, "SHARE", 1)
-        patch.setattr(passes, "ALIGN", 1)
+        patch.setattr(blocks, "HOST_BLOCK", block)
+        patch.setattr(blocks, "DEVICE_BLOCK", block)
+        patch.setattr(blocks, "SHARE", 1)
+        patch.setattr(blocks, "ALIGN", 1)
         if name == "device":
             patch.setattr(Layout, "on_host", False)
         yield {"foreach": PATHS[name]}
@@ -138,7 +139,7 @@ def test_the_fastest_path_on_the_cpu_is_the_kernels() -> None:
     if not kernels.available():
         pytest.skip(kernels.why_not())
     p = nn.Parameter(torch.ones(3))
-    for keyword, expected in ((None, NativePasses), (True, passes.TorchPasses)):
+    for keyword, expected in ((None, NativePasses), (True, TorchPasses)):
         optimizer = AMAdamW([p], foreach=keyword)
         p.grad = torch.ones(3)
         optimizer.step()
@@ -265,7 +266,7 @@ def test_thousands_of_small_parameters_share_what_they_can() -> None:
         optimizer.step()
         layout = optimizer._layouts[0]
         assert layout.table.shape[0] == units
-        assert len(layout.passes._blocks) <= 2 * passes.SHARE
+        assert len(layout.passes._blocks) <= 2 * blocks.SHARE
 
 
 def test_parameters_that_stop_and_start_part_ways() -> None:
@@ -327,7 +328,7 @@ def test_temporaries_are_blocks() -> None:
     optimizer.step()
     with Made() as made:
         optimizer.step()
-    assert max(made.sizes) == p.numel() // (3 * passes.SHARE) // passes.ALIGN * passes.ALIGN
+    assert max(made.sizes) == p.numel() // (3 * blocks.SHARE) // blocks.ALIGN * blocks.ALIGN
 
 
 def closed_form(

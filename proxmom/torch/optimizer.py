@@ -14,7 +14,8 @@ from proxmom.step import Outcome, Step
 from proxmom.stepsize import StepSize
 from proxmom.torch import cuda, native, shards
 from proxmom.torch.layout import SKIPPED, STEP, Home, Layout, Member, arrange
-from proxmom.torch.passes import Passes, Settings, TorchPasses
+from proxmom.torch.operations import TorchPasses
+from proxmom.torch.passes import Passes, Settings
 from proxmom.torch.turn import commit, measure, scalar
 
 SCOPES = ("model", "group", "tensor")
