@@ -107,9 +107,9 @@ def test_bootstrap_interval_covers_a_known_mean_and_is_reproducible():
 
 def test_performance_profile_by_hand():
     results = results_of({"a": [10, 40, None, None], "b": [20, 10, 30, None], "c": [10]})
-    shares = summary.performance_profile(results, np.array([1.0, 1.9, 2.0, 4.0, 1e9]))
+    shares = summary.shares_within(results.counts, np.array([1.0, 1.9, 2.0, 4.0, 1e9]))
     np.testing.assert_allclose(shares, [[0.25, 0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 0.75, 0.75, 0.75], [1.0] * 5])
-    np.testing.assert_allclose(summary.profile_factors(results), [1, 2, 4])
+    np.testing.assert_allclose(summary.steps_of(results.counts), [1, 2, 4])
 
 
 def test_lr_sensitivity_is_the_mean_capped_gap_within_a_decade_of_the_best():

@@ -205,21 +205,15 @@ def adapts(runs: Iterable[Run]) -> bool:
     return any((run.capped or 0.0) < 0.999 for run in runs if run.mean_beta)
 
 
-def performance_profile(results: Results, factors: Array) -> Array:
+def shares_within(values: Array, factors: Array) -> Array:
     """Dolan-Moré profile, shape (methods, factors): share of problems solved within factor x the best.
 
-    Problems a method was not run on are not its problems; problems that nothing solved are.
+    Problems a method was not run on (nan) are not its problems; problems that nothing solved (inf) are.
+
+    Args:
+        values: (problems, methods), of which less is better.
+        factors: (factors,), >= 1.
     """
-    return shares_within(results.counts, factors)
-
-
-def profile_factors(results: Results) -> Array:
-    """The factors at which some method's profile steps up, ascending, from 1."""
-    return steps_of(results.counts)
-
-
-def shares_within(values: Array, factors: Array) -> Array:
-    """The profile, shape (methods, factors), of values (problems, methods) of which less is better."""
     solved = _factors(values)[:, :, None] <= factors
     return np.asarray(solved.sum(axis=0) / np.sum(~np.isnan(values), axis=0)[:, None], dtype=float)
 
