@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall
 from proxmom.step import Step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, cuda
-from proxmom.torch.layout import Layout, arrange
+from proxmom.torch.arrange import arrange
+from proxmom.torch.layout import Layout
 from proxmom.torch.operations import TorchPasses
 from proxmom.torch.passes import Motion, Numbers, Settings
 

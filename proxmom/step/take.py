@@ -17,7 +17,7 @@ from proxmom.stepsize import StepSize
 
 
 class Step(Method):
-    """A `Method` that steps: asked by a backend for the metric's factor, and for what to do."""
+    """A `Method`, made as one, that a backend asks for the factor of the metric and for what to do."""
 
     def factor(self, scalars: Scalars) -> Scalar:
         """The factor that the metric carries for the mass of memory, (T,), or the number 1."""

@@ -13,7 +13,8 @@ from proxmom.rules import Rule
 from proxmom.step import Outcome, Step
 from proxmom.stepsize import StepSize
 from proxmom.torch import cuda, native, shards
-from proxmom.torch.layout import SKIPPED, STEP, Home, Layout, Member, arrange
+from proxmom.torch.arrange import Home, arrange
+from proxmom.torch.layout import SKIPPED, STEP, Layout, Member
 from proxmom.torch.operations import TorchPasses
 from proxmom.torch.passes import Passes, Settings
 from proxmom.torch.turn import commit, measure, scalar
