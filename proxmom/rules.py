@@ -157,7 +157,7 @@ class ConjugateMemory:
     "Restart procedures for the conjugate gradient method", Mathematical Programming 12 (1977).
 
     Args:
-        restart: > 0; memory has no weight where |<g, g_previous>| > restart · <g, g>, nor where it points uphill.
+        restart: > 0; memory has no weight where abs(<g, g_previous>) > restart · <g, g>, nor where it points uphill.
         beta_max: largest weight on memory, in [0, 1]; below 1 with Adam's metric.
 
     Raises:

@@ -31,15 +31,17 @@ class StepSize(Protocol):
 class Habits:
     """What a step size may have besides `factor`, read from attributes of the same names; all are optional.
 
-    memories, scalars: what it keeps from step to step, as for rules (`Facts`). `minimize` reads two names, where they
-        are kept: "scale", the factor of the last step, and "plain", the one of a step along the gradient alone.
-    finish: finish(now) -> (reach, again), (S,) each, asked first. The last step is made `reach` times as long before
-        anything else; the gradient there is not evaluated but taken from the line through the last two,
-        (1 - reach)·previous + reach·gradient, with the memory "previous" that such a step size must declare with
-        coefficient 1. All that is asked afterwards is asked at that point. Where `again` is true nothing else is done.
-    along: along(now, direction) -> factor, (S,), the final one, when the direction of the step is known.
-    restart: restart(factor) -> what it keeps, by name, when a step was undone and the next is to be along the gradient
-        alone, `factor` > 0 times lr long; what is not named stays. Without it lr itself is changed.
+    Attributes:
+        memories, scalars: what it keeps from step to step, as for rules (`Facts`). `minimize` reads two names, where
+            they are kept: "scale", the factor of the last step, and "plain", the one of a step along the gradient
+            alone.
+        finish: finish(now) -> (reach, again), (S,) each, asked first. The last step is made `reach` times as long
+            before anything else; the gradient there is not evaluated but taken from the line through the last two,
+            (1 - reach)·previous + reach·gradient, with the memory "previous" that such a step size must declare with
+            coefficient 1. All that is asked afterwards is asked there. Where `again` is true nothing else is done.
+        along: along(now, direction) -> factor, (S,), the final one, when the direction of the step is known.
+        restart: restart(factor) -> what it keeps, by name, when a step was undone and the next is to be along the
+            gradient alone, `factor` > 0 times lr long; what is not named stays. Without it lr itself is changed.
     """
 
     memories: Mapping[str, float] = field(default_factory=dict)
