@@ -229,6 +229,24 @@ def test_scipy_method() -> None:
     np.testing.assert_allclose(shifted.x, 3, atol=1e-4)
 
 
+def test_scipys_tol_is_gtol_where_the_options_do_not_say_it() -> None:
+    def steps(gtol: float = 1e-8, **given: Any) -> int:
+        return int(scipy_minimize(fun, np.ones(5), jac=True, method=scipy_method(gtol=gtol), **given).nit)
+
+    loose, tight = steps(gtol=1e-1), steps(gtol=1e-9)
+    assert loose < tight
+    assert steps(tol=1e-1) == steps(gtol=1e-9, tol=1e-1) == loose
+    assert steps(tol=1e-1, options={"gtol": 1e-9}) == steps(gtol=1e-1, options={"gtol": 1e-9}) == tight
+
+
+def test_scipy_method_leaves_the_callback_to_scipy() -> None:
+    seen: list[Any] = []
+    with pytest.raises(ValueError, match=r"callback must be left out .* got .*append.*: give it to scipy\.optimize"):
+        scipy_method(callback=seen.append)
+    scipy_minimize(fun, np.ones(5), jac=True, method=scipy_method(), callback=lambda xk: seen.append(xk))
+    assert seen
+
+
 def test_scipy_method_refuses_what_it_cannot_do() -> None:
     method = scipy_method(lr=1.0)
     with pytest.raises(ValueError, match="jac must be a function or True"):

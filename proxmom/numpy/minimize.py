@@ -103,13 +103,21 @@ def scipy_method(
 ) -> Callable[..., OptimizeResult]:
     """A `method` for `scipy.optimize.minimize(fun, x0, jac=..., method=scipy_method(rule, lr=...))`.
 
-    SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol. The method raises ValueError without a
-    gradient, and for bounds or constraints.
+    SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol where `options` do not say it. The
+    method raises ValueError without a gradient, and for bounds or constraints.
 
     Args:
         rule, lr: as for `minimize`.
         **settings: further arguments of `minimize`; not callback, which is SciPy's.
+
+    Raises:
+        ValueError: for a callback.
     """
+    if settings.get("callback") is not None:
+        raise ValueError(
+            f"callback must be left out of scipy_method, got {settings['callback']!r}: give it to "
+            "scipy.optimize.minimize, which passes its own on."
+        )
 
     def method(fun: Callable[..., Any], x0: ArrayLike, args: tuple[Any, ...] = (), **given: Any) -> OptimizeResult:
         jac = given.pop("jac", None)
@@ -120,8 +128,11 @@ def scipy_method(
                 raise ValueError(f"{name} are not supported by proxmom; leave them out.")
         for name in ("hess", "hessp"):
             given.pop(name, None)
-        renamed = {{"maxiter": "max_iter", "tol": "gtol"}.get(key, key): value for key, value in given.items()}
-        return minimize(lambda x: (fun(x, *args), jac(x, *args)), x0, rule, lr=lr, **{**settings, **renamed})
+        if "tol" in given:
+            given.setdefault("gtol", given.pop("tol"))
+        if "maxiter" in given:
+            given["max_iter"] = given.pop("maxiter")
+        return minimize(lambda x: (fun(x, *args), jac(x, *args)), x0, rule, lr=lr, **{**settings, **given})
 
     return method
 
