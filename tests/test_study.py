@@ -496,7 +496,7 @@ def test_divergence_and_failure_are_kept_with_their_cause(study, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_a_run_that_takes_its_process_with_it_has_failed_and_the_others_go_on(study, tmp_path):
+def test_a_run_that_takes_its_process_with_it_has_failed_and_the_others_go_on(study, tmp_path, capsys):
     (tmp_path / "my_rules.py").write_text(DEADLY)
     text = SMALL + MINE.format("Deadly")
     out = run_study(study(text), tmp_path / "out", jobs=2, quiet=True)
@@ -506,6 +506,7 @@ def test_a_run_that_takes_its_process_with_it_has_failed_and_the_others_go_on(st
     dead = [run for run in runs if run.method == "mine"]
     assert all(run.message == "the process ended with {SIGKILL(-9)}: killed, or out of memory" for run in dead)
     assert all(np.isinf(run.best_gap) for run in dead)
+    assert "A process was killed, or ran out of memory. " in capsys.readouterr().err
 
 
 def test_retry_failed_repeats_what_raised_and_nothing_else(study, tmp_path):

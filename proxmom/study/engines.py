@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -66,6 +67,11 @@ class Processes:
                 suspects = _under_way(worker.folder, todo)
                 if not suspects:
                     raise  # no run is to blame, so trying again would not help
+                print(
+                    f"A process was killed, or ran out of memory. Runs under way: {len(suspects)}. Each is tried again "
+                    "in a process of its own, and has failed if it ends that one, too.",
+                    file=sys.stderr,
+                )
                 for cell in suspects:
                     _run_apart(worker, problems.get(cell.problem), cell)
                 missing = set(store.pending(worker.folder, (cell.key for cell in todo)))
