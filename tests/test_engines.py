@@ -369,6 +369,42 @@ def test_no_thread_of_the_connection_is_left_that_could_abort_while_python_shuts
     assert done.stdout.count("left: []") == 2
 
 
+ONE_FAILS = """\
+import importlib
+import os
+import sys
+from datetime import timedelta
+from proxmom.cli import main
+from proxmom.study import torchrun
+
+train = importlib.import_module("proxmom.study.training.train")
+torchrun.GRACE = timedelta(seconds=1)
+step = train.take_step
+taken = []
+
+def fail(optimizer, loss):
+    taken.append(step(optimizer, loss))
+    if len(taken) == 5 and os.environ["RANK"] == sys.argv[1]:
+        raise MemoryError("no room for the fifth step")
+
+train.take_step = fail
+main(sys.argv[2:])
+"""
+
+
+def test_a_process_that_fails_alone_ends_the_others_and_the_run_has_no_result(tmp_path):
+    pytest.importorskip("torch")
+    (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
+    (script := tmp_path / "one_fails.py").write_text(ONE_FAILS)
+    done = torchrun(script, 1, "run", file, "--out", tmp_path / "out")
+    assert done.returncode != 0
+    assert (
+        "AdamW: this run failed in some of the processes, not in all: "
+        "process 1: MemoryError: no room for the fifth step. It has no result" in done.stderr
+    )
+    assert not load_runs(tmp_path / "out")
+
+
 def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path):
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"

@@ -1,14 +1,15 @@
 """The engine for training that is spread over processes by torchrun: run after run, each by all of them together.
 
 The first process reads the study, decides what is missing, writes and prints; before each run it tells the others
-which one comes. They know nothing else of the study.
+which one comes. They know nothing else of the study. A process that fails alone ends them all: the others wait for it
+in the middle of a step.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -16,15 +17,19 @@ from typing import Any
 import torch
 import torch.distributed.nn  # imported after the processes are connected it would keep their connection for good
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from proxmom.study.cells import Cell
 from proxmom.study.config import Study, StudyError
 from proxmom.study.engines import Problems, require_device
 from proxmom.study.progress import Progress
+from proxmom.study.store import Outcome
 from proxmom.study.training.convex import KINDS
 from proxmom.study.work import Worker
 
 PATIENCE = timedelta(minutes=30)  # for a process that fell behind: an evaluation, a slow disk
+GRACE = timedelta(minutes=1)  # for the others to fail as well, as they do where the method or the data is at fault
+ALONE = "proxmom alone"  # written by a process that leaves: what the others meet then is its end, no failure of theirs
 
 
 class Together:
@@ -35,13 +40,15 @@ class Together:
 
     def __init__(self) -> None:
         self.leads = os.environ["RANK"] == "0"
-        self._in_step = True  # whether the others wait to be told what comes
+        self._in_step = True  # whether all are between two runs, where the others wait to be told what comes
 
     def __enter__(self) -> Together:
         gpus = torch.cuda.is_available()
         if gpus:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+        self._store, rank, size = next(rendezvous("env://"))  # also reached while others are in the middle of a step
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        distributed.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=PATIENCE)
         return self
 
     def __exit__(
@@ -78,7 +85,7 @@ class Together:
                 if writer is not None:
                     self._in_step = False
                     _tell((worker, cell))
-                    writer.finish(worker.train(cell, writer.record))
+                    writer.finish(self._train(worker, cell, writer.record))
                     self._in_step = True
             progress.advance(1)
 
@@ -86,7 +93,30 @@ class Together:
         """What the other processes do until the first one has no more runs."""
         while (told := _tell(None)) is not None:
             worker, cell = told
-            worker.train(cell, lambda row: None)
+            self._in_step = False
+            self._train(worker, cell, lambda row: None)
+            self._in_step = True
+
+    def _train(self, worker: Worker, cell: Cell, record: Callable[[Mapping[str, Any]], None]) -> Outcome:
+        """One run by all; StudyError if it failed in some of the processes, not in all."""
+        outcome = worker.train(cell, record)
+        rank, size, store = distributed.get_rank(), distributed.get_world_size(), self._store
+        mine = f"process {rank}: {outcome.message}" if outcome.status == "failed" else ""
+        keys = [f"proxmom {cell.key} {number}" for number in range(size)]
+        store.set(keys[rank], mine)
+        try:
+            store.wait(keys, GRACE if mine else PATIENCE)
+        except RuntimeError:
+            store.set(ALONE, mine or f"process {rank}: the others are silent for {PATIENCE}")
+        failures = [said for key in keys if store.check([key]) and (said := store.get(key).decode())]
+        if store.check([ALONE]):
+            failures = [store.get(ALONE).decode()]
+        elif len(failures) in (0, size):
+            return outcome
+        raise StudyError(
+            f"{worker.names[cell.problem]}, {cell.method.name}: this run failed in some of the processes, not in all: "
+            f"{'; '.join(failures)}. It has no result; the same command tries it again."
+        )
 
 
 def _tell(what: Any) -> Any:
