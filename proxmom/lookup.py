@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -83,7 +84,17 @@ def _build(kind: str, text: str, known: Mapping[str, Any], folders: Sequence[Pat
     try:
         return thing(*positional, **named, **arguments)
     except TypeError as error:
-        raise ValueError(f"{kind} {text!r} cannot be made: {error}.") from error
+        raise ValueError(f"{kind} {text!r} cannot be made: {error}. It takes {_signature(thing)}.") from error
+
+
+def _signature(thing: Any) -> str:
+    """The arguments of a class without their types: "(lower_bound, beta=0.9)"."""
+    try:
+        known = inspect.signature(thing)
+    except (TypeError, ValueError):  # some classes written in C have none
+        return "other arguments"
+    plain = [value.replace(annotation=value.empty) for value in known.parameters.values()]
+    return str(known.replace(parameters=plain, return_annotation=known.empty))
 
 
 def _find(
@@ -91,6 +102,8 @@ def _find(
 ) -> tuple[Any, list[Any], dict[str, Any]]:
     """The class, and the arguments in the text."""
     path, positional, named = _parse(kind, text)
+    if path.endswith(".py"):
+        raise ValueError(f"{kind} must name the class in the file too, as in {path}:My{kind.title()}, got {path!r}.")
     thing = _import(kind, path, folders) if ":" in path else known.get(path)
     if thing is None:
         raise ValueError(

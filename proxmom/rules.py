@@ -48,9 +48,9 @@ class Facts:
     def of(cls, rule: Rule) -> Facts:
         """The facts of `rule`; TypeError if it is no rule, ValueError if a fact is out of range."""
         if isinstance(rule, type) or not callable(getattr(rule, "planes", None)):
-            raise TypeError(
-                f"rule must be an object with a method planes(now), got {rule!r}. Pass an instance, e.g. HeavyBall()."
-            )
+            instance = isinstance(rule, type | str)  # is what is missing, not the method
+            remedy = "Pass an instance, e.g. HeavyBall()." if instance else "Define planes(self, now) in its class."
+            raise TypeError(f"rule must be an object with a method planes(now), got {rule!r}. {remedy}")
         facts = cls(**{name: getattr(rule, name) for name in cls.__dataclass_fields__ if hasattr(rule, name)})
         _check_in("beta_max", facts.beta_max, 0, 1)
         check_kept(facts.memories, facts.scalars)

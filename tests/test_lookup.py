@@ -63,6 +63,8 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         ("HeavyBall(**{'beta': 0.1})", r"must look like Name or Name\(argument=1\.0\)"),
         ("HeavyBall(decay=1)", r"rule 'HeavyBall\(decay=1\)' cannot be made: .*decay"),
         ("Polyak", r"rule 'Polyak' cannot be made: .*lower_bound"),
+        ("AdaptiveMemory(beta=1)", r"It takes \(beta_max=0\.9, height='linearised'\)\."),
+        ("rules.py", r"rule must name the class in the file too, as in rules\.py:MyRule, got 'rules\.py'"),
         ("HeavyBall(beta=2)", r"beta must be in \[0, 1\], got 2"),
         ("missing.py:Mine", r"rule: no file 'missing\.py'; looked for .*missing\.py"),
         ("missing_module:Mine", r"cannot import 'missing_module': .* For a file write its path, ending in \.py"),

@@ -241,7 +241,7 @@ def test_further_memories_are_averaged_and_offered_as_planes() -> None:
         (HeavyBall(), {"lr": 0.0}, r"lr must be > 0 and finite, got 0\.0"),
         (HeavyBall(), {"lr": np.inf}, r"lr must be > 0 and finite, got inf"),
         (HeavyBall, {}, r"Pass an instance"),
-        (object(), {}, r"rule must be an object with a method planes\(now\)"),
+        (object(), {}, r"rule must be an object with a method planes\(now\), .* Define planes\(self, now\)"),
         (HeavyBall(), {"metric": Adam}, r"metric must be an object like Euclidean\(\) or Adam\(\)"),
     ],
 )
