@@ -473,7 +473,7 @@ def test_a_rule_can_join_a_study_without_a_line_in_its_file(study, tmp_path, mon
     runs = by_name(out)
     assert [set(run.point) for run in runs["my_rules.py:Mine(scale=2.0)"]] == [{"lr"}] * 3
     assert runs["Polyak"][0].configuration["method"]["arguments"] == {"lower_bound": "optimum"}
-    with pytest.raises(StudyError, match=r"--rule, line 1: .* no file 'none.py'"):
+    with pytest.raises(StudyError, match=r"--rule: .* no file 'none.py'"):
         load_study(study(), ["none.py:Mine"])
 
 

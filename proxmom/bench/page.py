@@ -25,10 +25,12 @@ def load(file: Path) -> dict[str, Any]:
     """Figures that `proxmom bench --json` wrote to `file`.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if they are not, or the file cannot be read.
     """
     try:
         figures = json.loads(file.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read the figures {str(file)!r}: {error.strerror}.") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} must be a file that proxmom bench --json wrote, got no JSON: {error}.") from error
     found = figures.get("format") if isinstance(figures, dict) else None

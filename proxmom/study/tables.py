@@ -37,7 +37,7 @@ class Table:
         file: where it was read.
         values: its keys and values.
         place: where it stands in the document.
-        lines: the line of every key and header of the file.
+        lines: the line of every key and header of the file; empty where the table stands in no file.
         title: what messages call it, such as `[study]`.
     """
 
@@ -63,7 +63,7 @@ class Table:
         place = (*self.place, *keys)
         while place and place not in self.lines:
             place = place[:-1]
-        return f"{self.file}, line {self.lines.get(place, 1)}"
+        return f"{self.file}, line {self.lines.get(place, 1)}" if self.lines else str(self.file)
 
     def only(self, *valid: str) -> None:
         """Raises `StudyError` for the first key that is not among `valid`."""

@@ -150,7 +150,7 @@ def check_rule(
         raise ValueError(f"seed must be >= 0, got {seed}.")
     metric = Euclidean() if metric is None else metric
     facts = Facts.of(rule)
-    describe = (str(rule), str(metric), inertia, weight_decay, decay, seed)
+    describe = (_text(rule), _text(metric), inertia, weight_decay, decay, seed)
 
     def optimizer(x: Vector) -> Optimizer:
         return Optimizer(x, rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay)
@@ -169,6 +169,13 @@ def check_rule(
         if progress is not None:
             progress()
     return Report(*describe, trials=tuple(done))
+
+
+def _text(thing: object) -> str:
+    """As one would write it; only its class where it does not say, so that no address in memory is shown."""
+    kind = type(thing)
+    silent = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    return kind.__name__ if silent else str(thing)
 
 
 def _trial(optimizer: Callable[[Vector], Optimizer], rule: Rule, number: int, random: Random) -> Trial:
