@@ -56,10 +56,10 @@ def rules() -> None:
         click.echo(f"{name:<{width}}  {(rule.__doc__ or '').strip().splitlines()[0]}")
 
 
-@main.command()
+@main.command(short_help="Compare the steps of a rule with a convex solver's.")
 @click.argument("rule", nargs=-1)
 @click.option("--trials", default=200, type=click.IntRange(min=1), help="States compared for each setting.")
-@click.option("--metric", multiple=True, help="Repeatable; without it Euclidean and Adam.")
+@click.option("--metric", multiple=True, help="A name or import path, repeatable; without it Euclidean and Adam.")
 @click.option("--inertia", multiple=True, type=float, help="Repeatable; without it 0 and 0.1.")
 @click.option("--weight-decay", multiple=True, type=float, help="Repeatable; without it 0 and 0.05.")
 @click.option("--decay", multiple=True, help="Repeatable; without it proximal, decoupled and coupled.")
@@ -77,9 +77,10 @@ def verify(
 ) -> None:
     """Compare every step of RULE (without it: all rules) with an independent convex solver.
 
-    On random and degenerate states. The table names the worst trial of each setting, which its seed and number
-    reproduce. Rules with a lower bound must refuse inertia and coupled decay; that is checked instead. Exits with 1 if
-    a step is wrong: error above 1e-6, or duality gap above 1e-10, both relative.
+    On random and degenerate states. The table shows, relative and at worst, the error of the step, its duality gap, and
+    the excess of its objective over the convex solver's; and the trial with the largest error, which the seed and its
+    number reproduce. Rules with a lower bound must refuse inertia and coupled decay; that is checked instead. Exits
+    with 1 if a step is wrong: error or excess above 1e-6, or gap above 1e-10.
     """
     with _clear_errors("verify"):
         from proxmom.reference import convex_solver
@@ -95,7 +96,7 @@ def verify(
     sys.exit(0 if all(report.ok for report in reports) else 1)
 
 
-@main.command()
+@main.command(short_help="Run a study and write its report.")
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--out", type=FOLDER, help="Where results go; without it results/<name of the study>.")
 @click.option(
@@ -181,7 +182,7 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
     return nullcontext(Cluster(executor, jobs, values))
 
 
-@main.command()
+@main.command(short_help="Tables and report of finished runs.")
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Without it report.html in DIRECTORY.")
 @click.option("--reference", help="Method that ratios are to; without it the first study's.")
@@ -203,14 +204,14 @@ def report(
     click.echo(f"report: {page}")
 
 
-@main.command()
+@main.command(short_help="Draw the path of a rule, or one step.")
 @click.argument("rule")
 @click.option(
     "--on", default="rosenbrock", help="quadratic, rosenbrock, himmelblau; or model: f, its planes, the step."
 )
 @click.option("--lr", type=float, help="Step size; without it one that suits the function.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps drawn.")
-@click.option("--metric", default="Euclidean", help="Euclidean or Adam.")
+@click.option("--metric", default="Euclidean", help="Euclidean, Adam or an import path.")
 @click.option("--inertia", default=0.0, help="λ >= 0.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help=".png or .svg; without it a name is made.")
 def draw(
@@ -218,8 +219,10 @@ def draw(
 ) -> None:
     """Draw RULE: its trajectory on a function of two variables, or the model it solves (--on model)."""
     with _clear_errors("draw"):
-        from proxmom.draw import draw_model, draw_trajectory
+        from proxmom.draw import FUNCTIONS, draw_model, draw_trajectory
 
+        if on not in (*FUNCTIONS, "model"):
+            raise ValueError(f"--on must be one of {', '.join(FUNCTIONS)}, model, got {on!r}.")
         thing, norm = find_rule(rule), find_metric(metric)
         given = {} if steps is None else {"steps": steps}
         target = out if out is not None else Path(f"{type(thing).__name__.lower()}-{on}.png")
@@ -230,7 +233,7 @@ def draw(
     click.echo(path)
 
 
-@main.command()
+@main.command(short_help="Test a torch optimizer.")
 @click.argument("optimizer", nargs=-1)
 @click.option("--torch", "torchs", is_flag=True, help="torch's own too, which do not count for the exit code.")
 @click.option("--markdown", is_flag=True, help="A Markdown table, which says what each row means.")
@@ -260,7 +263,7 @@ def conformance(optimizer: tuple[str, ...], torchs: bool, markdown: bool, file: 
     sys.exit(0 if all(reports[name].ok for name in asked) else 1)
 
 
-@main.command()
+@main.command(short_help="Time a step and the solver.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @click.option("--set", "sets", multiple=True, help="Parameter set, repeatable; without it all that suit the device.")
 @click.option("--threads", multiple=True, type=int, help="Repeatable; without it torch's own choice.")

@@ -43,6 +43,7 @@ def proxmom(*arguments: Any) -> Result:
 
 def test_help_says_what_each_command_does() -> None:
     text = proxmom("--help").output
+    assert "..." not in text.partition("Commands:")[2]  # no summary is cut off
     for name in ("rules", "verify", "run", "report", "draw", "bench"):
         assert name in text
         assert len(proxmom(name, "--help").output) > 100
@@ -94,7 +95,7 @@ def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> 
         (("verify", "HeavyBall", "--trials", 0), "0 is not in the range"),
         (("run", "missing.toml"), "missing.toml"),
         (("report", "missing"), "missing"),
-        (("draw", "HeavyBall", "--on", "sphere"), "rosenbrock"),
+        (("draw", "HeavyBall", "--on", "sphere"), "rosenbrock, himmelblau, model, got 'sphere'"),
         (("draw", "Polyak"), "lower_bound"),
         (("draw", "HeavyBall", "--lr", -1, "--out", "x.png"), "lr must be > 0"),
         (("draw", "HeavyBall", "--out", "x.doc"), ".png"),
