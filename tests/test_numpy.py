@@ -191,6 +191,7 @@ def test_preview_is_the_step_and_changes_nothing(rule: Any, metric: Any) -> None
             lambda: minimize(lambda x: (0.0, np.ones(4)), np.ones(5), lr=1.0),
             r"gradient of x0's shape, \(5,\), got \(4,\)",
         ),
+        (lambda: minimize(lambda x: 0.0, np.ones(5), lr=1.0), r"fun must return the pair \(f, gradient\), got float"),
     ],
 )
 def test_bad_input_is_one_clear_error(call: Any, message: str) -> None:

@@ -209,7 +209,10 @@ class _Run:
         return Point(flat, f + mu / 2 * float(flat @ flat), g.ravel() + mu * flat)
 
     def _evaluate(self, x: Any) -> tuple[float, Any, int | None]:
-        value, gradient = self.fun(x.copy())
+        answer = self.fun(x.copy())
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise ValueError(f"fun must return the pair (f, gradient), got {type(answer).__name__}.")
+        value, gradient = answer
         f, g = float(value), np.asarray(gradient, dtype=np.float64)
         if g.shape != x.shape:
             raise ValueError(f"fun must return a gradient of x0's shape, {x.shape}, got {g.shape}.")

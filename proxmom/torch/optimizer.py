@@ -90,7 +90,9 @@ class ProxOptimizer(torch.optim.Optimizer):
     ) -> None:
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
-            raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {', '.join(unknown)}.")
+            derived = "momentum" in unknown  # the first thing that whoever comes from torch.optim.SGD tries
+            remedy = " Momentum is derived; beta_max of AMSGD caps it, and so does betas[0] of AMAdamW." * derived
+            raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {', '.join(unknown)}.{remedy}")
         metric = Euclidean() if metric is None else metric
         self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=options.get("step_size"))
         self._options: Options = {**DEFAULTS, **options}
