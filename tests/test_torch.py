@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import proxmom.numpy
-from proxmom import Adam, AdaptiveMemory, HeavyBall, SteadyMemory, TruncatedMemory
+from proxmom import Adam, AdaptiveMemory, ConjugateMemory, HeavyBall, Secant, SteadyMemory, TruncatedMemory
 from proxmom.rules import Facts
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD, blocks
 
@@ -403,6 +403,18 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_changes_nothing(make: 
     skipped = second.diagnostics()["skipped"]
     assert skipped is not None
     assert skipped == (10 if first._step.facts.needs_loss else 5)
+
+
+@pytest.mark.parametrize("foreach", [None, True, False])
+def test_a_step_size_that_grows_beyond_float32_skips_the_step(foreach: bool | None) -> None:
+    p = torch.zeros(4, requires_grad=True)
+    optimizer = ProxOptimizer([p], ConjugateMemory(), 0.1, step_size=Secant(), foreach=foreach)
+    for _ in range(60):  # a linear loss: no step is too long for it
+        p.grad = torch.ones(4)
+        optimizer.step()
+    assert optimizer.diagnostics()["skipped"] > 0
+    assert torch.isfinite(p).all()
+    assert (p < -1e30).all()
 
 
 def test_closure_loss_and_observe_are_three_ways_to_one_step() -> None:

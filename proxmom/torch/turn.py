@@ -58,6 +58,9 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
         outcome = step.take(products, scalars, layout.scope, lr=lr, weight_decay=mu, loss=loss)
     checked = [sums, outcome.linear, outcome.quadratic, *([] if loss is None else [loss])]
     xp = namespace(sums)
+    if outcome.finish is not None:
+        with np.errstate(over="ignore"):
+            checked.append(xp.astype(outcome.finish, xp.float32))  # as it will multiply arrays
     sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
     return Turn(layout, numbers, outcome.lr, mu, outcome, sound)
 
