@@ -71,6 +71,30 @@ def test_a_wrong_step_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         assert "FAILED" in str(report)
 
 
+@dataclass(frozen=True)
+class Branching:
+    """A rule with an error that one model of planes does not show."""
+
+    error: str
+    beta_max = 0.9
+
+    def planes(self, now: Any) -> Any:
+        size = now.dot(now.gradient, now.gradient)
+        if self.error == "branch":
+            beta = 0.9 if size > 1 else 0.5
+        else:
+            beta = 0.9 * size / size.max() if self.error == "mixes models" else 0.9 + 0 * size
+        return (mix(now.gradient_plane, now.memory_plane(0.0), beta),)
+
+
+def test_a_rule_that_takes_one_model_only_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Branching takes one model of planes.*ambiguous.*xp\.where in place of if"):
+        check_rule(Branching("branch"), trials=1)
+    with pytest.raises(ValueError, match=r"Branching gives other directions for several models"):
+        check_rule(Branching("mixes models"), trials=1)
+    assert check_rule(Branching("none"), trials=3).ok
+
+
 def test_a_trial_depends_on_its_seed_and_number_alone() -> None:
     few, many = (check_rule(AdaptiveMemory(), trials=trials, seed=7).trials for trials in (5, 9))
     assert few == many[:5]

@@ -18,6 +18,7 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy.optimizer import Model, Optimizer
 from proxmom.reference import objective, solve_step
 from proxmom.rules import Facts, Rule
+from proxmom.verify.several import check_several
 
 SIZE = 12
 ERROR, GAP = 1e-6, 1e-10  # what a rule must keep
@@ -142,7 +143,8 @@ def check_rule(
         beta_max = 1 the metric of Adam: where one is given, that is checked instead.
 
     Raises:
-        ValueError, TypeError: for invalid arguments.
+        ValueError, TypeError: for invalid arguments, and for a rule that takes one model of planes but not several side
+            by side, as with one beta for each tensor.
     """
     if trials < 1:
         raise ValueError(f"trials must be >= 1, got {trials}.")
@@ -163,6 +165,7 @@ def check_rule(
         except ValueError as error:
             return Report(*describe, trials=(), refused=str(error))
         raise AssertionError(f"{rule}, {metric}, inertia {inertia:g}, {decay} decay: must be refused, and was not.")
+    check_several(rule)
     done = []
     for number in range(trials):
         done.append(_trial(optimizer, rule, number, np.random.default_rng([seed, number])))
