@@ -8,6 +8,7 @@ from typing import Any
 from click.testing import CliRunner
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx.errors import ExtensionError
 
 from proxmom.cli import main
 
@@ -40,6 +41,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_signature": False,
+    "write_computation_times": False,  # its page asks three servers for scripts
     "abort_on_example_error": True,
 }
 
@@ -83,7 +85,17 @@ def plain(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[
         lines[number] = "".join(parts)
 
 
+def offline(app: Any, error: Exception | None) -> None:
+    """Pages open without a network: one that asks another server for a script, a style or a picture is an error."""
+    asks = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")
+    for page in sorted(Path(app.outdir).rglob("*.html")):
+        if found := asks.search(page.read_text(encoding="utf-8")):
+            name = page.relative_to(app.outdir)
+            raise ExtensionError(f"{name} asks for {found[1]}. Pages of an older build go with make clean.")
+
+
 def setup(app: Any) -> None:
+    app.connect("build-finished", offline)
     app.add_directive("command", Command)
     app.connect("autodoc-process-docstring", itemise, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", plain, priority=600)  # after it
