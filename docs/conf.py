@@ -88,7 +88,7 @@ def plain(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[
 def offline(app: Any, error: Exception | None) -> None:
     """Pages open without a network: one that asks another server for a script, a style or a picture is an error."""
     asks = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")
-    for page in sorted(Path(app.outdir).rglob("*.html")):
+    for page in [] if error else sorted(Path(app.outdir).rglob("*.html")):  # an error before this one says more
         if found := asks.search(page.read_text(encoding="utf-8")):
             name = page.relative_to(app.outdir)
             raise ExtensionError(f"{name} asks for {found[1]}. Pages of an older build go with make clean.")
