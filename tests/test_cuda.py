@@ -68,18 +68,17 @@ class Case:
     def layout(self, shapes: Any = SHAPES, groups: Any = GROUPS) -> Layout:
         """Always the same numbers; every tensor begins one element behind where an allocator would put it."""
         random = torch.Generator().manual_seed(0)
-        members = [(group, self._parameter(shape, random)) for group, shape in zip(groups, shapes, strict=True)]
+        params = [self._parameter(shape, random) for shape in shapes]
         state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         step = Step(AdaptiveMemory(), self.metric, inertia=self.inertia, decay="decoupled")
-        layout = arrange(members, state, {}, step, "group")
+        layout = arranged(params, groups, state, step, "group")
         for part in layout.parts:
-            part.memories[0].copy_(torch.randn(part.x.shape, generator=random))
+            part.memories[0].copy_(torch.randn(part.count, generator=random))
             for vector in part.vectors.values():
-                vector.copy_(torch.randn(part.x.shape, generator=random) ** 2)
+                vector.copy_(torch.randn(part.count, generator=random) ** 2)
         for name, column in layout.own().items():
             assert name == "count"
             column.copy_(torch.arange(4.0, 4 + UNITS)[: len(column), None])
-        look(layout)
         return layout
 
     def _parameter(self, shape: Any, random: torch.Generator) -> nn.Parameter:
@@ -113,13 +112,24 @@ class Case:
         )
 
 
+def arranged(params: Any, groups: Any, state: Any, step: Step, scope: str) -> Layout:
+    """A layout in the middle of a step."""
+    members = [(group, place, p) for place, (group, p) in enumerate(zip(groups, params, strict=True))]
+    layout = arrange(members, [f"parameter {place}" for place in range(len(params))], state, step, scope)
+    layout.params = params
+    look(layout)
+    return layout
+
+
 def look(layout: Layout) -> None:
     """What an optimizer does before each step."""
-    layout.refresh([part.parameter.grad for part in layout.parts])  # type: ignore[misc]
+    assert layout.follows(layout.params)
+    layout.begin(layout.params, [p.grad for p in layout.params])  # type: ignore[misc]
 
 
 def parts(layout: Layout) -> list[Tensor]:
-    return [vector for part in layout.parts for vector in (part.x, *part.memories, *part.vectors.values())]
+    rows = zip(layout.xs(), layout.parts, strict=True)
+    return [vector.detach() for x, part in rows for vector in (x, *part.memories, *part.vectors.values())]
 
 
 def assert_same_sums(got: Tensor, want: Tensor, case: Case) -> None:
@@ -152,9 +162,9 @@ def test_the_numbers_are_those_of_the_torch_path(case: Case) -> None:
     passes = cuda.TritonPasses(layout, case.settings())
     reference = TorchPasses(other, case.settings(), pack=True)
     numbers, expected = case.numbers(layout), case.numbers(other)
-    assert_same_sums(passes.measure(numbers), reference.measure(expected), case)
-    passes.move(numbers, case.motion(layout, sound=True))
-    reference.move(expected, case.motion(other))
+    assert_same_sums(passes.measure(layout, numbers), reference.measure(other, expected), case)
+    passes.move(layout, numbers, case.motion(layout, sound=True))
+    reference.move(other, expected, case.motion(other))
     assert_same_parts(layout, other, case)
 
 
@@ -163,13 +173,12 @@ def test_the_numbers_are_those_of_the_torch_path(case: Case) -> None:
 def test_types_may_be_mixed_and_are_summed_in_the_best(adam: bool) -> None:
     case, mixed = Case(adam=adam), []
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        mixed += Case(dtype).layout().members
+        mixed += Case(dtype).layout().params
     step = Step(AdaptiveMemory(), case.metric, inertia=case.inertia, decay="decoupled")
-    layout = arrange(mixed, defaultdict(dict), {}, step, "group")
-    look(layout)
+    layout = arranged(mixed, GROUPS * 3, defaultdict(dict), step, "group")
     numbers = case.numbers(layout)
-    sums = cuda.TritonPasses(layout, case.settings()).measure(numbers)
-    want = TorchPasses(layout, case.settings(), pack=True).measure(numbers)
+    sums = cuda.TritonPasses(layout, case.settings()).measure(layout, numbers)
+    want = TorchPasses(layout, case.settings(), pack=True).measure(layout, numbers)
     assert sums.dtype == torch.float64
     assert_same_sums(sums, want, Case(torch.float32))
 
@@ -178,12 +187,12 @@ def test_types_may_be_mixed_and_are_summed_in_the_best(adam: bool) -> None:
 @pytest.mark.parametrize("case", [Case(dtype, adam) for dtype in cuda.TYPES for adam in (False, True)], ids=str)
 def test_a_step_that_is_not_sound_changes_no_bit(case: Case) -> None:
     layout = case.layout()
-    for part in layout.parts:
-        part.parameter.grad.fill_(float("nan"))  # type: ignore[union-attr]
+    for p in layout.params:
+        p.grad.fill_(float("nan"))  # type: ignore[union-attr]
     passes, numbers = cuda.TritonPasses(layout, case.settings()), case.numbers(layout)
     before = [vector.clone() for vector in parts(layout)]
-    passes.measure(numbers)
-    passes.move(numbers, case.motion(layout, sound=False))
+    passes.measure(layout, numbers)
+    passes.move(layout, numbers, case.motion(layout, sound=False))
     assert all(torch.equal(a, b) for a, b in zip(before, parts(layout), strict=True))
 
 
@@ -193,8 +202,8 @@ def test_a_step_that_is_not_sound_changes_no_bit(case: Case) -> None:
 def test_what_is_not_finite_arrives_in_its_unit_only(adam: bool, value: float) -> None:
     case = Case(torch.float32, adam)
     layout = case.layout()
-    layout.parts[4].parameter.grad[4096] = value  # type: ignore[index]  # unit 1, the only element of its chunk
-    sums = cuda.TritonPasses(layout, case.settings()).measure(case.numbers(layout))
+    layout.params[4].grad[4096] = value  # type: ignore[index]  # unit 1, the only element of its chunk
+    sums = cuda.TritonPasses(layout, case.settings()).measure(layout, case.numbers(layout))
     assert sums.isfinite().all(dim=1).tolist() == [True, False, True, True]
 
 
@@ -202,8 +211,8 @@ def test_what_is_not_finite_arrives_in_its_unit_only(adam: bool, value: float) -
 def test_x_is_not_read_where_there_is_no_decay() -> None:
     case = Case(coupled=True, with_x=False)
     layout = case.layout()
-    layout.parts[2].x.fill_(float("nan"))  # unit 1, where coupled is 0
-    assert cuda.TritonPasses(layout, case.settings()).measure(case.numbers(layout)).isfinite().all()
+    layout.params[2].data.fill_(float("nan"))  # unit 1, where coupled is 0
+    assert cuda.TritonPasses(layout, case.settings()).measure(layout, case.numbers(layout)).isfinite().all()
 
 
 @runs
@@ -212,8 +221,8 @@ def test_sums_are_the_same_bits_in_every_run(dtype: torch.dtype) -> None:
     case = Case(dtype)
     layout = case.layout()
     passes, numbers = cuda.TritonPasses(layout, case.settings()), case.numbers(layout)
-    first = passes.measure(numbers)
-    assert all(torch.equal(first, passes.measure(numbers)) for _ in range(3))
+    first = passes.measure(layout, numbers)
+    assert all(torch.equal(first, passes.measure(layout, numbers)) for _ in range(3))
 
 
 @runs
@@ -222,8 +231,8 @@ def test_many_chunks_are_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case()
     layout = case.layout(((20000,), (9000,)), (0, 1))
     numbers = Numbers(None, None, layout.own(), with_x=True)
-    want = TorchPasses(layout, case.settings(), pack=True).measure(numbers)
-    assert_same_sums(cuda.TritonPasses(layout, case.settings()).measure(numbers), want, case)
+    want = TorchPasses(layout, case.settings(), pack=True).measure(layout, numbers)
+    assert_same_sums(cuda.TritonPasses(layout, case.settings()).measure(layout, numbers), want, case)
 
 
 @runs
@@ -231,8 +240,8 @@ def test_nothing_at_all_can_be_measured() -> None:
     case = Case()
     layout = case.layout(((0,),), (0,))
     passes, numbers = cuda.TritonPasses(layout, case.settings()), Numbers(None, None, layout.own(), with_x=True)
-    assert passes.measure(numbers).tolist() == [[0.0] * 8]
-    passes.move(numbers, case.motion(layout))
+    assert passes.measure(layout, numbers).tolist() == [[0.0] * 8]
+    passes.move(layout, numbers, case.motion(layout))
 
 
 class Counter:
@@ -254,8 +263,8 @@ def test_a_pass_is_one_launch_and_one_to_add_up(tensors: int, monkeypatch: pytes
         monkeypatch.setattr(cuda._kernels(), name, counter)
     layout = Case().layout(((7,),) * tensors, tuple(i % UNITS for i in range(tensors)))
     passes, numbers = cuda.TritonPasses(layout, Case().settings()), Numbers(None, None, layout.own(), with_x=False)
-    passes.measure(numbers)
-    passes.move(numbers, Case().motion(layout))
+    passes.measure(layout, numbers)
+    passes.move(layout, numbers, Case().motion(layout))
     assert [counter.launches for counter in counters.values()] == [1, 1, 1]
 
 
@@ -265,13 +274,13 @@ def test_addresses_travel_only_when_they_have_changed() -> None:
     layout = case.layout()
     passes, numbers = cuda.TritonPasses(layout, case.settings()), case.numbers(layout)
     (batch,) = passes._batches
-    first = passes.measure(numbers)
+    first = passes.measure(layout, numbers)
     table = batch._addresses
-    passes.measure(numbers)
+    passes.measure(layout, numbers)
     assert batch._addresses is table
-    layout.parts[4].parameter.grad = 2 * layout.parts[4].parameter.grad  # type: ignore[operator]
+    layout.params[4].grad = 2 * layout.params[4].grad  # type: ignore[operator]
     look(layout)
-    assert not torch.equal(passes.measure(numbers), first)
+    assert not torch.equal(passes.measure(layout, numbers), first)
     assert batch._addresses is not table
 
 
@@ -282,16 +291,16 @@ def test_a_captured_step_has_a_table_of_its_own(monkeypatch: pytest.MonkeyPatch)
     layout = case.layout()
     passes, numbers = cuda.TritonPasses(layout, case.settings()), case.numbers(layout)
     (batch,) = passes._batches
-    passes.measure(numbers)
+    passes.measure(layout, numbers)
     held = len(cuda._captured)
     with monkeypatch.context() as patch:
         patch.setattr(cuda, "_capturing", lambda _: True)
         tables = []
         for _ in range(cuda.SPARE + 1):
-            passes.measure(numbers)
+            passes.measure(layout, numbers)
             tables.append(batch._addresses)
     assert len({table.data_ptr() for table in tables}) == len(cuda._captured) - held == cuda.SPARE + 1
-    passes.measure(numbers)
+    passes.measure(layout, numbers)
     assert all(batch._addresses is not table for table in tables)
 
 
@@ -361,7 +370,9 @@ def test_triton_is_not_loaded_before_it_is_needed() -> None:
 
 def test_the_host_is_not_served() -> None:
     step = Step(HeavyBall(), Euclidean(), inertia=0.0, decay="coupled")
-    layout = arrange([(0, nn.Parameter(torch.zeros(2)))], defaultdict(dict), {}, step, "model")
+    p = nn.Parameter(torch.zeros(2))
+    p.grad = torch.zeros(2)
+    layout = arranged([p], (0,), defaultdict(dict), step, "model")
     assert not cuda.serves(layout, Case().settings())
 
 
@@ -400,11 +411,11 @@ def test_a_triton_that_cannot_compile_is_reported_once(monkeypatch: pytest.Monke
 def test_chunks_grow_with_the_model(count: int, size: int) -> None:
     @dataclass
     class Part:
-        x: Tensor
+        count: int
         unit: int
 
     shapes, units = (count, 0, 5), (1, 0, 0)
-    all_parts: Any = [Part(torch.empty(n, device="meta"), unit) for n, unit in zip(shapes, units, strict=True)]
+    all_parts: Any = [Part(n, unit) for n, unit in zip(shapes, units, strict=True)]
     pieces = cuda._chunks(all_parts)
     assert [piece.row for piece in pieces] == list(range(len(pieces)))
     assert pieces[0] == (2, 0, 5, 0)  # unit 0 comes first
@@ -526,9 +537,9 @@ def test_the_passes_launch_what_compiles(case: Case, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(kernels, name, kernel)
     layout = case.layout()
     passes, numbers = cuda.TritonPasses(layout, case.settings()), case.numbers(layout)
-    passes.measure(numbers)
-    passes.move(numbers, case.motion(layout))
-    passes.move(numbers, case.motion(layout, sound=True))
+    passes.measure(layout, numbers)
+    passes.move(layout, numbers, case.motion(layout))
+    passes.move(layout, numbers, case.motion(layout, sound=True))
     assert [len(kernel.compiled) for kernel in dry.values()] == [1, 1, 2]
     assert all(code.asm["cubin"] for kernel in dry.values() for code in kernel.compiled)
 

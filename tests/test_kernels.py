@@ -90,7 +90,7 @@ def formulas(tensor: tuple[Any, ...], given: dict[str, Any], dtype: Any) -> tupl
     if given["adam"] is None:
         return g, v, dtype(1)
     a, b, beta2 = given["adam"]
-    v = dtype(beta2) * v + dtype(1 - beta2) * g * g
+    v = dtype(beta2) * v + dtype(1 - beta2) * (g * g)
     return g, v, dtype(a[unit]) * np.sqrt(v) + dtype(b[unit])
 
 

@@ -468,7 +468,7 @@ def test_bad_settings_are_refused_at_construction(call: Any, message: str) -> No
 
 
 def test_momentum_as_in_sgd_is_answered_with_what_to_give() -> None:
-    with pytest.raises(TypeError, match=r"options must be among .*, got momentum\. .* beta_max of AMSGD caps it"):
+    with pytest.raises(TypeError, match=r"options must be among .*, got momentum=0\.9\. .* beta_max of AMSGD caps it"):
         AMSGD(parameters(), momentum=0.9)
 
 

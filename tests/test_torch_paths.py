@@ -286,7 +286,7 @@ def test_parameters_that_take_turns_are_arranged_once_each(monkeypatch: pytest.M
     """And step as two optimizers would; joining and parting again is noticed."""
     made = []
     real = ProxOptimizer._arrange_anew
-    monkeypatch.setattr(ProxOptimizer, "_arrange_anew", lambda self, members: made.append(1) or real(self, members))
+    monkeypatch.setattr(ProxOptimizer, "_arrange_anew", lambda *given: made.append(1) or real(*given))
     params, twins = ([nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)] for _ in range(2))
     together = AMAdamW(params, scope="tensor", lr=0.1)
     apart = [AMAdamW([p], lr=0.1) for p in twins]
@@ -316,7 +316,8 @@ class Made(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and not func._schema.is_mutable and not result._is_view():
+        alias = func is torch.ops.aten.detach.default or func._schema.is_mutable
+        if isinstance(result, Tensor) and not alias and not result._is_view():
             self.sizes.append(result.numel())
         return result
 

@@ -104,7 +104,7 @@ def measure(
 
     With g = sign·gradient + coupled·x, d the memory, v' = beta2·v + (1 - beta2)·g·g, P = a·sqrt(v') + b (1 without
     `adam`), r = 1/(1 + inertia·P), M = r/P and PM = r, the columns are those of `SUMS`; those with PM are 0 without
-    inertia, those with x are 0 without `with_x`. NaN and infinity arrive in the sums.
+    inertia, those with x are 0 without `with_x`. NaN and infinity arrive in the sums, those of P too.
 
     Args:
         batch: the tensors.

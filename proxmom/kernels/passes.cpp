@@ -151,15 +151,15 @@ INLINE Element<S> element(const Arrays<X> &at, const Scalars<S> &c, std::int64_t
     S g = c.sign * load(at.gradient[i]);
     if constexpr (Coupled) g += c.mu * load(at.x[i]);
     if constexpr (!Adam) return {g, S(0), S(1)};
-    const S v = c.beta2 * at.second_moment[i] + c.fresh * g * g;
+    const S v = c.beta2 * at.second_moment[i] + c.fresh * (g * g); // overflows where the other backends do
     return {g, v, c.a * std::sqrt(v) + c.b};
 }
 
 // Sums of one run. In the Euclidean metric M and PM are one number, by which `scale_euclidean` multiplies afterwards.
 template <bool Adam, bool Inertia, bool Coupled, bool WithX, class X, class S>
 INLINE void measure_run(const Arrays<X> &at, const Scalars<S> &c, std::int64_t start, std::int64_t end, double *sums) {
-    S gg = 0, gd = 0, dd = 0, pgg = 0, pgd = 0, pdd = 0, gx = 0, dx = 0;
-#pragma omp simd reduction(+ : gg, gd, dd, pgg, pgd, pdd, gx, dx)
+    S gg = 0, gd = 0, dd = 0, pgg = 0, pgd = 0, pdd = 0, gx = 0, dx = 0, p = 0;
+#pragma omp simd reduction(+ : gg, gd, dd, pgg, pgd, pdd, gx, dx, p)
     for (std::int64_t i = start; i < end; ++i) {
         const Element<S> e = element<Adam, Coupled>(at, c, i);
         const S g = e.g, d = at.memory[i];
@@ -174,11 +174,13 @@ INLINE void measure_run(const Arrays<X> &at, const Scalars<S> &c, std::int64_t s
         } else {
             gg += g * g, gd += g * d, dd += d * d;
         }
+        if constexpr (Adam) p += e.p;
         if constexpr (WithX) {
             const S x = load(at.x[i]);
             gx += g * x, dx += d * x;
         }
     }
+    gg += 0 * p; // NaN where some P is infinite: divided by it, every product is 0
     const S run[SUMS] = {gg, gd, dd, pgg, pgd, pdd, gx, dx};
     for (int k = 0; k < SUMS; ++k) sums[k] += double(run[k]);
 }

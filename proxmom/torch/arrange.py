@@ -1,130 +1,287 @@
-"""`arrange`: makes the layout of parameters that step together, and their state where there is none.
+"""`arrange`: makes the layout of parameters that step together, from what stands in their state, or from nothing.
 
-Done anew only when other parameters step. Histories are compared here alone: afterwards a unit is a row.
+Done anew only when other parameters step, or when somebody has put something else into state or parameters. Whatever is
+found is looked at before anything is written: what fits is used, what can be converted is, the rest is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 
+from proxmom.metrics import Metric
 from proxmom.step import MEMORY, Step
 from proxmom.torch.layout import SCALARS, Layout, Member, Part, flat, working
+from proxmom.torch.memory import Spans, is_dense, order_of, repeats, require_storage
 from proxmom.torch.shards import Meshes, is_sharded, local
 
-Home = tuple[Tensor, int]  # the table and the row where a parameter's scalars live
 KEPT_NAME = "kept_"  # in front of the names of scalars that rule and step size keep
+SHARED = "step"  # other optimizers keep a count of this name too: alone it does not tell that a state is ours
+
+State = MutableMapping[Any, dict[str, Any]]
 
 
-def arrange(
-    members: list[Member],
-    state: Mapping[Tensor, dict[str, Any]],
-    homes: dict[Tensor, Home],
-    step: Step,
-    scope: str,
-) -> Layout:
+def arrange(members: Sequence[Member], names: Sequence[str], state: State, step: Step, scope: str) -> Layout:
     """The layout of these parameters (all on one device); creates state where there is none.
 
-    Parameters whose scalars are views of a table share a unit if they share its row; freshly loaded ones if the values
-    are equal. Reading those values waits for the device, once.
+    Parameters whose scalars are the same tensors, or have equal values, share a unit. Values are compared only where
+    that is not clear already; reading them waits for the device, once.
+
+    Args:
+        members: who they are; names: what messages call them.
+        state: the optimizer's; step: what keeps it; scope: "model", "group" or "tensor".
+
+    Raises:
+        RuntimeError: for parameters that cannot be stepped: not real, freed, or sharing memory within themselves.
+        ValueError, TypeError: for state that does not fit its parameter.
     """
-    device = members[0][1].device
-    kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, p in members]), "device": device}
+    for (_, _, p), name in zip(members, names, strict=True):
+        _check_parameter(p, name)
+        check_state(state.get(p, {}), p, name, step)
+    device = local(members[0][2]).device
+    kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
     fresh = _fresh(step)
-    columns = tuple(fresh)
-    units: dict[Hashable, int] = {}
-    rows: list[Tensor] = []
-    groups, scopes, where, meshes = [], [], [], []
-    for index, p in members:
-        history, row = _history(p, state[p], homes, columns, fresh)
-        shard = Meshes.key(p)
-        scope_id = {"model": 0, "group": index, "tensor": id(p)}[scope]
-        key = (scope_id, index, shard, history)
-        if key not in units:
-            units[key] = len(units)
-            rows.append(torch.as_tensor(row(), **kind))
-            groups.append(index)
-            scopes.append(scope_id)
-            meshes.append(shard)
-        where.append(units[key])
+    rows, groups, scopes, meshes, where = _units(members, state, fresh, scope, kind)
     table = torch.stack(rows)
-    parts = [_part(p, state[p], step, unit) for (_, p), unit in zip(members, where, strict=True)]
-    for (_, p), unit in zip(members, where, strict=True):
-        homes[p] = (table, unit)
-        for column, name in enumerate(columns):
-            state[p][name] = table[unit, column]
+    vectors = vector_names(step)
+    states = [state.setdefault(p, {}) for _, _, p in members]
+    _create(members, states, vectors, step)
+    views = [own_storage(row).unbind() for row in table.unbind()]
+    for entry, unit in zip(states, where, strict=True):
+        entry.update(zip(fresh, views[unit], strict=True))
+    metric = _vectors(step.metric)
+    parts = [
+        _part(p, name, unit, entry, step.names[MEMORY:], metric)
+        for (_, _, p), name, unit, entry in zip(members, names, where, states, strict=True)
+    ]
     return Layout(
-        members=members,
+        places=[place for _, place, _ in members],
         parts=parts,
-        groups=torch.tensor(groups, device=device),
+        groups=groups,
         table=table,
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
-        columns=columns,
+        columns=tuple(fresh),
         sized=tuple(step.scalars),
-        states=[state[p] for _, p in members],
+        states=states,
+        vectors=vectors,
     )
+
+
+def vector_names(step: Step) -> tuple[str, ...]:
+    """The names in a parameter's state that have its shape."""
+    return (*step.names[MEMORY:], *_vectors(step.metric))
+
+
+def _vectors(metric: Metric) -> list[str]:
+    empty = torch.zeros(0, device="cpu", dtype=torch.float32)
+    return [name for name, value in metric.start(empty).items() if isinstance(value, Tensor)]
 
 
 def _fresh(step: Step) -> dict[str, float]:
     """The scalars of a parameter before its first step."""
     row = dict.fromkeys(SCALARS, 0.0) | {"kept": 1.0, "missing": float(not step.metric.memory_from_gradient)}
-    own = step.metric.start(torch.zeros(0))
+    own = step.metric.start(torch.zeros(0, device="cpu", dtype=torch.float32))
     row |= {KEPT_NAME + name: value for name, value in step.scalars.items()}
     return row | {name: float(value) for name, value in own.items() if not isinstance(value, Tensor)}
 
 
-def _history(
-    p: Tensor, state: dict[str, Any], homes: dict[Tensor, Home], columns: Sequence[str], fresh: dict[str, float]
-) -> tuple[Hashable, Callable[[], Any]]:
-    """What tells apart parameters that have not stepped together, and how to get the scalars."""
-    if not state:
-        return "fresh", lambda: list(fresh.values())
-    if p in homes:
-        table, row = homes[p]
-        return (id(table), row), lambda: table[row].clone()
-    values = tuple(float(state[name]) for name in columns)
-    return values, lambda: values
+def state_names(step: Step) -> tuple[str, ...]:
+    """All names that are ours in a parameter's state."""
+    return (*vector_names(step), *_fresh(step))
 
 
-def _membership(scopes: list[Any], where: list[int], kind: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+def is_fresh(entry: Collection[str], names: Iterable[str]) -> bool:
+    """Whether a parameter's state is to be started: nothing of ours is there, whatever wrappers have put there."""
+    return not any(name in entry for name in names if name != SHARED)
+
+
+def check_state(entry: Mapping[str, Any], p: Tensor, name: str, step: Step) -> None:
+    """Raise for state that does not fit its parameter, and cannot be made to.
+
+    Raises:
+        ValueError: for a missing entry, a vector of another shape, a scalar that is more than one number.
+        TypeError: for vectors that are no real tensors.
+        RuntimeError: for a vector whose storage was freed.
+    """
+    vectors, scalars = vector_names(step), tuple(_fresh(step))
+    if is_fresh(entry, (*vectors, *scalars)):
+        return
+    missing = [key for key in (*vectors, *scalars) if key not in entry]
+    if missing:
+        raise ValueError(
+            f"state of {name} must have {', '.join((*vectors, *scalars))}, got {', '.join(map(str, entry))}: "
+            f"{', '.join(missing)} missing. Delete all of it to start afresh."
+        )
+    for key in vectors:
+        _check_vector(entry[key], p, f"state[{key!r}] of {name}")
+    for key in scalars:
+        value = entry[key]
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"state[{key!r}] of {name} must be one number, got a tensor of {tuple(value.shape)}.")
+        if not isinstance(value, (Tensor, int, float)):
+            raise TypeError(f"state[{key!r}] of {name} must be a number, got {value!r}.")
+
+
+def _check_vector(value: Any, p: Tensor, name: str) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a tensor of real numbers, got {got}.")
+    if value.shape != p.shape:
+        raise ValueError(
+            f"{name} must have its parameter's shape {tuple(p.shape)}, got {tuple(value.shape)}. Is it of another "
+            "model, or of another order of parameters?"
+        )
+    if is_sharded(value) != is_sharded(p):
+        kinds = ["a DTensor" if is_sharded(tensor) else "a plain tensor" for tensor in (p, value)]
+        raise ValueError(
+            f"{name} must be {kinds[0]} as its parameter is, got {kinds[1]}. "
+            "Load sharded checkpoints by torch.distributed.checkpoint.state_dict."
+        )
+    require_storage(local(value), name)
+
+
+def _check_parameter(p: Tensor, name: str) -> None:
+    if p.is_complex():
+        raise RuntimeError(f"parameters must be real, got a complex one. Use torch.view_as_real on {name}.")
+    if not p.is_floating_point() or p.dtype.itemsize < 2:
+        raise RuntimeError(f"parameters must be of 16, 32 or 64 bit real numbers, got {p.dtype} of {name}.")
+    here = local(p)
+    if here.layout != torch.strided:
+        raise RuntimeError(f"parameters must be dense, got {name} with layout {here.layout}.")
+    if here.device.type == "meta":
+        raise RuntimeError(f"parameters must lie on a device with memory, got {name} on meta. Use to_empty() first.")
+    require_storage(here, name)
+    if repeats(here):
+        raise RuntimeError(f"the elements of a parameter must not share memory, as those of {name} do. Use clone().")
+
+
+def _units(
+    members: Sequence[Member], state: State, fresh: Mapping[str, float], scope: str, kind: Mapping[str, Any]
+) -> tuple[list[Tensor], list[int], list[int], list[Any], list[int]]:
+    """Of each unit its row, group, scope and mesh, and the unit of each parameter."""
+    units: dict[Hashable, int] = {}
+    rows: list[Tensor] = []
+    groups, scopes, where, meshes = [], [], [], []
+    for (index, place, p), history in zip(members, _histories(members, state, fresh, scope, kind), strict=True):
+        shard = Meshes.key(p)
+        scope_id = {"model": 0, "group": index, "tensor": place}[scope]
+        key = (scope_id, index, shard, history)
+        if key not in units:
+            units[key] = len(units)
+            rows.append(_row(state.get(p, {}), fresh, kind))
+            groups.append(index)
+            scopes.append(scope_id)
+            meshes.append(shard)
+        where.append(units[key])
+    return rows, groups, scopes, meshes, where
+
+
+def _histories(
+    members: Sequence[Member], state: State, fresh: Mapping[str, float], scope: str, kind: Mapping[str, Any]
+) -> list[Hashable]:
+    """What tells apart parameters that have not stepped together: alike where their scalars are."""
+    entries = [state.get(p, {}) for _, _, p in members]
+    same = [_same(entry, fresh) for entry in entries]
+    first = {key: entry for key, entry in zip(same, entries, strict=True) if key is not None}
+    if scope == "tensor" or len(set(same)) == 1:  # nobody shares a unit, or all do
+        return same
+    read = torch.stack([_row(entry, fresh, kind) for entry in first.values()]).tolist()
+    values = {key: tuple(row) for key, row in zip(first, read, strict=True)}
+    return [None if key is None else values[key] for key in same]
+
+
+def _same(entry: Mapping[str, Any], fresh: Mapping[str, float]) -> Hashable:
+    """Which tensors the scalars of a parameter are; None before its first step."""
+    return None if is_fresh(entry, fresh) else tuple(id(entry[name]) for name in fresh)
+
+
+def _row(entry: Mapping[str, Any], fresh: Mapping[str, float], kind: Mapping[str, Any]) -> Tensor:
+    """The scalars of a parameter, (C,)."""
+    if is_fresh(entry, fresh):
+        return torch.tensor(list(fresh.values()), **kind)
+    return torch.stack([torch.as_tensor(entry[name], **kind).detach().reshape(()) for name in fresh])
+
+
+def own_storage(row: Tensor) -> Tensor:
+    """The same memory under a storage of its own, so that saving a view of it does not save the whole table."""
+    return torch.utils.dlpack.from_dlpack(row) if row.device.type in ("cpu", "cuda") else row
+
+
+def _membership(scopes: Sequence[int], where: Sequence[int], kind: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
     """See `Layout`."""
     if len(set(scopes)) == len(scopes):
         return None
     rows = [[float(mine == one) for mine in scopes] for one in dict.fromkeys(scopes)]
-    sizes = torch.bincount(torch.tensor(where), minlength=len(scopes))
+    sizes = torch.bincount(torch.tensor(where, device="cpu"), minlength=len(scopes))
     return torch.tensor(rows, **kind), sizes.to(**kind)
 
 
-def _part(p: Tensor, state: dict[str, Any], step: Step, unit: int) -> Part:
-    names = step.names[MEMORY:]
-    vectors = [name for name, value in step.metric.start(torch.zeros(0)).items() if isinstance(value, Tensor)]
-    here = local(p).detach()
-    order = order_of(here)
-    copied = order is None and not here.is_contiguous()
-    for name in (*names, *vectors):
-        state[name] = _laid_out(state[name], p, order) if name in state else _start(step, p, name)
-    x = here.reshape(-1).clone() if copied else flat(here, order)
-    rows = {name: flat(local(state[name]), order) for name in (*names, *vectors)}
-    return Part(p, unit, order, x, [rows[n] for n in names], {n: rows[n] for n in vectors}, copied, is_sharded(p))
+def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], vectors: Sequence[str], step: Step) -> None:
+    """Every state vector as a step needs it: those that are not there yet, and those that must be converted."""
+    for (_, _, p), entry in zip(members, states, strict=True):
+        for name in vectors:
+            entry[name] = _laid_out(entry[name], p) if name in entry else _start(step, p, name)
+    here = [(entry, name) for entry in states for name in vectors]
+    for i in Spans([local(entry[name]) for entry, name in here]).overlapping():
+        entry, name = here[i]
+        entry[name] = entry[name].clone()
+    params = [local(p) for _, _, p in members]
+    both = Spans([*params, *(local(entry[name]) for entry, name in here)])
+    for i in both.overlapping():
+        if i >= len(params):
+            entry, name = here[i - len(params)]
+            entry[name] = entry[name].clone()
 
 
 def _start(step: Step, p: Tensor, name: str) -> Tensor:
     """A state vector before the first step, in the parameter's own layout."""
-    empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=torch.preserve_format).detach()
+    empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=_format(local(p))).detach()
     value: Tensor = empty if name in step.names else step.metric.start(empty)[name]
     return value
 
 
-def _laid_out(value: Tensor, p: Tensor, order: tuple[int, ...] | None) -> Tensor:
-    """A loaded state vector in the parameter's layout, so that all can be read as rows."""
-    here = local(value)
-    if (here if order is None else here.permute(order)).is_contiguous():
+def _laid_out(value: Tensor, p: Tensor) -> Tensor:
+    """A state vector in the parameter's layout, on its device and in the dtype of computation; itself if it is so."""
+    dtype, here, there = working(p.dtype), local(value), local(p)
+    order = _order(there)
+    fits = is_dense(here) and (here if order is None else here.permute(order)).is_contiguous()
+    if fits and value.dtype == dtype and here.device == there.device and not value.requires_grad:
         return value
-    return torch.empty_like(p, dtype=value.dtype).detach().copy_(value)
+    return torch.empty_like(p, dtype=dtype, memory_format=_format(there)).detach().copy_(value.detach())
+
+
+def _order(here: Tensor) -> tuple[int, ...] | None:
+    """In which order a parameter's elements lie, see `order_of`; a copy of one that is not dense is contiguous."""
+    return order_of(here) if is_dense(here) else None
+
+
+def _format(here: Tensor) -> torch.memory_format:
+    """That of a new tensor which lies as a parameter does."""
+    return torch.contiguous_format if _order(here) is None else torch.preserve_format
+
+
+def _part(
+    p: Tensor, name: str, unit: int, entry: Mapping[str, Any], memories: Sequence[str], metric: Sequence[str]
+) -> Part:
+    here = local(p).detach()
+    order = _order(here)
+    rows = {key: flat(local(entry[key]), order) for key in (*memories, *metric)}
+    return Part(
+        name=name,
+        unit=unit,
+        dtype=p.dtype,
+        count=here.numel(),
+        order=order,
+        copied=not is_dense(here),
+        sharded=is_sharded(p),
+        memories=[rows[key] for key in memories],
+        vectors={key: rows[key] for key in metric},
+    )
 
 
 def accumulator(device: torch.device, dtypes: Sequence[torch.dtype]) -> torch.dtype:
@@ -132,11 +289,3 @@ def accumulator(device: torch.device, dtypes: Sequence[torch.dtype]) -> torch.dt
     if device.type == "cpu" or torch.float64 in dtypes:
         return torch.float64
     return torch.float32
-
-
-def order_of(tensor: Tensor) -> tuple[int, ...] | None:
-    """The permutation of axes under which a dense tensor is contiguous; None where it is so already, or not dense."""
-    if tensor.is_contiguous():
-        return None
-    order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
-    return order if tensor.permute(order).is_contiguous() else None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from proxmom.planes import Array
-from proxmom.torch.layout import Layout, Part, working
+from proxmom.torch.layout import Layout, Part, as_tensor, working
 
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
 SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries
@@ -49,7 +49,7 @@ class Columns:
     def of(self, block: Block) -> dict[str, Any]:
         if block.shape is None:
             return self._numbers[block.units[0]]
-        rows = {name: torch.as_tensor(value)[block.index].to(block.dtype) for name, value in self._columns.items()}
+        rows = {name: as_tensor(value)[block.index].to(block.dtype) for name, value in self._columns.items()}
         return {
             name: value[:, None] if value.dim() == 1 else [c[:, None] for c in value.unbind(1)]
             for name, value in rows.items()
@@ -64,7 +64,7 @@ class Columns:
 
 def cut(layout: Layout, *, pack: bool) -> list[Block]:
     """The blocks of a layout; pack: whether small parameters share them."""
-    total = sum(part.x.numel() for part in layout.parts)
+    total = sum(part.count for part in layout.parts)
     share = SHARE * (1 + 2 * len(layout.parts[0].vectors))
     size = max(min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // share) // ALIGN, 1) * ALIGN
     return [_block(layout, *plan) for plan in _plan(layout.parts, size, pack)]
@@ -73,7 +73,7 @@ def cut(layout: Layout, *, pack: bool) -> list[Block]:
 def _block(layout: Layout, pieces: list[tuple[int, slice | None]], units: list[int], length: int) -> Block:
     flat = layout.on_host and len(units) == 1
     index = torch.tensor(units, device=layout.device)
-    dtype = working(layout.parts[pieces[0][0]].x.dtype)
+    dtype = working(layout.parts[pieces[0][0]].dtype)
     return Block(pieces, units, index, None if flat else (len(units), length), dtype)
 
 
@@ -87,18 +87,18 @@ def _plan(
     small: dict[Any, list[int]] = {}
     alone = _alone(parts)
     for i, part in enumerate(parts):
-        count = part.x.numel()
+        count = part.count
         if pack and count < size:
-            small.setdefault(
-                (part.x.dtype, *(("rows", count) if alone[part.unit] else ("unit", part.unit))), []
-            ).append(i)
+            small.setdefault((part.dtype, *(("rows", count) if alone[part.unit] else ("unit", part.unit))), []).append(
+                i
+            )
             continue
         for start in range(0, count, size):
             whole = count <= size
             yield [(i, None if whole else slice(start, start + size))], [part.unit], min(size, count - start)
     for (_, kind, _), members in small.items():
         for chunk in _chunks(members, parts, size):
-            lengths = [parts[i].x.numel() for i in chunk]
+            lengths = [parts[i].count for i in chunk]
             if sum(lengths):
                 units = [parts[i].unit for i in chunk] if kind == "rows" else [parts[chunk[0]].unit]
                 yield [(i, None) for i in chunk], units, sum(lengths) // len(units)
@@ -116,10 +116,10 @@ def _chunks(members: Sequence[int], parts: Sequence[Part], size: int) -> Iterato
     chunk: list[int] = []
     total = 0
     for i in members:
-        if chunk and total + parts[i].x.numel() > size:
+        if chunk and total + parts[i].count > size:
             yield chunk
             chunk, total = [], 0
         chunk.append(i)
-        total += parts[i].x.numel()
+        total += parts[i].count
     if chunk:
         yield chunk

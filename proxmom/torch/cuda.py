@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from proxmom.metrics import Adam
-from proxmom.torch.layout import Layout, Part, Rows, working
+from proxmom.torch.layout import Layout, Part, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -39,7 +39,7 @@ def serves(layout: Layout, settings: Settings) -> bool:
         layout.device.type == "cuda"
         and torch.version.hip is None
         and settings.for_kernels
-        and all(part.x.dtype in TYPES for part in layout.parts)
+        and all(part.dtype in TYPES for part in layout.parts)
         and _works(layout.device)
     )
 
@@ -59,7 +59,7 @@ def _works(device: torch.device) -> bool:
         return False
     try:
         with _on(device):
-            total = torch.ones((1, SUMS), device=device)
+            total = torch.ones((1, SUMS), device=device, dtype=torch.float32)
             kernels.add_up[(1,)](total, torch.zeros(2, dtype=torch.int64, device=device), total, ROWS=ROWS, **OPTIONS)
             return not total.any().item()
     except Exception as error:
@@ -80,36 +80,39 @@ class TritonPasses:
     """See `Passes`."""
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
-        self._layout, self._settings, self._kernels = layout, settings, _kernels()
+        self._settings, self._kernels = settings, _kernels()
         parts, table = layout.parts, layout.table
         chunks = _chunks(parts)
         self._batches = [
-            _Batch(parts, [chunk for chunk in chunks if parts[chunk.part].x.dtype == dtype], layout.device)
-            for dtype in dict.fromkeys(part.x.dtype for part in parts if part.x.numel())
+            _Batch(parts, [chunk for chunk in chunks if parts[chunk.part].dtype == dtype], layout.device)
+            for dtype in dict.fromkeys(part.dtype for part in parts if part.count)
         ]
         self._rows = len(chunks)
         self._ends = _ends([parts[chunk.part].unit for chunk in chunks], len(table)).to(layout.device)
         self._moments = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=layout.device).repeat(1, len(table))
         self._given: tuple[Numbers, dict[str, Any]] | None = None
 
-    def measure(self, numbers: Numbers) -> Tensor:
-        table = self._layout.table
+    def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
+        table = layout.table
         sums, total = (table.new_empty((rows, SUMS)) for rows in (self._rows, len(table)))
         self._given = (numbers, self._scalars(numbers))
         with _on(table.device):
             for batch in self._batches:
-                batch.refresh(self._layout)
+                batch.refresh(layout)
                 batch.launch(self._kernels.measure, **self._given[1], sums=sums, WITH_X=numbers.with_x)
             self._kernels.add_up[(len(table),)](sums, self._ends, total, ROWS=ROWS, **OPTIONS)
         return total
 
-    def move(self, numbers: Numbers, motion: Motion) -> None:
+    def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         given = self._given[1] if self._given and self._given[0] is numbers else self._scalars(numbers)
         target = {"direction": motion.direction, "scale": motion.scale, "shrink": motion.shrink}
         target = {name: value.contiguous() for name, value in target.items()}
-        with _on(self._layout.device):
+        with _on(layout.device):
             for batch in self._batches:
                 batch.launch(self._kernels.move, **given, **target, sound=motion.sound)
+
+    def release(self) -> None:
+        self._given = None
 
     def _scalars(self, numbers: Numbers) -> dict[str, Any]:
         """What both kernels take besides addresses; numbers that are one for all steps are compiled into them."""
@@ -136,38 +139,31 @@ class TritonPasses:
 class _Batch:
     """Chunks of parameters of one dtype, as tables of addresses for the kernels; see `triton_kernels`.
 
-    Memories stay where they are; gradients and x are looked up each step, and their table is made anew when they moved.
+    Memories stay where they are; where gradients and x lie is looked up each step, and uploaded when it has changed.
     """
 
     def __init__(self, parts: Sequence[Part], chunks: Sequence[_Chunk], device: torch.device) -> None:
         used = list(dict.fromkeys(chunk.part for chunk in chunks))
-        self._rows = Rows(parts, used)
-        self._parts = self._rows.parts
-        self._device, self._dtype = device, self._parts[0].x.dtype
+        self._used = used
+        self._parts = [parts[i] for i in used]
+        self._device, self._dtype = device, self._parts[0].dtype
         place = {part: at for at, part in enumerate(used)}
-        self._part = torch.tensor([place[chunk.part] for chunk in chunks])
-        self._start = torch.tensor([[chunk.start] for chunk in chunks])
+        self._part = torch.tensor([place[chunk.part] for chunk in chunks], device="cpu")
+        self._start = torch.tensor([[chunk.start] for chunk in chunks], device="cpu")
         memory = [part.memories[0].data_ptr() for part in self._parts]
         moment = [part.vectors["second_moment"].data_ptr() for part in self._parts if part.vectors]
         moment = moment or memory  # where there is none, it is not read
         state = self._of_chunks(memory, moment, working(self._dtype))
-        rest = torch.tensor([[chunk.size, parts[chunk.part].unit, chunk.row] for chunk in chunks])
+        rest = torch.tensor([[chunk.size, parts[chunk.part].unit, chunk.row] for chunk in chunks], device="cpu")
         self._tensors = torch.cat([state, rest], dim=1).to(device)
         self._addresses = self._tensors  # until the first step
-        self._xs: list[int] = []
-        self._version = -1  # of the layout, when x was looked up
         self._seen: Any = None
-        self._kept: list[Tensor] = []
         self._spare = list(self._buffer(SPARE).unbind())
         self._constants = _constants(self._dtype)
 
     def refresh(self, layout: Layout) -> None:
-        """Look where gradients lie, and x if the layout is of another version; uploads do not wait for the device."""
-        if layout.version != self._version:
-            self._xs = [part.x.data_ptr() for part in self._parts]
-            self._version = layout.version
-        self._kept = self._rows.of(layout.gradients)  # must live until the step is done
-        seen = (self._xs, [g.data_ptr() for g in self._kept])
+        """Upload where x and gradients lie, if that has changed; uploads do not wait for the device."""
+        seen = ([layout.x_at[i] for i in self._used], [layout.gradient_at[i] for i in self._used])
         capturing = _capturing(self._device)
         if seen == self._seen and not capturing:
             return
@@ -184,11 +180,12 @@ class _Batch:
 
     def _of_chunks(self, left: Sequence[int], right: Sequence[int], dtype: torch.dtype) -> Tensor:
         """From two addresses of each part to those of each chunk, (C, 2)."""
-        return torch.tensor([left, right]).T[self._part] + self._start * dtype.itemsize
+        return torch.tensor([left, right], device="cpu").T[self._part] + self._start * dtype.itemsize
 
     def _buffer(self, count: int) -> Tensor:
         """Tables on the host, from which copying does not wait for the device."""
-        return torch.empty((count, len(self._part), 2), dtype=torch.int64, pin_memory=self._device.type == "cuda")
+        pinned = self._device.type == "cuda"
+        return torch.empty((count, len(self._part), 2), dtype=torch.int64, device="cpu", pin_memory=pinned)
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
@@ -211,14 +208,14 @@ def _constants(dtype: torch.dtype) -> dict[str, Any]:
 
 def _ends(units: Sequence[int], count: int) -> Tensor:
     """Where each unit's chunks begin, and where the last one's end, (U + 1,)."""
-    counts = torch.bincount(torch.tensor(units, dtype=torch.int64) + 1, minlength=count + 1)
+    counts = torch.bincount(torch.tensor(units, dtype=torch.int64, device="cpu") + 1, minlength=count + 1)
     return counts.cumsum(0)
 
 
 def _chunks(parts: Sequence[Part]) -> list[_Chunk]:
     """All parameters in pieces; those of one unit are neighbours, so that their sums are."""
-    total = sum(part.x.numel() for part in parts)
+    total = sum(part.count for part in parts)
     size = min(max(SMALLEST, 1 << (total // PROGRAMS).bit_length()), LARGEST)
     order = sorted(range(len(parts)), key=lambda i: parts[i].unit)
-    pieces = [(i, start) for i in order for start in range(0, parts[i].x.numel(), size)]
-    return [_Chunk(i, at, min(size, parts[i].x.numel() - at), row) for row, (i, at) in enumerate(pieces)]
+    pieces = [(i, start) for i in order for start in range(0, parts[i].count, size)]
+    return [_Chunk(i, at, min(size, parts[i].count - at), row) for row, (i, at) in enumerate(pieces)]

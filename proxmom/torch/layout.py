@@ -4,28 +4,32 @@ A *unit* is a set of parameters of one scope and one group that have stepped tog
 The scalars of all units are the rows of one table, and `state[p][name]` is a view of its entry, so that a step over
 thousands of parameters updates a handful of arrays, and everything still lives in `state[p]`. What a step reads is
 here; how it comes about, once for each set of parameters, is in `arrange`.
+
+Between two steps a layout keeps no parameter and no gradient alive. `follows` looks at every step whether state and
+parameters still are what addresses were taken of; `begin` does so for the gradients.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from proxmom.planes import Array, namespace
 from proxmom.step import Scalars, Scope
+from proxmom.torch import memory
+from proxmom.torch.memory import Spans
 from proxmom.torch.shards import Meshes, local, placed
+
+Member = tuple[int, int, Tensor]  # index of the parameter group, place among all parameters, the parameter
 
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
-
-_DTYPE = operator.attrgetter("dtype")
-
-Member = tuple[int, Tensor]  # index of the parameter group, the parameter
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
@@ -33,120 +37,236 @@ def working(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def as_tensor(array: Array) -> Tensor:
+    """An array of `Layout.array`'s kind as a tensor on the same memory, whatever device is the default."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
+
+
 def flat(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
     """All entries in one row: a view where the tensor is contiguous under `order`, else a copy."""
     turned = tensor if order is None else tensor.permute(order)
-    return turned if turned.dim() == 1 and turned.is_contiguous() else turned.reshape(-1)
+    if turned.dim() == 1 and turned.is_contiguous():
+        return turned
+    return turned.contiguous().view(-1)  # reshape may answer with a view that has strides, e.g. of an expanded tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class Part:
-    """One parameter's own memory: flat views of what this process holds of it.
+    """One parameter's share of the state, as flat views of what this process holds of it.
 
-    x: (n,), a copy if the parameter is not dense (`copied`); memories: "memory" and what the rule declares besides;
-    vectors: those of the metric; unit: its row in the table.
+    name: for messages; unit: its row in the table; dtype, count: of the parameter here; order: see `flat`; copied:
+    whether the parameter is not dense, so that a step works on a copy of it; sharded: whether it is a DTensor;
+    memories: "memory" and what the rule declares besides; vectors: those of the metric.
     """
 
-    parameter: Tensor
+    name: str
     unit: int
+    dtype: torch.dtype
+    count: int
     order: tuple[int, ...] | None
-    x: Tensor
-    memories: list[Tensor]
-    vectors: dict[str, Tensor]
     copied: bool
     sharded: bool
+    memories: list[Tensor]
+    vectors: dict[str, Tensor]
 
-    def row(self, gradient: Tensor) -> Tensor:
-        """Its gradient, flat, in the parameter's dtype and order."""
-        if self.sharded:
-            gradient = local(placed(gradient, self.parameter))
-        return flat(gradient if gradient.dtype == self.x.dtype else gradient.to(self.x.dtype), self.order)
-
-    def refresh(self) -> None:
-        """Look where the parameter lies now: its memory may be another than at the last step."""
-        here = local(self.parameter) if self.sharded else self.parameter
-        if self.copied:
-            self.x = here.detach().reshape(-1).clone()
-        elif here.data_ptr() != self.x.data_ptr():
-            self.x = flat(here.detach(), self.order)
-
-    def arrive(self) -> None:
-        """A copy's values go back to where the parameter lives; only for parts that are `copied`."""
-        here = local(self.parameter).detach()
-        here.copy_(self.x.view(here.shape))
+    def gradient(self, gradient: Tensor, parameter: Tensor) -> Tensor:
+        """The gradient as the parameter lies: flat, in its dtype, on its device; itself where it can be."""
+        _check_gradient(gradient, parameter, self.name)
+        here = local(placed(gradient, parameter)) if self.sharded else gradient
+        memory.require_storage(here, f"the gradient of {self.name}")
+        return flat(here.detach().to(local(parameter).device, self.dtype).resolve_neg(), self.order)
 
 
-class Rows:
-    """Some of a layout's parameters, of one dtype, for whoever reads gradients by their address."""
-
-    def __init__(self, parts: Sequence[Part], indices: Sequence[int]) -> None:
-        self._indices = None if len(indices) == len(parts) else list(indices)
-        self.parts = [parts[i] for i in indices]
-        self._dtype = self.parts[0].x.dtype
-        self._plain = all(part.order is None and not part.sharded for part in self.parts)
-
-    def of(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Tensors whose memory holds the gradients in the parameters' dtype and order: these themselves if they can."""
-        mine = gradients if self._indices is None else [gradients[i] for i in self._indices]
-        if self._plain and set(map(_DTYPE, mine)) == {self._dtype} and all(map(Tensor.is_contiguous, mine)):
-            return mine
-        return [part.row(gradient) for part, gradient in zip(self.parts, mine, strict=True)]
+def _check_gradient(gradient: Tensor, parameter: Tensor, name: str) -> None:
+    if gradient.layout != torch.strided:
+        raise RuntimeError(f"gradients must be dense, got a sparse one. Use sparse=False in the embedding of {name}.")
+    if gradient.is_complex():
+        raise RuntimeError(f"gradients must be real, got a complex one. Use torch.view_as_real on that of {name}.")
+    if gradient.shape != parameter.shape:
+        raise ValueError(
+            f"the gradient of {name} must have the parameter's shape {tuple(parameter.shape)}, got "
+            f"{tuple(gradient.shape)}. Call zero_grad() after giving a parameter another shape."
+        )
 
 
 @dataclass
 class Layout:
     """The parameters that step together on one device.
 
-    members: who they are; parts: their memory, (T,); groups: each unit's parameter group, (U,); table: scalars of the
-    units, (U, C), with the columns `SCALARS`, those of rule and step size (`sized`) and those of the metric;
-    membership: which units share a model, a 0/1 matrix (S, U), and how many parameters each has, (U,), or None if no
-    two share one; meshes: over which processes inner products add up; young: whether a unit has perhaps not stepped
-    yet; idle: last_lr of the parameters that do not step; states: the entries of the optimizer's state; passes: what
-    moves the arrays; version: counts the changes of where x lies.
+    places: where each member stands among all parameters; parts: what is known of them, (T,); groups: each unit's
+    parameter group, (U,); table: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and step size
+    (`sized`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
+    parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add up; states:
+    the members' entries in the optimizer's state; vectors: the names in them that are vectors; young: whether a unit
+    has perhaps not stepped yet; passes: what moves the arrays.
+
+    While a step is under way: params, the members; gradients, as the parameters lie, flat or not; x_at and gradient_at,
+    their addresses, (T,). version counts the changes of x_at.
     """
 
-    members: list[Member]
+    places: list[int]
     parts: list[Part]
-    groups: Tensor
+    groups: list[int]
     table: Tensor
     membership: tuple[Tensor, Tensor] | None
     meshes: Meshes
     columns: tuple[str, ...]
     sized: tuple[str, ...]
     states: list[dict[str, Any]]
+    vectors: tuple[str, ...]
     young: bool = True
-    idle: list[Tensor] = field(default_factory=list)
     passes: Any = None
     version: int = 0
 
     def __post_init__(self) -> None:
         self.rows = self.array(self.table)
-        self.group_of = self.array(self.groups)
+        self.group_of = self.array(torch.tensor(self.groups, device=self.device))
         self.scope = Scope()
         if self.membership is not None:
             membership, sizes = map(self.array, self.membership)
             self.scope = Scope(membership, sizes=sizes)
-        self.copies = [part for part in self.parts if part.copied]
-        self._plain = [part.parameter for part in self.parts if not part.sharded]
-        self._sharded = [part for part in self.parts if part.sharded]
-        self._addresses: list[int] = []
-        self.gradients: list[Tensor] = []
-        self._memories = [state["memory"] for state in self.states]
+        self._entries_of = operator.itemgetter(*self.vectors, *self.columns)
+        self._entries = list(map(self._entries_of, self.states))
+        self._state = [value for entries in self._entries for value in entries[: len(self.vectors)]]
+        self._sharded = any(part.sharded for part in self.parts)
+        self._plain = all(part.order is None for part in self.parts)
+        self._copied = [i for i, part in enumerate(self.parts) if part.copied]
+        self._dtypes = [part.dtype for part in self.parts]
+        self._counts = [part.count for part in self.parts]
+        self._item = np.array([dtype.itemsize for dtype in self._dtypes], dtype=np.int64)
+        self._bytes = self._item * np.array(self._counts, dtype=np.int64)
+        state = self._here(self._state)
+        self._state_at, self._state_kinds = memory.addresses(state), memory.kinds(state)
+        self._kinds: memory.Kinds | None = None  # of the parameters
+        self._params_at: list[int] = []
+        self._known = False  # whether gradients of this kind have been looked at one by one
+        self._copies: dict[int, Tensor] = {}
+        self.end()
 
-    def refresh(self, gradients: list[Tensor]) -> None:
-        """Take this step's gradients, one for each member, and look where the parameters lie now."""
-        self.gradients = gradients
-        addresses = list(map(Tensor.data_ptr, self._plain))
-        addresses += [local(part.parameter).data_ptr() for part in self._sharded]
-        if addresses != self._addresses or self.copies:
-            for part in self.parts:
-                part.refresh()
-            self._addresses = addresses
+    def _here(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return list(map(local, tensors)) if self._sharded else tensors
+
+    def follows(self, params: Sequence[Tensor]) -> bool:
+        """Whether this still fits the members, which are given, and their state; looks where x lies now.
+
+        Anything may have happened since the last step: entries of the state replaced, cast or moved, parameters cast,
+        resized, moved or made channels_last.
+
+        Raises:
+            RuntimeError: where the memory of a parameter was freed.
+        """
+        try:
+            entries = list(map(self._entries_of, self.states))
+        except KeyError:
+            return False
+        state, here = self._here(self._state), self._here(params)
+        if not memory.identical(entries, self._entries) or memory.addresses(state) != self._state_at:
+            return False
+        if memory.kinds(state) != self._state_kinds or (kinds := memory.kinds(here)) != (self._kinds or kinds):
+            return False
+        if (at := memory.addresses(here)) != self._params_at:
+            if self._kinds is not None and not self._may_lie(here, at):
+                return False
+            self._kinds, self._params_at, self._known = kinds, at, False
+            self.version += 1
+            self._written = self._look_for_overlaps(here, at)
+        return True
+
+    def _may_lie(self, here: Sequence[Tensor], at: Sequence[int]) -> bool:
+        """Whether parameters that moved are still what their parts say."""
+        for part, tensor in zip(self.parts, here, strict=True):
+            memory.require_storage(tensor, part.name)
+        device = self.device
+        dense = (np.array(at, dtype=np.int64) % self._item == 0).tolist()
+        return all(
+            tensor.device == device and (part.copied or (fits and not tensor.is_neg()))
+            for part, tensor, fits in zip(self.parts, here, dense, strict=True)
+        )
+
+    def _look_for_overlaps(self, here: Sequence[Tensor], at: Sequence[int]) -> Spans:
+        """What a step writes. Raises RuntimeError where two parameters lie on the same memory."""
+        shared = Spans(here, at).overlapping()
+        if shared and memory.share_elements([here[i] for i in shared]):
+            names = ", ".join(self.parts[i].name for i in shared[:3])
+            raise RuntimeError(
+                f"parameters must not overlap in memory, got {names}. To tie weights use one Parameter in both places."
+            )
+        dense = [i for i, part in enumerate(self.parts) if not part.copied]
+        return Spans([*(here[i] for i in dense), *self._here(self._state)])
+
+    def begin(self, params: list[Tensor], gradients: list[Tensor]) -> None:
+        """Take the members and this step's gradients, one for each; nothing is written.
+
+        Raises:
+            RuntimeError, ValueError: for gradients that are sparse, complex, freed, or of another shape.
+        """
+        self.params = params
+        self.gradients = gradients if self._fit(gradients) else self._fitted(gradients)
+        at = memory.addresses(self.gradients)
+        first = np.array(at, dtype=np.int64)
+        aliased = self._written.meet(first, first + self._bytes)
+        aliased = np.union1d(aliased, np.flatnonzero(first % self._item))
+        if len(aliased):  # what is written must not be read again as a gradient
+            self.gradients = list(self.gradients)
+            for i in aliased:
+                self.gradients[i] = self.gradients[i].clone()
+                at[i] = self.gradients[i].data_ptr()
+        if not all(at) and any(count and not a for count, a in zip(self._counts, at, strict=True)):
+            self._fitted(gradients)  # names it
+        self.gradient_at, self.x_at = at, self._params_at
+        self._known = True
+        if self._copied:
+            here = self._here(params)
+            self._copies = {i: flat(here[i].detach().resolve_neg(), None).clone() for i in self._copied}
+            self.x_at = list(self._params_at)
+            for i, copy in self._copies.items():
+                self.x_at[i] = copy.data_ptr()
             self.version += 1
 
-    def follows(self) -> bool:
-        """Whether the memories are still those of the optimizer's state: somebody may have put others there."""
-        return all(map(operator.is_, [state.get("memory") for state in self.states], self._memories))
+    def _fit(self, gradients: list[Tensor]) -> bool:
+        """Whether the gradients can be read as they are; shapes were compared when parameters last changed."""
+        if not self._known or self._sharded or self._copied or self._kinds is None:
+            return False
+        lie = (
+            map(Tensor.is_contiguous, gradients)
+            if self._plain
+            else map(operator.eq, map(Tensor.stride, gradients), self._kinds[1])
+        )
+        return (
+            list(map(memory.DTYPE, gradients)) == self._dtypes
+            and list(map(Tensor.numel, gradients)) == self._counts
+            and all(lie)
+            and not any(map(Tensor.is_neg, gradients))
+            and set(map(Tensor.get_device, gradients)) == {-1 if self.on_host else self.device.index}
+        )
+
+    def _fitted(self, gradients: list[Tensor]) -> list[Tensor]:
+        return [part.gradient(g, p) for part, g, p in zip(self.parts, gradients, self.params, strict=True)]
+
+    def rows_of_gradients(self) -> list[Tensor]:
+        """The gradients as rows, (n,) each."""
+        return [g if g.dim() == 1 else flat(g, part.order) for g, part in zip(self.gradients, self.parts, strict=True)]
+
+    def xs(self) -> list[Tensor]:
+        """The parameters as rows, (n,) each; views, but for the copies of those that are not dense."""
+        here = [tensor.detach() for tensor in self._here(self.params)]
+        return [
+            self._copies[i] if part.copied else flat(x, part.order)
+            for i, (part, x) in enumerate(zip(self.parts, here, strict=True))
+        ]
+
+    def arrive(self) -> None:
+        """The copies' values go back to where the parameters live."""
+        for i, copy in self._copies.items():
+            here = local(self.params[i]).detach()
+            here.copy_(copy.view(here.shape))
+
+    def end(self) -> None:
+        """Let go of everything that belongs to others."""
+        self.params, self.gradients, self.x_at, self.gradient_at = [], [], [], []
+        self._copies = {}
+        if self.passes is not None:
+            self.passes.release()
 
     def array(self, tensor: Tensor) -> Array:
         """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""

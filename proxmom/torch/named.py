@@ -8,6 +8,7 @@ from torch import Tensor
 
 from proxmom import rules
 from proxmom.metrics import Adam
+from proxmom.torch.arguments import number, pair
 from proxmom.torch.optimizer import Options, ProxOptimizer
 
 
@@ -45,9 +46,9 @@ class AMSGD(ProxOptimizer):
     ) -> None:
         super().__init__(
             params,
-            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
+            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(number("beta_max", beta_max)),
             lr,
-            inertia=inertia,
+            inertia=number("inertia", inertia),
             weight_decay=weight_decay,
             decay="coupled",
             scope=scope,
@@ -86,12 +87,13 @@ class AMAdamW(ProxOptimizer):
         steady: bool = False,
         **options: Unpack[Options],
     ) -> None:
+        beta_max, beta2 = pair(betas)
         super().__init__(
             params,
-            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(betas[0]),
+            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
             lr,
-            metric=Adam(betas[1], eps),
-            inertia=inertia,
+            metric=Adam(beta2, number("eps", eps)),
+            inertia=number("inertia", inertia),
             weight_decay=weight_decay,
             decay="decoupled",
             scope=scope,
@@ -127,7 +129,7 @@ class MoMo(ProxOptimizer):
     ) -> None:
         super().__init__(
             params,
-            rules.MoMo(lower_bound, beta),
+            rules.MoMo(number("lower_bound", lower_bound), number("beta", beta)),
             lr,
             weight_decay=weight_decay,
             decay="proximal",
@@ -157,11 +159,12 @@ class MoMoAdam(ProxOptimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
+        beta, beta2 = pair(betas)
         super().__init__(
             params,
-            rules.MoMo(lower_bound, betas[0]),
+            rules.MoMo(number("lower_bound", lower_bound), beta),
             lr,
-            metric=Adam(betas[1], eps),
+            metric=Adam(beta2, number("eps", eps)),
             weight_decay=weight_decay,
             decay="proximal",
             **options,
@@ -193,5 +196,5 @@ class TruncatedMemorySGD(ProxOptimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        rule = rules.TruncatedMemory(lower_bound, beta_max)
+        rule = rules.TruncatedMemory(number("lower_bound", lower_bound), number("beta_max", beta_max))
         super().__init__(params, rule, lr, weight_decay=weight_decay, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from proxmom import kernels
 from proxmom.metrics import Adam
-from proxmom.torch.layout import Layout, Rows
+from proxmom.torch.layout import Layout, Part, as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 
@@ -20,7 +21,7 @@ def serves(layout: Layout, settings: Settings) -> bool:
         layout.on_host
         and kernels.available()
         and settings.for_kernels
-        and all(kernels.supports(_name(part.x.dtype)) for part in layout.parts)
+        and all(kernels.supports(_name(part.dtype)) for part in layout.parts)
     )
 
 
@@ -28,22 +29,20 @@ class NativePasses:
     """See `Passes`."""
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
-        self._layout, self._settings = layout, settings
-        dtypes = dict.fromkeys(part.x.dtype for part in layout.parts)
-        self._batches = [
-            _Batch(Rows(layout.parts, [i for i, part in enumerate(layout.parts) if part.x.dtype == dtype]))
-            for dtype in dtypes
-        ]
+        self._settings = settings
+        dtypes = [part.dtype for part in layout.parts]
+        alike = [[i for i, kind in enumerate(dtypes) if kind == dtype] for dtype in dict.fromkeys(dtypes)]
+        self._batches = [_Batch(layout.parts, places) for places in alike]
 
-    def measure(self, numbers: Numbers) -> Tensor:
+    def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         given = self._given(numbers)
         for batch in self._batches:
-            batch.refresh(self._layout)
-        units = len(self._layout.groups)
+            batch.refresh(layout)
+        units = len(layout.groups)
         sums = [kernels.measure(batch.table, units, with_x=numbers.with_x, **given) for batch in self._batches]
-        return torch.as_tensor(sum(sums[1:], start=sums[0]))
+        return as_tensor(sum(sums[1:], start=sums[0]))
 
-    def move(self, numbers: Numbers, motion: Motion) -> None:
+    def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         given = self._given(numbers)
         for batch in self._batches:
             kernels.move(
@@ -53,6 +52,9 @@ class NativePasses:
                 shrink=motion.shrink,
                 **given,
             )
+
+    def release(self) -> None:
+        """Nothing is held but addresses, and these are looked up at each step."""
 
     def _given(self, numbers: Numbers) -> dict[str, Any]:
         settings = self._settings
@@ -75,31 +77,32 @@ def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
 
 
 class _Batch:
-    """Parameters of one dtype, as addresses; memories stay where they are, gradients and x are looked up each step."""
+    """Parameters of one dtype, as addresses; the layout has looked at all of them in this step."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows, parts = rows, rows.parts
-        self._kept: list[Tensor] = []
-        self._version = -1
-        count = len(parts)
+    def __init__(self, parts: Sequence[Part], places: list[int]) -> None:
+        self._places = None if len(places) == len(parts) else places
+        self._version = -1  # of the layout, when x was looked up
+        parts = [parts[i] for i in places]
         moments = [part.vectors["second_moment"].data_ptr() for part in parts if part.vectors]
         self.table = kernels.Batch(
-            dtype=_name(parts[0].x.dtype),
-            size=np.array([part.x.numel() for part in parts]),
+            dtype=_name(parts[0].dtype),
+            size=np.array([part.count for part in parts]),
             unit=np.array([part.unit for part in parts]),
-            x=np.zeros(count, dtype=np.uint64),
-            gradient=np.zeros(count, dtype=np.uint64),
+            x=np.zeros(len(parts), dtype=np.uint64),
+            gradient=np.zeros(len(parts), dtype=np.uint64),
             memory=np.array([part.memories[0].data_ptr() for part in parts], dtype=np.uint64),
             second_moment=np.array(moments, dtype=np.uint64) if moments else None,
         )
 
     def refresh(self, layout: Layout) -> None:
-        """Look up where gradients lie now, and x if the layout is of another version."""
+        """Take over where gradients lie now, and x if it has moved."""
         if layout.version != self._version:
-            self.table.x[:] = [part.x.data_ptr() for part in self._rows.parts]
+            self.table.x[:] = self._mine(layout.x_at)
             self._version = layout.version
-        self._kept = self._rows.of(layout.gradients)  # must live until the step is done
-        self.table.gradient[:] = list(map(Tensor.data_ptr, self._kept))
+        self.table.gradient[:] = self._mine(layout.gradient_at)
+
+    def _mine(self, values: list[int]) -> list[int]:
+        return values if self._places is None else [values[i] for i in self._places]
 
 
 def _name(dtype: torch.dtype) -> str:

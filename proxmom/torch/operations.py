@@ -24,26 +24,24 @@ class TorchPasses:
     """See `Passes`."""
 
     def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
-        self._layout, self._settings = layout, settings
+        self._settings = settings
         self._blocks = cut(layout, pack=pack)
-        self._index = torch.cat([layout.groups[:0], *(block.index for block in self._blocks)])
+        self._index = torch.cat([_no_units(layout), *(block.index for block in self._blocks)])
         memories = zip(*(part.memories for part in layout.parts), strict=True)
         self._memories = [list(rows) for rows in memories]
         self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
         self._own = tuple(layout.own())
+        self._units = len(layout.groups)
         self._gradients: list[Tensor] = []
         self._xs: list[Tensor] = []
-        self._version = -1  # of the layout, when x was looked up
 
-    def measure(self, numbers: Numbers) -> Tensor:
-        given = zip(self._layout.parts, self._layout.gradients, strict=True)
-        self._gradients = [part.row(gradient) for part, gradient in given]
-        self._look_where_x_is()
+    def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
+        self._gradients, self._xs = layout.rows_of_gradients(), layout.xs()
         columns = self._columns(numbers)
         vectors = 1 + len(self._memories)
         pairs = vectors * (vectors + 1) // 2
         sums = [self._sums(block, columns, numbers.with_x) for block in self._blocks]
-        total = self._layout.table.new_zeros((len(self._layout.groups), 2 * pairs + vectors))
+        total = layout.table.new_zeros((self._units, 2 * pairs + vectors))
         if not sums:
             return total
         rows = torch.cat(sums).to(total.dtype)
@@ -73,12 +71,14 @@ class TorchPasses:
             weighted = [v * smooth for v in u]
             pulled = [dot(a, b) for a, b in _pairs(weighted, u)]
             sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)] + pulled
+        if diagonal is not None:  # dividing by an infinite P would hide it, and P would stay infinite for good
+            sums[0] = sums[0] + 0 * diagonal.sum(dim=-1)
         if with_x:
             x = self._load(block, self._xs)
             sums += [dot(v, x) for v in u]
         return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
 
-    def move(self, numbers: Numbers, motion: Motion) -> None:
+    def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         more = {}
         if motion.finish is not None and motion.further is not None:
             places = range(motion.further.shape[1])
@@ -129,7 +129,7 @@ class TorchPasses:
             named["factor"] = numbers.factor
         if numbers.coupled is not None:
             named["coupled"] = numbers.coupled
-        return Columns(named, len(self._layout.groups))
+        return Columns(named, self._units)
 
     def _state(self, block: Block, scalars: Mapping[str, Any]) -> dict[str, Any]:
         """The metric's state of this block."""
@@ -142,19 +142,15 @@ class TorchPasses:
         g = g if self._settings.sign > 0 else -g
         return g + scalars["coupled"] * self._load(block, self._xs) if "coupled" in scalars else g
 
-    def _look_where_x_is(self) -> None:
-        if self._version != self._layout.version:
-            for block in self._blocks:
-                block.views.pop(id(self._xs), None)
-            self._xs = [part.x for part in self._layout.parts]
-            self._version = self._layout.version
+    def release(self) -> None:
+        self._gradients, self._xs = [], []
 
     def _pieces(self, block: Block, rows: list[Tensor]) -> list[Tensor]:
         """The pieces of some vector that make up a block."""
         if id(rows) in block.views:
             return block.views[id(rows)]
         pieces = [rows[i] if at is None else rows[i][at] for i, at in block.pieces]
-        if rows is not self._gradients:
+        if rows is not self._gradients and rows is not self._xs:
             block.views[id(rows)] = pieces
         return pieces
 
@@ -176,6 +172,11 @@ class TorchPasses:
             torch._foreach_copy_(pieces, torch.split(value.view(-1), [piece.numel() for piece in pieces]))
         else:
             pieces[0].copy_(value.view(-1))
+
+
+def _no_units(layout: Layout) -> Tensor:
+    """An empty list of units, for layouts without blocks."""
+    return torch.zeros(0, dtype=torch.int64, device=layout.device)
 
 
 def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,9 +12,10 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
 from proxmom.step import Outcome, Step
 from proxmom.stepsize import StepSize
-from proxmom.torch import cuda, native, shards
-from proxmom.torch.arrange import Home, arrange
-from proxmom.torch.layout import SKIPPED, STEP, Layout, Member
+from proxmom.torch import arguments, checkpoint, cuda, native, shards
+from proxmom.torch.arguments import Defaults, check_rate
+from proxmom.torch.arrange import arrange
+from proxmom.torch.layout import SKIPPED, STEP, Layout, Member, as_tensor
 from proxmom.torch.operations import TorchPasses
 from proxmom.torch.passes import Passes, Settings
 from proxmom.torch.turn import commit, measure, scalar
@@ -88,18 +89,16 @@ class ProxOptimizer(torch.optim.Optimizer):
         scope: str = "model",
         **options: Unpack[Options],
     ) -> None:
-        unknown = sorted(set(options) - set(DEFAULTS))
-        if unknown:
-            derived = "momentum" in unknown  # the first thing that whoever comes from torch.optim.SGD tries
-            remedy = " Momentum is derived; beta_max of AMSGD caps it, and so does betas[0] of AMAdamW." * derived
-            raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {', '.join(unknown)}.{remedy}")
+        given = arguments.options(options, tuple(DEFAULTS))
         metric = Euclidean() if metric is None else metric
-        self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=options.get("step_size"))
-        self._options: Options = {**DEFAULTS, **options}
+        self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=given.get("step_size"))
+        self._options: Options = {**DEFAULTS, **given}  # type: ignore[typeddict-item]
         self._scope = scope
         self._check_settings()
+        check_rate("lr", lr)
+        check_rate("weight_decay", weight_decay)
         self._forget()
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        super().__init__(params, Defaults(lr=lr, weight_decay=weight_decay))
 
     @property
     def rule(self) -> Rule:
@@ -118,12 +117,13 @@ class ProxOptimizer(torch.optim.Optimizer):
             raise ValueError(f"{name} looks at the loss, so maximize must be False: its planes are bounds from below.")
 
     def _forget(self) -> None:
-        """Drop what is derived from the state and the groups; the next step makes it anew."""
+        """Drop what is derived from the state and the groups; the next step makes it again."""
         self._observed: Any = None
         self._last: tuple[Tensor, Tensor] | None = None
-        self._homes: dict[Tensor, Home] = {}
         self._layouts: list[Layout] = []
+        self._resting: list[Tensor] = []
         self._arranged: Any = None
+        self._owners: Any = None
         self._past: dict[Any, list[Layout]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,27 +133,27 @@ class ProxOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._forget()
+        if self._saved is not None:  # before hooks see what was loaded
+            self._keep_dtypes(self._saved)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; a group may set lr and weight_decay, and repeat what is one for all groups.
+        """As in torch; a group may set lr and weight_decay, repeat what is one for all groups, and carry text of yours.
 
         Raises:
-            ValueError: for lr or weight_decay that is negative or not finite (tensors are not looked at), or for
-                another value of what is one for all; else as in torch.
+            ValueError: for lr or weight_decay that is negative or not finite, for another value of what is one for all,
+                and for keys that would be without effect; else as in torch.
+            TypeError: for lr or weight_decay that is not one number.
         """
-        for key, value in self._common().items():
-            if param_group.get(key, value) != value:
-                raise ValueError(
-                    f"{key} must be one for all groups, {value}, got {param_group[key]}: give it to the optimizer."
-                )
-        for key in ("lr", "weight_decay"):
-            value = param_group.get(key, self.defaults[key])
-            if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
-                raise ValueError(f"{key} must be >= 0 and finite, got {value}.")
+        if isinstance(param_group, dict):
+            arguments.check_group(param_group, self._common())
+            for key in ("lr", "weight_decay"):
+                check_rate(key, param_group.get(key, self.defaults[key]))
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if self._options["capturable"] and not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+        if self._options["capturable"]:
+            everybody = [p for each in (group, *self.param_groups) for p in each["params"]]
+            device = everybody[0].device if everybody else torch.device("cpu")
+            group["lr"] = arguments.lr_tensor(group["lr"], device)
 
     def _common(self) -> dict[str, Any]:
         """What is one for all groups, by the names under which a group might give it."""
@@ -178,6 +178,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         counts = [state["skipped"] for state in self.state.values() if "skipped" in state]
         return {"weights": weights, "beta": beta, "skipped": torch.stack(counts).max() if counts else None}
 
+    @torch._disable_dynamo  # as torch.compiler.disable, which would load the compiler when this module is imported
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
         """One step; returns the closure's loss.
@@ -200,61 +201,109 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._observed = None
         params = [p for group in self.param_groups for p in group["params"]]
         gradients = [p.grad for p in params]
-        if {g.layout for g in gradients if g is not None} - {torch.strided}:
-            raise RuntimeError("gradients must be dense, got a sparse one. Use sparse=False in the embedding.")
-        if all(g is None for g in gradients):
+        idle = [g is None for g in gradients]
+        if all(idle):
             return returned
-        if self._step.facts.needs_loss and given is None:
-            if any(group["lr"] != 0 for group in self.param_groups):
-                name = type(self._step.rule).__name__
-                raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
-            self._arrange(params, gradients)  # how checkpoint loaders create state: lr 0, zero gradients, no loss
-            return returned
-        self._arrange(params, gradients)
-        self._advance(given)
+        needs_loss = self._step.facts.needs_loss
+        loading = needs_loss and given is None  # how checkpoint loaders create state: lr 0, zero gradients, no loss
+        if loading and any(group["lr"] != 0 for group in self.param_groups):
+            name = type(self._step.rule).__name__
+            raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
+        given = arguments.loss_of(given) if needs_loss and not loading else None
+        self._check_rates()
+        self._arrange(params, idle)
+        try:
+            for layout in self._layouts:
+                layout.begin(_at(layout, params), _at(layout, gradients))
+            if not loading:
+                self._advance(given)
+        finally:
+            for layout in self._layouts:
+                layout.end()
         return returned
 
-    def _arrange(self, params: list[Tensor], gradients: list[Tensor | None]) -> None:
-        """Look up the layouts of the parameters with a gradient; make them if others stepped last time."""
-        sizes = [len(group["params"]) for group in self.param_groups]
-        arranged = (sizes, [id(p) for p in params], [g is None for g in gradients])
-        if not all(layout.follows() for layout in self._layouts):
-            self._homes, self._arranged, self._past = {}, None, {}
-        if arranged != self._arranged:
-            indices = (index for index, size in enumerate(sizes) for _ in range(size))
-            members = list(zip(indices, params, strict=True))
-            moving = [member for member, g in zip(members, gradients, strict=True) if g is not None]
-            asleep = [p for (_, p), g in zip(members, gradients, strict=True) if g is None]
-            key = (tuple(arranged[0]), tuple(arranged[1]), tuple(arranged[2]))
-            self._layouts = self._past[key] if self._valid(key) else self._arrange_anew(moving)
-            self._layouts[0].idle = [self.state[p]["last_lr"] for p in asleep if self.state.get(p)]
-            self._arranged = arranged
-            self._past = {**dict(list(self._past.items())[-PAST:]), key: self._layouts}
-        given = [g for g in gradients if g is not None]
-        if len(self._layouts) == 1:
-            self._layouts[0].refresh(given)
+    def _check_rates(self) -> None:
+        """Raise for lr and weight_decay that can no longer be used; those on a device are not looked at."""
+        for group in self.param_groups:
+            for key in ("lr", "weight_decay"):
+                value = group[key]
+                if not isinstance(value, Tensor) or value.device.type == "cpu":
+                    check_rate(key, value)
+
+    def _arrange(self, params: list[Tensor], idle: list[bool]) -> None:
+        """Look up the layouts of the parameters with a gradient; make them where they do not fit what is there now."""
+        arranged = ([len(group["params"]) for group in self.param_groups], list(map(id, params)), idle)
+        owners = (id(self.state), list(map(id, self.state)), list(map(id, self.state.values())))
+        if arranged == self._arranged and owners == self._owners and self._follow(self._layouts, params):
             return
-        awake = {id(p): g for p, g in zip(params, gradients, strict=True) if g is not None}
-        for layout in self._layouts:
-            layout.refresh([awake[id(p)] for _, p in layout.members])
+        self._arranged = None  # until all went well
+        key = (tuple(arranged[0]), tuple(arranged[1]), tuple(idle))
+        if any(known[:2] != key[:2] for known in self._past):
+            self._past = {}  # of parameters that are perhaps no longer there
+        layouts = self._past.get(key, [])
+        if not layouts or not self._own(layouts, params) or not self._follow(layouts, params):
+            layouts = self._arrange_anew(params, idle)
+        self._layouts = layouts
+        self._past = {**dict(list(self._past.items())[-PAST:]), key: layouts}
+        self._resting = self._at_rest(params, idle)
+        self._owners = (id(self.state), list(map(id, self.state)), list(map(id, self.state.values())))
+        self._arranged = arranged
 
-    def _valid(self, key: tuple[Any, ...]) -> bool:
-        """Whether the layouts of parameters that took turns with others are still where their scalars live."""
-        return key in self._past and all(
-            layout.follows() and all(self._homes[p][0] is layout.table for _, p in layout.members)
-            for layout in self._past[key]
-        )
+    @staticmethod
+    def _follow(layouts: list[Layout], params: list[Tensor]) -> bool:
+        """Whether the layouts still fit state and parameters."""
+        fits = [layout.follows(_at(layout, params)) for layout in layouts]  # each must look where x lies now
+        return all(fits)
 
-    def _arrange_anew(self, members: list[Member]) -> list[Layout]:
+    def _own(self, layouts: list[Layout], params: list[Tensor]) -> bool:
+        """Whether the entries of the state that layouts write to are those of their parameters."""
+        entries = [entry for layout in layouts for entry in layout.states]
+        members = [p for layout in layouts for p in _at(layout, params)]
+        return all(self.state.get(p) is entry for p, entry in zip(members, entries, strict=True))
+
+    def _arrange_anew(self, params: list[Tensor], idle: list[bool]) -> list[Layout]:
         """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
-        _check(members, self._scope)
+        members, names = self._members(params, idle), self._names()
+        devices = {shards.local(p).device for _, _, p in members}
+        if self._scope != "tensor" and len(devices) > 1:
+            got = ", ".join(sorted(map(str, devices)))
+            raise RuntimeError(
+                f"parameters must be on one device with scope {self._scope!r}, got {got}. Use scope='tensor'."
+            )
         layouts = []
-        for device in sorted({p.device for _, p in members}, key=lambda device: (device.type != "cpu", str(device))):
-            there = [member for member in members if member[1].device == device]
-            layout = arrange(there, self.state, self._homes, self._step, self._scope)
+        for device in sorted(devices, key=lambda device: (device.type != "cpu", str(device))):
+            there = [member for member in members if shards.local(member[2]).device == device]
+            layout = arrange(there, [names[place] for _, place, _ in there], self.state, self._step, self._scope)
             layout.passes = self._passes(layout)
             layouts.append(layout)
+        self._follow(layouts, params)  # takes the addresses
         return layouts
+
+    def _members(self, params: list[Tensor], idle: list[bool]) -> list[Member]:
+        """The parameters that step, each once."""
+        indices = [index for index, group in enumerate(self.param_groups) for _ in group["params"]]
+        first = {id(p): place for place, p in reversed(list(enumerate(params)))}
+        return [
+            (indices[place], place, p) for place, p in enumerate(params) if not idle[place] and first[id(p)] == place
+        ]
+
+    def _names(self) -> list[str]:
+        """What messages call the parameters: their names where they were given, else their number."""
+        named = [group.get("param_names", [None] * len(group["params"])) for group in self.param_groups]
+        return [name or f"parameter {place}" for place, name in enumerate(name for names in named for name in names)]
+
+    def _at_rest(self, params: list[Tensor], idle: list[bool]) -> list[Tensor]:
+        """Of parameters that stay where others of their model move, the lr of the last move."""
+        indices = [index for index, group in enumerate(self.param_groups) for _ in group["params"]]
+        moving = {index for index, rests in zip(indices, idle, strict=True) if not rests}
+        shared = {"model": set(indices), "group": moving, "tensor": set()}[self._scope]
+        entries = [
+            self.state[p]
+            for p, index, rests in zip(params, indices, idle, strict=True)
+            if rests and index in shared and p in self.state
+        ]
+        found = [entry["last_lr"] for entry in entries if isinstance(entry.get("last_lr"), Tensor)]
+        return list({id(last_lr): last_lr for last_lr in found}.values())
 
     def _passes(self, layout: Layout) -> Passes:
         settings = Settings(
@@ -278,7 +327,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         if self._step.facts.needs_loss:
             loss = first.array(shards.mean(scalar(given, first.table), self._options["process_group"]))
         turns = [measure(layout, self._step, self.param_groups, loss) for layout in self._layouts]
-        sound = torch.as_tensor(turns[0].sound)
+        sound = as_tensor(turns[0].sound)
         for turn in turns[1:]:
             sound = sound & turn.sound.to(sound.device)
         if self._options["process_group"] is not None:
@@ -291,14 +340,18 @@ class ProxOptimizer(torch.optim.Optimizer):
             return
         for turn in turns:
             commit(turn, self._step, None if first.on_host else sound.to(turn.layout.device))
-        if not first.on_host:
+        for last_lr in self._resting:  # what does not move adds nothing to the next step's height
+            last_lr.mul_(0 if first.on_host else (~sound).to(last_lr.device))
+        if first.on_host:
+            self._resting = []
+        else:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
         self._remember(turns[0].outcome, sound)
 
     def _remember(self, outcome: Outcome, sound: Tensor) -> None:
         """Weights and beta for `diagnostics()`; those of a skipped step are not looked at."""
-        new = (torch.as_tensor(outcome.weights), torch.as_tensor(outcome.beta))
+        new = (as_tensor(outcome.weights), as_tensor(outcome.beta))
         if self._last is not None and self._last[0].shape == new[0].shape and not self._layouts[0].on_host:
             new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
         self._last = new
@@ -309,37 +362,65 @@ class ProxOptimizer(torch.optim.Optimizer):
             return []
         fresh = (layout.table[:, STEP] == 0).tolist()
         layout.young = any(fresh)
-        written = []
-        if self._step.metric.memory_from_gradient:
-            for part, (index, _), gradient in zip(layout.parts, layout.members, layout.gradients, strict=True):
-                if fresh[part.unit]:
-                    decay = self.param_groups[index]["weight_decay"]
-                    g = part.row(gradient).to(part.memories[0].dtype)
-                    g = -g if self._options["maximize"] else g
-                    if self._step.decay == "coupled" and decay:
-                        g = g + decay * part.x
-                    for memory in part.memories:
-                        memory.copy_(g)
-                        written.append(memory)
+        written: list[Tensor] = []
+        if not self._step.metric.memory_from_gradient or not layout.young:
+            return written
+        xs = layout.xs() if self._step.decay == "coupled" else None
+        for i, (part, g) in enumerate(zip(layout.parts, layout.rows_of_gradients(), strict=True)):
+            if fresh[part.unit]:
+                decay = self.param_groups[layout.groups[part.unit]]["weight_decay"]
+                g = g.to(part.memories[0].dtype)
+                g = -g if self._options["maximize"] else g
+                g = g + decay * xs[i] if xs is not None else g
+                for memory in part.memories:
+                    memory.copy_(g)
+                    written.append(memory)
         return written
 
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, and beside state and param_groups which algorithm they are of."""
+        packed: dict[str, Any] = super().state_dict()
+        return {**packed, checkpoint.ALGORITHM: checkpoint.algorithm(type(self).__name__, self._step)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but every tensor keeps the dtype it was saved with."""
-        super().load_state_dict(state_dict)
-        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for i, p in zip(saved, params, strict=True):
-            for name, value in state_dict["state"].get(i, {}).items():
+        """As in torch, hooks included, but every tensor keeps the dtype that it was saved with.
+
+        Where checkpoint and optimizer name their parameters (`named_parameters()`) in another order, state goes by
+        name, unless there are hooks: then what they return counts.
+
+        Raises:
+            ValueError, TypeError: for the checkpoint of another optimizer, or state that does not fit its parameter;
+                nothing is loaded then.
+        """
+        hooked = bool(self._optimizer_load_state_dict_pre_hooks)
+        last = self.register_load_state_dict_pre_hook(lambda _, final: self._take_in(final, hooked))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
+            self._saved = None
+
+    _saved: dict[str, Any] | None = None  # the checkpoint while it is being loaded
+
+    def _take_in(self, saved: dict[str, Any], hooked: bool) -> dict[str, Any]:
+        """Look at what all other hooks have made of a checkpoint, before anything is loaded."""
+        saved = saved if hooked else checkpoint.by_name(saved, self.param_groups)
+        checkpoint.check_algorithm(saved, checkpoint.algorithm(type(self).__name__, self._step), self._step)
+        names = iter(self._names())
+        named = [[(next(names), p) for p in group["params"]] for group in self.param_groups]
+        checkpoint.check_states(saved, named, self._step)
+        self._saved = saved
+        return saved
+
+    def _keep_dtypes(self, saved: dict[str, Any]) -> None:
+        """torch has cast state to its parameter's dtype: take it from the checkpoint as it was."""
+        keys = [key for group in saved["param_groups"] for key in group["params"]]
+        for key, p in zip(keys, (p for group in self.param_groups for p in group["params"]), strict=True):
+            for name, value in saved["state"].get(key, {}).items():
                 if isinstance(value, Tensor):
                     self.state[p][name] = value.detach().to(device=p.device, copy=True)
-        self._forget()
 
 
-def _check(members: list[Member], scope: str) -> None:
-    """Raise for parameters that this optimizer cannot step."""
-    if any(p.is_complex() for _, p in members):
-        raise RuntimeError("parameters must be real, got a complex one. Use torch.view_as_real.")
-    devices = {p.device for _, p in members}
-    if scope != "tensor" and len(devices) > 1:
-        got = ", ".join(sorted(map(str, devices)))
-        raise RuntimeError(f"parameters must be on one device with scope {scope!r}, got {got}. Use scope='tensor'.")
+def _at(layout: Layout, values: list[Any]) -> list[Any]:
+    """Of values for all parameters those for a layout's."""
+    return values if len(layout.places) == len(values) else [values[place] for place in layout.places]

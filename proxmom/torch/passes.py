@@ -13,6 +13,7 @@ from torch import Tensor
 
 from proxmom.metrics import Adam, Euclidean, Metric
 from proxmom.planes import Array
+from proxmom.torch.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,18 @@ class Motion:
 
 
 class Passes(Protocol):
-    """Two passes over the memory of a layout's parameters.
+    """Two passes over the memory of a layout's parameters; the layout is given each time, as it owns the passes.
 
     measure: sums over each unit, (U, 2·B(B+1)/2 + B): products of all pairs of the B vectors gradient, memory, ...
-    weighted by M = P⁻¹(I + λP)⁻¹, then by PM, then products with x; zero where not asked for.
+    weighted by M = P⁻¹(I + λP)⁻¹, then by PM, then products with x; zero where not asked for. Not finite where a
+    gradient, or what it would make of the metric, is not.
     move: writes x, memories and the metric's vectors in place.
+    release: lets go of parameters and gradients.
     """
 
-    def measure(self, numbers: Numbers) -> Tensor: ...
-    def move(self, numbers: Numbers, motion: Motion) -> None: ...
+    def measure(self, layout: Layout, numbers: Numbers) -> Tensor: ...
+    def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None: ...
+    def release(self) -> None: ...
 
 
 @dataclass(frozen=True)

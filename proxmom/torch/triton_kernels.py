@@ -100,7 +100,7 @@ def measure(
     memory, moment, x, gradient, count, unit, row = _chunk(tensors, addresses, X, S)
     a, b = _metric(at_zero, at_one, unit, S)
     zeros = tl.zeros([BLOCK], S)
-    gg, gd, dd, pgg, pgd, pdd, gx, dx = zeros, zeros, zeros, zeros, zeros, zeros, zeros, zeros
+    gg, gd, dd, pgg, pgd, pdd, gx, dx, total = zeros, zeros, zeros, zeros, zeros, zeros, zeros, zeros, zeros
     for start in range(0, count, BLOCK):
         at = start + tl.arange(0, BLOCK)
         there = at < count
@@ -109,6 +109,7 @@ def measure(
         mg, md = g, d
         if BETA2 is not None:
             _, p = _diagonal(moment, g, a, b, at, there, BETA2)
+            total += p
             if INERTIA != 0:
                 smooth = _quotient(1.0, 1 + INERTIA * p)
                 mg, md = g * smooth, d * smooth
@@ -123,6 +124,7 @@ def measure(
             values = tl.load(x + at, mask=there, other=0.0).to(S)
             gx += g * values
             dx += d * values
+    gg += 0 * total  # NaN where some P is infinite: divided by it, every product is 0
     share: tl.constexpr = 1.0 if BETA2 is not None else 1 / (1 + INERTIA)  # in the Euclidean metric M is one number
     out = sums + row * SUMS
     tl.store(out, tl.sum(gg) * share)

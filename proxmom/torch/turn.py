@@ -51,7 +51,7 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
         with_x=decays and not coupled,
     )
     mu = 0 * mu if coupled else mu
-    sums = layout.array(layout.meshes.total(layout.passes.measure(numbers)))
+    sums = layout.array(layout.meshes.total(layout.passes.measure(layout, numbers)))
     places = layout.array(_places(len(step.names), layout.device))
     products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below
@@ -74,16 +74,12 @@ def commit(turn: Turn, step: Step, sound: Tensor | None) -> None:
     columns = [scope.spread(outcome.direction[:, b]) for b in range(len(step.names))]
     direction = namespace(scale).stack(columns, axis=-1)
     further = None if outcome.further is None else scope.spread_all(outcome.further)
-    layout.passes.move(turn.numbers, Motion(direction, scale, shrink, sound, outcome.finish, further))
-    for part in layout.copies:
-        part.arrive()
+    layout.passes.move(layout, turn.numbers, Motion(direction, scale, shrink, sound, outcome.finish, further))
+    layout.arrive()
     new = _new_scalars(turn, step)
     layout.rows[:] = new if sound is None else torch.where(sound, new, layout.table)
     if sound is not None:
         layout.table[:, SKIPPED] += ~sound
-    for last_lr in layout.idle:  # what does not move adds nothing to the next step's height
-        last_lr.mul_(0 if sound is None else (~sound).to(last_lr.device))
-    layout.idle = [] if sound is None else layout.idle
 
 
 def scalar(value: Tensor | float, like: Tensor) -> Tensor:

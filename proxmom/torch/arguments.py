@@ -1,0 +1,133 @@
+"""What users may give: numbers, keys of parameter groups, and the words of torch's own optimizers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# What torch's own optimizers have besides: as it stands here nothing would be another, so code written for them runs.
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "amsgrad": (False,),
+    "nesterov": (False,),
+    "differentiable": (False,),
+    "fused": (None, False),
+}
+# Keys that torch, schedulers and model libraries put into groups for themselves.
+BOOKKEEPING = ("params", "param_names", "initial_lr", "max_lr", "min_lr", "lr_scale", "lr_mult")
+CYCLES = "torch.optim.lr_scheduler"
+
+
+class Defaults(dict[str, Any]):
+    """The defaults of parameter groups; tells schedulers that would cycle momentum what to do instead."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        if not found and key == "betas" and sys._getframe(1).f_globals.get("__name__") == CYCLES:
+            raise ValueError(
+                "momentum is derived at every step and cannot be cycled: pass cycle_momentum=False to the scheduler."
+            )
+        return found
+
+
+def number(name: str, value: Any) -> float:
+    """A number, or a tensor that holds one, as a Python number.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return float(value)
+    if isinstance(value, Tensor):
+        raise TypeError(f"{name} must be one real number, got a tensor of shape {tuple(value.shape)}, {value.dtype}.")
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    return float(value)
+
+
+def check_rate(name: str, value: Any) -> None:
+    """TypeError or ValueError unless this is a number, or a tensor of one, that is >= 0 and finite."""
+    if not 0 <= number(name, value) < float("inf"):
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}.")
+
+
+def pair(betas: Any) -> tuple[float, float]:
+    """The two betas; a list will do, and so will tensors of one element.
+
+    Raises:
+        TypeError: unless there are two numbers.
+    """
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be two numbers, (largest weight on memory, beta2), got {betas!r}.")
+    return number("betas[0]", betas[0]), number("betas[1]", betas[1])
+
+
+def options(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The options among `given` that are to be looked at.
+
+    Raises:
+        TypeError: for others, unless they are torch's own and without effect.
+    """
+    kept = {name: value for name, value in given.items() if not _without_effect(name, value)}
+    unknown = sorted(set(kept) - set(known))
+    if unknown:
+        derived = "momentum" in unknown  # the first thing that whoever comes from torch.optim.SGD tries
+        remedy = " Momentum is derived; beta_max of AMSGD caps it, and so does betas[0] of AMAdamW." * derived
+        got = ", ".join(f"{name}={kept[name]!r}" for name in unknown)
+        raise TypeError(f"options must be among {', '.join(known)}, got {got}.{remedy}")
+    return kept
+
+
+def _without_effect(name: str, value: Any) -> bool:
+    return any(value is one for one in WITHOUT_EFFECT.get(name, ()))
+
+
+def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
+    """Raise for keys of a new parameter group that would be without effect.
+
+    Args:
+        group: as the user wrote it.
+        common: what is one for all groups, by the names under which a group might give it.
+
+    Raises:
+        ValueError: for another value of what is one for all, and for keys that mean nothing here.
+    """
+    for key, value in group.items():
+        if key in BOOKKEEPING or key in ("lr", "weight_decay") or _without_effect(key, value):
+            continue
+        if key in common:
+            same = tuple(value) if isinstance(value, list) else value
+            if same is not common[key] and same != common[key]:
+                raise ValueError(
+                    f"{key} must be one for all groups, {common[key]}, got {value}: give it to the optimizer."
+                )
+        elif not isinstance(value, str):
+            raise ValueError(
+                f"a parameter group may set lr and weight_decay, got {key}={value!r}, which would have no effect. "
+                "Labels of your own must be text."
+            )
+
+
+def loss_of(value: Any) -> Any:
+    """A loss as it was given.
+
+    Raises:
+        TypeError: unless it is a number or a real tensor of one element.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value
+    if isinstance(value, Real):
+        return value
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise TypeError(
+        f"the loss must be a number or a tensor of one element, got {got}: return it alone from the closure."
+    )
+
+
+def lr_tensor(value: Any, device: torch.device) -> Tensor:
+    """A learning rate that stays on the device."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, device=device, dtype=torch.float32)

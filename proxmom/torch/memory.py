@@ -1,0 +1,131 @@
+"""Where tensors lie, for whoever reads and writes them by their address: what must be looked at, and what overlaps.
+
+Everything here is a fact of the moment. A tensor may be given other data, resized or freed between any two calls.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+DTYPE = operator.attrgetter("dtype")
+
+Kinds = tuple[list[int], list[tuple[int, ...]], list[torch.dtype]]
+Integers = NDArray[np.int64]
+
+
+def kinds(tensors: Sequence[Tensor]) -> Kinds:
+    """Of each tensor the number of elements, strides and dtype: with its address, all that reading it depends on."""
+    return list(map(Tensor.numel, tensors)), list(map(Tensor.stride, tensors)), list(map(DTYPE, tensors))
+
+
+def addresses(tensors: Sequence[Tensor]) -> list[int]:
+    """Where each tensor's first element lies; 0 if it has none."""
+    return list(map(Tensor.data_ptr, tensors))
+
+
+class _Identity(TorchFunctionMode):
+    """Within it no two tensors are equal but a tensor and itself: lists compare at once, and no value is read."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> bool:
+        return False
+
+
+def identical(left: Sequence[Any], right: Sequence[Any]) -> bool:
+    """Whether two sequences, of tensors or of tuples of tensors, hold the very same objects."""
+    with _Identity():
+        return left == right
+
+
+def require_storage(tensor: Tensor, name: str) -> None:
+    """RuntimeError unless memory for all elements of a strided tensor is there: somebody may have freed its storage."""
+    if not tensor.numel() or tensor.device.type == "meta":
+        return
+    last = tensor.storage_offset() + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    there, needed = tensor.untyped_storage().nbytes(), (last + 1) * tensor.element_size()
+    if there < needed:
+        raise RuntimeError(
+            f"{name} needs a storage of {needed} bytes, got {there}: it was freed or resized. "
+            "Step while it is there, or assign new data."
+        )
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor's elements fill their memory without gaps, in some order, and lie at addresses fit for it."""
+    if tensor.is_neg() or tensor.data_ptr() % max(tensor.element_size(), 1):
+        return False
+    return tensor.is_contiguous() or order_of(tensor) is not None
+
+
+def order_of(tensor: Tensor) -> tuple[int, ...] | None:
+    """The permutation of axes under which a dense tensor is contiguous; None where it is so already, or not dense."""
+    if tensor.is_contiguous():
+        return None
+    order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    return order if tensor.permute(order).is_contiguous() else None
+
+
+def repeats(tensor: Tensor) -> bool:
+    """Whether two elements of a tensor may share memory, as in an expanded one."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return tensor.numel() > 0
+        reach += stride * (size - 1)
+    return False
+
+
+class Spans:
+    """The memory of some tensors, as spans from the first to behind the last element; empty tensors have none."""
+
+    def __init__(self, tensors: Sequence[Tensor], at: Sequence[int] | None = None) -> None:
+        sizes = [_extent(t) for t in tensors]
+        self._first = np.array(addresses(tensors) if at is None else at, dtype=np.int64)
+        self._behind = self._first + np.array(sizes, dtype=np.int64)
+        self._order = np.argsort(self._first, kind="stable")
+        self._order = self._order[(self._behind > self._first)[self._order]]
+        self._starts, self._ends = self._first[self._order], self._behind[self._order]
+        self._reach = np.maximum.accumulate(self._ends) if len(self._ends) else self._ends
+
+    def overlapping(self) -> list[int]:
+        """Which tensors share memory with another one, as far as spans can tell."""
+        before = self._starts[1:] < self._reach[:-1]  # begins before all the earlier ones have ended
+        found = np.zeros(len(self._starts), dtype=bool)
+        found[1:] |= before
+        found[:-1] |= self._ends[:-1] > self._starts[1:]
+        return sorted(self._order[found].tolist())
+
+    def meet(self, first: Integers, behind: Integers) -> Integers:
+        """Which of the spans [first, behind) share memory with one of these."""
+        if not len(self._starts):
+            return np.zeros(0, dtype=np.int64)
+        at = np.searchsorted(self._starts, behind) - 1  # the last that begins before the end
+        return np.flatnonzero((at >= 0) & (self._reach[at] > first) & (behind > first))
+
+
+def _extent(tensor: Tensor) -> int:
+    """Bytes from a tensor's first element to behind its last one."""
+    if not tensor.numel():
+        return 0
+    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+def share_elements(tensors: Sequence[Tensor]) -> bool:
+    """Whether any two tensors share an element, by looking at each one's address; for views that interleave."""
+    each = [_element_addresses(tensor) for tensor in tensors]
+    return len(np.unique(np.concatenate(each))) < sum(map(len, each))
+
+
+def _element_addresses(tensor: Tensor) -> Integers:
+    found = np.array([tensor.data_ptr()], dtype=np.int64)
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        found = (found[:, None] + stride * tensor.element_size() * np.arange(size)).reshape(-1)
+    return found
