@@ -52,7 +52,7 @@ def exponent(size: float) -> int:
 
 
 def norm(v: NDArray[np.float64]) -> float:
-    """||v||, scaled by a power of two while squares are added up: it rounds as ever, and no square over- or underflows."""
+    """||v||; scaled by a power of two while squares are added up, so that none over- or underflows."""
     power = exponent(float(np.abs(v).max(initial=0.0)))
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.ldexp(np.linalg.norm(np.ldexp(v.ravel(), -power)), power))

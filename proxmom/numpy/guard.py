@@ -112,7 +112,7 @@ class Guard:
         return 3 if self.tries >= TRIES or self.stalled >= STALLED else None
 
     def best(self, last: Point) -> Point:
-        """The point to return where the run did not end at a minimum: of those that f cannot tell apart, by gradient."""
+        """The point to return where no minimum was reached: of those that f cannot tell apart, the flattest."""
         return last if self._best is None else self._best
 
     def _lowers(self, old: Point, new: Point) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ MESSAGES = {
 MAX_ITER = 1000
 PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
 SHORT = 1e-6  # of the larger of ||x|| and ||x - x0||: at most so long is the last step of a success
+RECENT = 10  # steps whose curvature says how far the minimum may still be
 ROOM = 900  # f is scaled to less than two to this power
 
 
@@ -69,7 +71,8 @@ def minimize(
         metric, inertia, weight_decay, decay: as for `Optimizer`; weight_decay needs an lr unless decay is "coupled".
         max_iter: largest number of steps, undone ones included, >= 0; each costs one evaluation, and there is one more.
         gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value, and the last step was at most
-            1e-6·max(||x||, ||x - x0||) long: a first gradient may be so huge that the first condition says little.
+            1e-6·max(||x||, ||x - x0||) long, and so would be one along the gradient at the least curvature of the last
+            ten steps: a first gradient may be so huge that gtol says little, and a step short by chance.
         callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
             (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
             name, callback(x). StopIteration raised in it ends the run.
@@ -137,6 +140,7 @@ class _Run:
         self.judge, self.report = judge, report
         self.weight_decay, self.x0 = optimizer.weight_decay, optimizer.x.ravel()
         self.power = 0  # of two, by which f and its gradient are scaled
+        self.flatness: deque[float] = deque(maxlen=RECENT)  # ||move|| / ||change of gradient||
         self.values: list[float] = []
         self.norms: list[float] = []
         self.betas: list[float] = []
@@ -149,7 +153,7 @@ class _Run:
         if isinstance(judge, Guard) and judge.euclidean and not optimizer.needs_loss:
             self._scale(told[1])
         here = self._point(told)
-        status = self._status(here, 0.0)
+        status = self._status(here, here)
         if status is None and probe:
             optimizer.lr = self._probe(here)
         kept, tried = True, 0
@@ -165,7 +169,7 @@ class _Run:
             kept, tried = judge.keeps(here, there), tried + 1
             if kept:
                 self._note()
-                status = self._status(there, norm(there.x - here.x))
+                status = self._status(here, there)
                 here = there
             status = judge.verdict if status is None else status
         if status in (None, 3):
@@ -173,7 +177,7 @@ class _Run:
         return self._result(here, 1 if status is None else status)
 
     def _scale(self, f: float) -> None:
-        """Chooses the power of two that makes the first gradient about 1 long, and lr and weight decay to go with it."""
+        """Chooses the power of two that makes the first gradient about 1 long; lr and weight decay go with it."""
         self.power = min(-exponent(self.norms[0]), ROOM - exponent(abs(f)))
         with np.errstate(over="ignore", under="ignore"):
             lr = np.ldexp(self.optimizer.lr, -self.power)
@@ -223,17 +227,21 @@ class _Run:
             self.norms.append(norm(g + self.weight_decay * x))
         return x, f, g
 
-    def _status(self, point: Point, move: float) -> int | None:
-        """Whether the run ends at the point just evaluated, where a step of length `move` led."""
-        if not (point.finite and np.isfinite(self.norms[-1])):
+    def _status(self, old: Point, new: Point) -> int | None:
+        """Whether the run ends at the point just evaluated, where a step from `old` led."""
+        if not (new.finite and np.isfinite(self.norms[-1])):
             return 2
-        with np.errstate(over="ignore"):
-            short = move <= SHORT * max(norm(point.x), norm(point.x - self.x0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            move, turn = norm(new.x - old.x), norm(new.g - old.g)
+            if turn > 0:
+                self.flatness.append(move / turn)
+            ahead = max([move, *(ratio * norm(new.g) for ratio in self.flatness)])
+            short = ahead <= SHORT * max(norm(new.x), norm(new.x - self.x0))
         return 0 if self.norms[-1] <= self.gtol * self.norms[0] and short else None
 
     def _report(self, point: Point) -> int | None:
         x, f, g = point.told
-        last = {"beta": None, "weights": None}
+        last: dict[str, Any] = {"beta": None, "weights": None}
         if self.betas:
             last = {"beta": self.betas[-1], "weights": self.weights[-1].copy()}
         try:
