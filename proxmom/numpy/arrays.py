@@ -23,7 +23,7 @@ def real(name: str, value: Any) -> NDArray[np.float64]:
             return np.array(array, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
             pass
-    got = type(value).__name__ if array.dtype.kind == "O" else array.dtype.name
+    got = type(value).__name__ if array.dtype.kind in "OSU" else array.dtype.name
     remedy = " Split complex numbers into real and imaginary part." if array.dtype.kind == "c" else ""
     raise TypeError(f"{name} must be real numbers, got {got}.{remedy}")
 

@@ -12,7 +12,7 @@ from proxmom.numpy.arrays import norm
 from proxmom.numpy.optimizer import Bookmark, Optimizer
 
 DECREASE = 1e-2  # share of the shortest |move|/|change of gradient| times |gradient|² by which f must fall
-ROUNDING = 8 * float(np.finfo(float).eps)  # relative to f: a smaller change of f says nothing
+ROUNDING = 8 * float(np.finfo(float).eps)  # relative: a smaller change, of f or of x, says nothing
 SHORTEST, LONGEST = 0.05, 0.5  # how much shorter the next try may be
 BLIND = 0.1  # how much shorter it is where f or its gradient is not finite
 TRIES = 120  # undone steps in a row, from a factor 1e300 down to nothing
@@ -79,6 +79,7 @@ class Guard:
     stalled: int = 0
     poor: int = 0
     longest: float = 0.0
+    _finite: bool = True  # whether the last point that was left was
     _top: float | None = None  # the first f
     _best: Point | None = field(default=None, repr=False)  # the least gradient since f fell by more than rounding
     _plain: float | None = 1.0  # factor on lr of a step along the gradient alone; None: the step was another
@@ -100,16 +101,26 @@ class Guard:
             self._plain, self.tries = None, 0
             return True
         assert self._bookmark is not None
-        self.optimizer.undo(self._bookmark, factor)
-        self._plain = factor if self.optimizer.kept("scale") is not None else 1.0
+        self._back(self._bookmark, factor)
         self.tries += 1
         self.undone += 1
+        self._finite = new.finite
         return False
+
+    def start_anew(self, lr: float) -> None:
+        """Makes the next step one along the gradient alone, from where the optimizer is, with the given lr."""
+        self._back(self.optimizer.bookmark(), lr / self.optimizer.lr)
+
+    def _back(self, bookmark: Bookmark, factor: float) -> None:
+        self.optimizer.undo(bookmark, factor)
+        self._plain = factor if self.optimizer.kept("scale") is not None else 1.0
 
     @property
     def verdict(self) -> int | None:
         """The status that ends the run, if it must end."""
-        return 3 if self.tries >= TRIES or self.stalled >= STALLED else None
+        if self.tries >= TRIES:
+            return 3 if self._finite else 2
+        return 3 if self.stalled >= STALLED else None
 
     def best(self, last: Point) -> Point:
         """The point to return where no minimum was reached: of those that f cannot tell apart, the flattest."""

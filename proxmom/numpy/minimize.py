@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.optimize import OptimizeResult
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
-from proxmom.numpy.guard import Guard, Point, Trust
+from proxmom.numpy.guard import ROUNDING, Guard, Point, Trust
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
 from proxmom.stepsize import Secant, StepSize
@@ -161,16 +162,20 @@ class _Run:
             status = self._report(here) if kept else None
             if status is not None:
                 break
+            skipped = optimizer.diagnostics()["skipped"]
             following = judge.step(*self._scaled(here))
-            if optimizer.diagnostics()["skipped"]:
-                status = 2
-                break
-            there = self._point(self._evaluate(following))
+            if optimizer.diagnostics()["skipped"] > skipped:
+                there = replace(here, f=np.nan)  # the step would have led to what is not finite
+            else:
+                there = self._point(self._evaluate(following))
             kept, tried = judge.keeps(here, there), tried + 1
             if kept:
                 self._note()
                 status = self._status(here, there)
+                blind = norm(there.x - here.x) <= ROUNDING * norm(there.x)
                 here = there
+                if status == 0 and blind and isinstance(judge, Guard) and not self._turns(judge, here):
+                    status = None
             status = judge.verdict if status is None else status
         if status in (None, 3):
             here = judge.best(here)
@@ -232,12 +237,28 @@ class _Run:
         if not (new.finite and np.isfinite(self.norms[-1])):
             return 2
         with np.errstate(over="ignore", invalid="ignore"):
-            move, turn = norm(new.x - old.x), norm(new.g - old.g)
-            if turn > 0:
-                self.flatness.append(move / turn)
-            ahead = max([move, *(ratio * norm(new.g) for ratio in self.flatness)])
-            short = ahead <= SHORT * max(norm(new.x), norm(new.x - self.x0))
+            move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
+            if move > ROUNDING * norm(new.x):  # a step within the rounding of x shows no curvature
+                self.flatness.append(move / turn if turn > 0 else np.inf)
+            ahead = max(self.flatness, default=0.0) * size if size > 0 else 0.0
+            short = max(move, ahead) <= SHORT * max(norm(new.x), norm(new.x - self.x0))
         return 0 if self.norms[-1] <= self.gtol * self.norms[0] and short else None
+
+    def _turns(self, judge: Guard, here: Point) -> bool:
+        """Whether f falls no further along the gradient than the last step of a success may be long; if it does, the
+        next step is as long as that.
+
+        Asked where the last step was within the rounding of x, and showed nothing.
+        """
+        size = norm(here.g)
+        if size == 0 or not judge.euclidean:
+            return True
+        length = SHORT * max(norm(here.x), norm(here.x - self.x0))
+        there = self._point(self._evaluate((here.x - length * (here.g / size)).reshape(here.told[0].shape)))
+        if not (there.finite and (there.g / size) @ (here.g / size) > 0):
+            return True
+        judge.start_anew(length / size)
+        return False
 
     def _report(self, point: Point) -> int | None:
         x, f, g = point.told
