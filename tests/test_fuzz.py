@@ -122,7 +122,7 @@ def holes(random: Any, n: int) -> Function:
 
     def fun(x: Any) -> tuple[float, Any]:
         f, g = float(x @ x / 2), x.copy()
-        kind = int(np.abs(1e3 * x[0])) % 7
+        kind = np.floor(np.abs(1e3 * x[0])) % 7
         return (np.nan, g) if kind == 3 else (f, g * np.inf) if kind == 5 else (-np.inf, g) if kind == 6 else (f, g)
 
     return fun

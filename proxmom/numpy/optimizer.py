@@ -219,18 +219,20 @@ class Optimizer:
     def undo(self, bookmark: Bookmark, factor: float) -> None:
         """Back to where `bookmark` was taken, with empty memory and `factor` > 0 times lr for the step from there.
 
-        A step size that says how it restarts goes on from there; without one lr itself is multiplied, for good.
+        A step size that says how it restarts goes on from there. One that does not starts as at first, and lr itself is
+        multiplied, for good.
         """
-        own, restart = dict(self._scalars.own), self._step.habits.restart
+        own, habits = dict(self._scalars.own), self._step.habits
         self._x, named, self._state, scalars, self._last = bookmark
         self._named = np.zeros_like(named)
         self._steps += int(scalars.step[0])
         one = np.ones(1)
         fresh = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
-        if restart is None:
+        if habits.restart is None:  # what it kept may be a factor too, and would count twice
             self._lr *= factor
+            own = {name: value for name, value in own.items() if name not in habits.scalars}
         else:
-            own |= {name: one * value for name, value in restart(factor).items()}
+            own |= {name: one * value for name, value in habits.restart(factor).items()}
         self._scalars = replace(fresh, own=own)
 
     def kept(self, name: str) -> float | None:
