@@ -59,7 +59,7 @@ def minimize(
     and tried anew, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
     constant to f, change nothing else: f and its gradient are scaled by a power of two, so that no square over- or
     underflows, where the metric is Euclidean and the rule does not look at the loss. f is never above f(x0) at the end.
-    With lr every step stands.
+    With lr every step stands, and the first goes along the gradient at full length: memory starts as the first gradient.
 
     Args:
         fun: fun(x) -> (f, gradient), real, the gradient of x's shape. x is its to overwrite, and so is what it
