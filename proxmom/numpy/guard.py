@@ -132,7 +132,7 @@ class Guard:
             self.ratio = min(self.ratio, move / turn)
         length = move / norm(old.g) if self._plain is not None and move > 0 else np.inf
         least = min(self.ratio, length)
-        need = DECREASE * least * size * size if np.isfinite(least) else 0.0
+        need = DECREASE * least * size * size if np.isfinite(least) and move > 0 else 0.0
         if _rounds(old, new) and need <= _noise(old, new):
             return self._lowers_within_rounding(old, new, move)
         enough = new.f <= old.f - need
@@ -145,15 +145,16 @@ class Guard:
     def _lowers_within_rounding(self, old: Point, new: Point, move: float) -> bool:
         assert self._best is not None
         assert self._top is not None
-        least = norm(self._best.g)
+        size, least = norm(new.g), norm(self._best.g)
         lowers = new.f <= self._top and _rise(old, new) <= 0
-        if lowers and norm(new.g) <= NEARER * least:
+        growing = not self.tries and move >= 2 * self.longest  # first steps may be so short that f shows nothing yet
+        if lowers and size <= NEARER * least:
             self.stalled = 0
-        elif move < 2 * self.longest or not lowers:  # a first step may be so short that f shows nothing of it yet
-            self.stalled += STALLED // 3 if self.tries and lowers else 1
+        elif not (lowers and growing):  # a step that had to be shortened down to rounding, for nothing, is the end
+            self.stalled += STALLED if self.tries and lowers and size >= least else 1
         if lowers:
             self.longest = max(self.longest, move)
-            self._best = new if norm(new.g) <= least else self._best
+            self._best = new if size <= least else self._best
         return lowers
 
     def _shorter(self, old: Point, new: Point) -> float:

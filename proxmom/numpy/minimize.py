@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ MESSAGES = {
 MAX_ITER = 1000
 PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
 SHORT = 1e-6  # of the larger of ||x|| and ||x - x0||: at most so long is the last step of a success
+FORESIGHT = 100  # gtol, of the same: so far may the minimum be, if that is more than SHORT
 RECENT = 10  # steps whose curvature says how far the minimum may still be
 ROOM = 900  # f is scaled to less than two to this power
 
@@ -59,7 +59,7 @@ def minimize(
     and tried anew, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
     constant to f, change nothing else: f and its gradient are scaled by a power of two, so that no square over- or
     underflows, where the metric is Euclidean and the rule does not look at the loss. f is never above f(x0) at the end.
-    With lr every step stands, and the first goes along the gradient at full length: memory starts as the first gradient.
+    With lr every step stands; the first is along the gradient at full length, as memory starts as the first gradient.
 
     Args:
         fun: fun(x) -> (f, gradient), real, the gradient of x's shape. x is its to overwrite, and so is what it
@@ -72,8 +72,9 @@ def minimize(
         metric, inertia, weight_decay, decay: as for `Optimizer`; weight_decay needs an lr unless decay is "coupled".
         max_iter: largest number of steps, undone ones included, >= 0; each costs one evaluation, and there is one more.
         gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value, and the last step was at most
-            1e-6·max(||x||, ||x - x0||) long, and so would be one along the gradient at the least curvature of the last
-            ten steps: a first gradient may be so huge that gtol says little, and a step short by chance.
+            1e-6·max(||x||, ||x - x0||) long, and one along the gradient at the least curvature of the last ten steps
+            would be at most max(1e-6, 100 gtol) times that maximum: a first gradient may be so huge that gtol says
+            little, and a step short by chance.
         callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
             (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
             name, callback(x). StopIteration raised in it ends the run.
@@ -162,20 +163,20 @@ class _Run:
             status = self._report(here) if kept else None
             if status is not None:
                 break
-            skipped = optimizer.diagnostics()["skipped"]
             following = judge.step(*self._scaled(here))
-            if optimizer.diagnostics()["skipped"] > skipped:
-                there = replace(here, f=np.nan)  # the step would have led to what is not finite
-            else:
-                there = self._point(self._evaluate(following))
+            if optimizer.diagnostics()["skipped"]:
+                status = 2
+                break
+            there = self._point(self._evaluate(following))
             kept, tried = judge.keeps(here, there), tried + 1
             if kept:
                 self._note()
                 status = self._status(here, there)
                 blind = norm(there.x - here.x) <= ROUNDING * norm(there.x)
                 here = there
-                if status == 0 and blind and isinstance(judge, Guard) and not self._turns(judge, here):
-                    status = None
+                if status == 0 and blind and isinstance(judge, Guard) and norm(here.g) > 0 and judge.euclidean:
+                    tried += 1
+                    status = 0 if self._turns(judge, here) else None
             status = judge.verdict if status is None else status
         if status in (None, 3):
             here = judge.best(here)
@@ -241,7 +242,8 @@ class _Run:
             if move > ROUNDING * norm(new.x):  # a step within the rounding of x shows no curvature
                 self.flatness.append(move / turn if turn > 0 else np.inf)
             ahead = max(self.flatness, default=0.0) * size if size > 0 else 0.0
-            short = max(move, ahead) <= SHORT * max(norm(new.x), norm(new.x - self.x0))
+            size = max(norm(new.x), norm(new.x - self.x0))
+            short = move <= SHORT * size and ahead <= max(SHORT, FORESIGHT * self.gtol) * size
         return 0 if self.norms[-1] <= self.gtol * self.norms[0] and short else None
 
     def _turns(self, judge: Guard, here: Point) -> bool:
@@ -251,9 +253,8 @@ class _Run:
         Asked where the last step was within the rounding of x, and showed nothing.
         """
         size = norm(here.g)
-        if size == 0 or not judge.euclidean:
-            return True
         length = SHORT * max(norm(here.x), norm(here.x - self.x0))
+        judge.undone += 1
         there = self._point(self._evaluate((here.x - length * (here.g / size)).reshape(here.told[0].shape)))
         if not (there.finite and (there.g / size) @ (here.g / size) > 0):
             return True
