@@ -26,10 +26,8 @@ def convex_solver() -> Any:
         import clarabel  # noqa: F401 - cvxpy calls it; where it is missing every trial would fail
         import cvxpy
     except ImportError as error:
-        raise ImportError(
-            f"the convex reference needs cvxpy and Clarabel, got: {error}. Install the verify extra: "
-            "pip install 'proxmom[verify]'."
-        ) from error
+        said = f"the convex reference needs the verify extra: pip install 'proxmom[verify]' ({error})."
+        raise ImportError(said) from error
     return cvxpy
 
 

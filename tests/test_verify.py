@@ -135,7 +135,7 @@ def test_the_reference_is_a_minimiser_of_the_stated_objective() -> None:
 def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     reference._problem.cache_clear()
-    said = rf"needs cvxpy and Clarabel, got: .*{missing}.*pip install 'proxmom\[verify\]'"
+    said = rf"needs the verify extra: pip install 'proxmom\[verify\]' \(.*{missing}"
     with pytest.raises(ImportError, match=said):
         check_rule(HeavyBall(), trials=1)
     result = CliRunner().invoke(cli.main, ["verify", "HeavyBall", "--trials", "1"])
