@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 from proxmom import Adam, AdaptiveMemory, HeavyBall, Polyak, TruncatedMemory
 from proxmom.numpy import Optimizer, minimize, scipy_method
+from proxmom.numpy.guard import Guard, Point
 from proxmom.rules import Facts
 
 HESSIAN = np.diag(np.logspace(-1, 0, 5))
@@ -310,17 +312,49 @@ def test_a_warm_start_within_the_rounding_of_f_is_not_left_for_a_worse_point(lev
     assert np.abs(result.x - 3).max() <= 3 * off
 
 
+@pytest.mark.parametrize("level", [1e6, -1e9, 1e14])
+@pytest.mark.parametrize("off", [1e-7, -1e-6, 1e-4])
+def test_within_the_rounding_of_f_the_slopes_lead_on(level: float, off: float) -> None:
+    result = minimize(lambda x: (float(level + (x - 3) @ (x - 3) / 2), x - 3), [3 + off, 3.0])
+    assert result.success
+    assert np.abs(result.x - 3).max() <= 1e-6 * abs(off)
+
+
+def test_of_points_that_f_cannot_tell_apart_the_flattest_is_the_best() -> None:
+    guard = Guard(Optimizer([0.0, 0.0], HeavyBall(), lr=1.0))
+
+    def point(x: float, f: float, *g: float) -> Point:
+        return Point(np.array([x, 0.0]), f, np.array(g), ((), f, ()))
+
+    points = [point(0, 1.0, -1e-20, 1e-20), point(1, 1.0, -1e-20, 2e-20), point(2, 1.0, -1e-20, 9e-21)]
+    best = []
+    for old, new in itertools.pairwise(points):
+        guard.step(old.g, old.f)
+        assert guard.keeps(old, new)
+        best.append(guard.best(new))
+    assert best == [points[0], points[2]]
+    guard.step(points[2].g, 1.0)
+    lower = point(3, 0.5, -1.0, 1.0)
+    assert guard.keeps(points[2], lower)
+    assert guard.best(lower) is lower
+
+
 # --- what the caller owns, and what is refused ---------------------------------------------------------------------
 
 
+def _valley(x: Any) -> tuple[float, Any]:
+    """Where steps are undone."""
+    return float(rosen(x)), rosen_der(x)
+
+
 def _writes(x: Any) -> tuple[float, Any]:
-    f, g = fun(x)
+    f, g = _valley(x)
     x[:] = np.nan
     return f, g
 
 
 def _view(x: Any) -> tuple[float, Any]:
-    f, g = fun(x)
+    f, g = _valley(x)
     x[:] = g
     return f, x[:]
 
@@ -330,11 +364,11 @@ class _Buffer:
         self.gradient = np.zeros((1, 5))
 
     def __call__(self, x: Any) -> tuple[float, Any]:
-        f, self.gradient[0] = fun(x)
+        f, self.gradient[0] = _valley(x)
         return f, self.gradient[0]
 
 
-@pytest.mark.parametrize("lr", [None, 1.0])
+@pytest.mark.parametrize("lr", [None, 1e-3])
 @pytest.mark.parametrize("caller", [_writes, _view, _Buffer()], ids=["writes into x", "view of x", "one buffer"])
 def test_what_the_caller_does_with_its_arrays_does_not_matter(caller: Any, lr: float | None) -> None:
     def spoil(intermediate_result: OptimizeResult) -> None:
@@ -342,7 +376,9 @@ def test_what_the_caller_does_with_its_arrays_does_not_matter(caller: Any, lr: f
             if intermediate_result[name] is not None:
                 intermediate_result[name][...] = np.nan
 
-    plain, aliased = minimize(fun, np.ones(5), lr=lr), minimize(caller, np.ones(5), lr=lr, callback=spoil)
+    x0 = np.linspace(-1, 2, 5)
+    plain, aliased = minimize(_valley, x0, lr=lr), minimize(caller, x0, lr=lr, callback=spoil)
+    assert lr is not None or plain.undone > 0
     for name in ("x", "jac", "fun", "nfev"):
         np.testing.assert_array_equal(plain[name], aliased[name])
     np.testing.assert_array_equal(plain.history["weights"], aliased.history["weights"])

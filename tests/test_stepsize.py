@@ -156,6 +156,29 @@ def test_where_finish_says_again_nothing_else_is_kept() -> None:
             assert [optimizer.kept(name) for name in Both.scalars] == [step, taken, taken]
 
 
+@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0])
+def test_after_undo_the_step_is_factor_times_lr_long(factor: float) -> None:
+    @dataclass(frozen=True)
+    class Growing:
+        """Does not say how it restarts, and keeps a factor of its own."""
+
+        scalars: ClassVar[Mapping[str, float]] = {"scale": 1.0}
+
+        def factor(self, now: Any) -> Any:
+            scale = now.kept("scale")
+            now.keep(scale=3 * scale)
+            return scale
+
+    for step_size in (Growing(), Alignment(), Secant(), None):
+        optimizer, g = Optimizer(np.zeros(2), HeavyBall(), lr=0.1, step_size=step_size), np.array([1.0, 2.0])
+        for _ in range(4):
+            bookmark = optimizer.bookmark()
+            optimizer.step(g)
+        optimizer.undo(bookmark, factor)
+        before = optimizer.x
+        np.testing.assert_allclose(before - optimizer.step(g), 0.1 * factor * g)
+
+
 def test_alignment_follows_its_formula() -> None:
     optimizer, random = (
         Optimizer(np.ones(4), HeavyBall(0.5), lr=0.1, step_size=Alignment(0.3)),
