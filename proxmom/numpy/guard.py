@@ -130,9 +130,9 @@ class Guard:
         move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
         if 0 < turn < np.inf and move > 0:
             self.ratio = min(self.ratio, move / turn)
-        length = move / norm(old.g) if self._plain is not None and move > 0 else np.inf
+        length = move and move / norm(old.g) if self._plain is not None else np.inf
         least = min(self.ratio, length)
-        need = DECREASE * least * size * size if np.isfinite(least) and move > 0 else 0.0
+        need = DECREASE * least * size * size if np.isfinite(least) else 0.0
         if _rounds(old, new) and need <= _noise(old, new):
             return self._lowers_within_rounding(old, new, move)
         enough = new.f <= old.f - need
