@@ -21,11 +21,13 @@ REACH = 1e3
 
 
 def convex_solver() -> Any:
-    """The module cvxpy; ImportError that names the extra if it is not installed."""
+    """The module cvxpy; ImportError that names what is missing, and the extra, if it or Clarabel is not installed."""
     try:
+        import clarabel  # noqa: F401 - cvxpy calls it; where it is missing every trial would fail
         import cvxpy
     except ImportError as error:
-        raise ImportError("the convex reference needs the verify extra: pip install 'proxmom[verify]'.") from error
+        said = f"the convex reference needs the verify extra: pip install 'proxmom[verify]' ({error})."
+        raise ImportError(said) from error
     return cvxpy
 
 
@@ -50,7 +52,7 @@ def solve_step(model: Model) -> NDArray[np.float64]:
         model: from `Optimizer.preview`; what the closed form computed (weights, next_x, ...) is not read. lr > 0.
 
     Raises:
-        ImportError: without cvxpy.
+        ImportError: without cvxpy or Clarabel.
         RuntimeError: if the solver fails.
     """
     kappa = model.lr / (1 + model.lr * model.weight_decay)

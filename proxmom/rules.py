@@ -96,6 +96,9 @@ class GradientDescent:
 class HeavyBall:
     """One plane with fixed weight beta on memory: SGD with momentum and dampening beta; with Adam's metric AdamW.
 
+    Memory is an average, so SGD(momentum=beta) without dampening corresponds to 1/(1 - beta) times its lr here. Memory
+    starts as the first gradient in the Euclidean metric: the first step is then 1/(1 - beta) times as long as SGD's.
+
     Args:
         beta: weight on memory, in [0, 1], below 1 with Adam's metric; torch's SGD(momentum=beta, dampening=beta).
     """

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import rosen_der
 from torch import nn
 
 from proxmom import (
@@ -95,6 +96,87 @@ def test_secant_ends_on_a_quadratic_after_n_and_two_evaluations() -> None:
     assert np.linalg.norm(optimizer.x - minimiser) > 1e-6 * np.linalg.norm(x - minimiser)
     optimizer.step(matrix @ (optimizer.x - minimiser))
     assert np.linalg.norm(optimizer.x - minimiser) <= 1e-6 * np.linalg.norm(x - minimiser)
+
+
+@pytest.mark.parametrize("start", [1e-6, 1e-2, 1.0, 1e3])
+@pytest.mark.parametrize("kind", ["quadratic", "rosen", "softplus"])
+@pytest.mark.parametrize("rule", [ConjugateMemory(), AdaptiveMemory(), HeavyBall()], ids=str)
+def test_the_kept_scale_is_the_last_lr_over_lr(rule: Any, kind: str, start: float) -> None:
+    """Also where a step was only made longer or shorter, and nothing else was done."""
+    matrix, minimiser, _ = quadratic(6, 50.0)
+    slope = {
+        "quadratic": lambda x: matrix @ (x - minimiser),
+        "rosen": rosen_der,
+        "softplus": lambda x: np.tanh(x / 2) + 1e-3 * x,
+    }[kind]
+    optimizer, again = Optimizer(np.linspace(-2, 2, 6), rule, lr=start, step_size=Secant()), 0
+    for _ in range(40):
+        with np.errstate(all="ignore"):
+            optimizer.step(slope(optimizer.x))
+        last = optimizer._last
+        assert last is not None
+        again += last.lr[0] == 0
+        scale = optimizer.kept("scale")
+        np.testing.assert_allclose(scale, last.scalars.last_lr[0] / start, rtol=1e-12)
+    assert again or kind == "quadratic"
+
+
+def test_where_finish_says_again_nothing_else_is_kept() -> None:
+    @dataclass(frozen=True)
+    class Halves:
+        """Makes every second step anew, half as long, and writes down everything it is asked."""
+
+        memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
+        scalars: ClassVar[Mapping[str, float]] = {"finished": 0.0, "factors": 0.0, "lengths": 0.0}
+
+        def finish(self, now: Any) -> Any:
+            now.keep(finished=now.kept("finished") + 1)
+            return 0.5 + 0 * now.step, now.kept("finished") % 2 == 0
+
+        def factor(self, now: Any) -> Any:
+            now.keep(factors=now.kept("factors") + 1)
+            return 1.0 + 0 * now.step
+
+        def along(self, now: Any, direction: Any) -> Any:
+            now.keep(lengths=now.kept("lengths") + 1)
+            return 1.0 + 0 * now.step
+
+    @dataclass(frozen=True)
+    class Both(Halves):
+        """A rule that is its own step size, so that both declare the same scalars."""
+
+        def planes(self, now: Any) -> Any:
+            return (now.gradient_plane,)
+
+    for rule, step_size in ((GradientDescent(), Halves()), (Counting(), Halves()), (Both(), None)):
+        optimizer = Optimizer(np.ones(2), rule, lr=0.1, step_size=step_size)
+        for step in range(1, 7):
+            optimizer.step(optimizer.x)
+            taken = (step + 1) // 2
+            assert [optimizer.kept(name) for name in Both.scalars] == [step, taken, taken]
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0])
+def test_after_undo_the_step_is_factor_times_lr_long(factor: float) -> None:
+    @dataclass(frozen=True)
+    class Growing:
+        """Does not say how it restarts, and keeps a factor of its own."""
+
+        scalars: ClassVar[Mapping[str, float]] = {"scale": 1.0}
+
+        def factor(self, now: Any) -> Any:
+            scale = now.kept("scale")
+            now.keep(scale=3 * scale)
+            return scale
+
+    for step_size in (Growing(), Alignment(), Secant(), None):
+        optimizer, g = Optimizer(np.zeros(2), HeavyBall(), lr=0.1, step_size=step_size), np.array([1.0, 2.0])
+        for _ in range(4):
+            bookmark = optimizer.bookmark()
+            optimizer.step(g)
+        optimizer.undo(bookmark, factor)
+        before = optimizer.x
+        np.testing.assert_allclose(before - optimizer.step(g), 0.1 * factor * g)
 
 
 def test_alignment_follows_its_formula() -> None:

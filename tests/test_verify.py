@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, mix
+from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, cli, mix, reference
 from proxmom.numpy import Optimizer
 from proxmom.reference import objective, solve_step
 from proxmom.rules import Facts
@@ -126,6 +129,19 @@ def test_the_reference_is_a_minimiser_of_the_stated_objective() -> None:
     for size in (1e-1, 1e-3, 1e-5):
         for _ in range(20):
             assert objective(model, move + size * random.normal(size=5)) >= best - 1e-12 * abs(best)
+
+
+@pytest.mark.parametrize("missing", ["clarabel", "cvxpy"])
+def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    reference._problem.cache_clear()
+    said = rf"needs the verify extra: pip install 'proxmom\[verify\]' \(.*{missing}"
+    with pytest.raises(ImportError, match=said):
+        check_rule(HeavyBall(), trials=1)
+    result = CliRunner().invoke(cli.main, ["verify", "HeavyBall", "--trials", "1"])
+    assert result.exit_code != 0
+    assert re.search(said, " ".join(result.output.split()))
+    assert "Traceback" not in result.output
 
 
 def test_bad_arguments() -> None:

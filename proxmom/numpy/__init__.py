@@ -1,6 +1,7 @@
 """The NumPy backend: `minimize` with SciPy's conventions, and the stateful `Optimizer`. Readable first."""
 
-from proxmom.numpy.minimize import minimize, scipy_method
+from proxmom.numpy.as_scipy import scipy_method
+from proxmom.numpy.minimize import minimize
 from proxmom.numpy.optimizer import Optimizer
 
 __all__ = ["Optimizer", "minimize", "scipy_method"]

@@ -8,28 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proxmom.numpy.arrays import norm
 from proxmom.numpy.optimizer import Bookmark, Optimizer
 
 DECREASE = 1e-2  # share of the shortest |move|/|change of gradient| times |gradient|² by which f must fall
-ROUNDING = 8 * float(np.finfo(float).eps)  # relative to f, what f may rise
+ROUNDING = 8 * float(np.finfo(float).eps)  # relative: a smaller change, of f or of x, says nothing
 SHORTEST, LONGEST = 0.05, 0.5  # how much shorter the next try may be
 BLIND = 0.1  # how much shorter it is where f or its gradient is not finite
 TRIES = 120  # undone steps in a row, from a factor 1e300 down to nothing
 STALLED = 30  # steps in a row within rounding before a run ends
 PATIENCE = 50  # steps in a row that may lower f by less than they should, as while a step size finds its way
+NEARER = 0.9  # of the least gradient so far: a step within rounding to so small a one is progress
 
 
 @dataclass(frozen=True)
 class Point:
-    """An evaluation: x, gradient (n,), and f."""
+    """An evaluation as it is judged: x, gradient (n,), and f; told: x, f and gradient as the caller has them."""
 
     x: NDArray[np.float64]
     f: float
     g: NDArray[np.float64]
+    told: tuple[Any, float, Any]
 
     @property
     def finite(self) -> bool:
-        return bool(np.isfinite(self.f) and np.isfinite(self.g).all())
+        return bool(np.isfinite(self.f) and np.isfinite(norm(self.g)))
 
 
 @dataclass
@@ -49,6 +52,10 @@ class Trust:
         self.verdict = None if new.finite else 2
         return new.finite
 
+    def best(self, last: Point) -> Point:
+        """The point to return where the run did not end at a minimum."""
+        return last
+
 
 @dataclass
 class Guard:
@@ -59,6 +66,9 @@ class Guard:
     over ||g|| where it goes along the gradient alone. As r >= 1/L this forces convergence on every smooth f that is
     bounded below, see `theory/14_tuning_free.py`. A failed step is tried anew along the gradient alone, at first at the
     step size's own estimate for that, then shorter and shorter.
+
+    Where f changes by no more than its rounding the slopes at both ends of the step say by how much it fell, their mean
+    times the step, which is exact on quadratics; f is never above its first value there either.
     """
 
     optimizer: Optimizer
@@ -68,6 +78,10 @@ class Guard:
     undone: int = 0
     stalled: int = 0
     poor: int = 0
+    longest: float = 0.0
+    _finite: bool = True  # whether the last point that was left was
+    _top: float | None = None  # the first f
+    _best: Point | None = field(default=None, repr=False)  # the least gradient since f fell by more than rounding
     _plain: float | None = 1.0  # factor on lr of a step along the gradient alone; None: the step was another
     _bookmark: Bookmark | None = field(default=None, repr=False)
 
@@ -78,50 +92,94 @@ class Guard:
 
     def keeps(self, old: Point, new: Point) -> bool:
         """Whether the step may stand; if not, the optimizer is back at `old`, ready for a shorter one."""
-        if new.finite and self._lowers(old, new):
+        if self._best is None:
+            self._top, self._best = old.f, old
+        with np.errstate(over="ignore", invalid="ignore"):
+            kept = new.finite and self._lowers(old, new)
+            factor = 1.0 if kept else self._shorter(old, new)
+        if kept:
             self._plain, self.tries = None, 0
             return True
-        factor = self._shorter(old, new)
         assert self._bookmark is not None
-        self.optimizer.undo(self._bookmark, factor)
-        self._plain = factor if self.optimizer.kept("scale") is not None else 1.0
+        self._back(self._bookmark, factor)
         self.tries += 1
         self.undone += 1
+        self._finite = new.finite
         return False
+
+    def start_anew(self, lr: float) -> None:
+        """Makes the next step one along the gradient alone, from where the optimizer is, with the given lr."""
+        self._back(self.optimizer.bookmark(), lr / self.optimizer.lr)
+
+    def _back(self, bookmark: Bookmark, factor: float) -> None:
+        self.optimizer.undo(bookmark, factor)
+        self._plain = factor if self.optimizer.kept("scale") is not None else 1.0
 
     @property
     def verdict(self) -> int | None:
         """The status that ends the run, if it must end."""
-        return 3 if self.tries >= TRIES or self.stalled >= STALLED else None
+        if self.tries >= TRIES:
+            return 3 if self._finite else 2
+        return 3 if self.stalled >= STALLED else None
+
+    def best(self, last: Point) -> Point:
+        """The point to return where no minimum was reached: of those that f cannot tell apart, the flattest."""
+        return last if self._best is None else self._best
 
     def _lowers(self, old: Point, new: Point) -> bool:
-        with np.errstate(over="ignore"):
-            move, turn = np.linalg.norm(new.x - old.x), np.linalg.norm(new.g - old.g)
-            if turn > 0 and move > 0:
-                self.ratio = min(self.ratio, float(move / turn))
-            length = float(move / np.linalg.norm(old.g)) if self._plain is not None else np.inf
-            least = min(self.ratio, length)
-            need = DECREASE * least * float(new.g @ new.g) if np.isfinite(least) else 0.0
-        noise = ROUNDING * max(abs(old.f), abs(new.f))
-        small = abs(old.f - new.f) <= noise and need <= noise
-        if small:  # a step along the gradient that had to be shortened down to rounding is the end
-            self.stalled += STALLED if self.tries else 1
-            return True
-        if new.f > old.f - need and (new.f > old.f or self.poor + 1 >= PATIENCE):
+        move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
+        if 0 < turn < np.inf and move > 0:
+            self.ratio = min(self.ratio, move / turn)
+        length = move and move / norm(old.g) if self._plain is not None else np.inf
+        least = min(self.ratio, length)
+        need = DECREASE * least * size * size if np.isfinite(least) else 0.0
+        if _rounds(old, new) and need <= _noise(old, new):
+            return self._lowers_within_rounding(old, new, move)
+        enough = new.f <= old.f - need
+        if not (enough or (new.f <= old.f and self.poor + 1 < PATIENCE)):
             return False
-        self.poor = self.poor + 1 if new.f > old.f - need else 0
-        self.stalled = 0
+        self.poor = 0 if enough else self.poor + 1
+        self.longest, self.stalled, self._best = max(self.longest, move), 0, new
         return True
+
+    def _lowers_within_rounding(self, old: Point, new: Point, move: float) -> bool:
+        assert self._best is not None
+        assert self._top is not None
+        size, least = norm(new.g), norm(self._best.g)
+        lowers = new.f <= self._top and _rise(old, new) <= 0
+        growing = not self.tries and move >= 2 * self.longest  # first steps may be so short that f shows nothing yet
+        if lowers and size <= NEARER * least:
+            self.stalled = 0
+        elif not (lowers and growing):  # a step that had to be shortened down to rounding, for nothing, is the end
+            self.stalled += STALLED if self.tries and lowers and size >= least else 1
+        if lowers:
+            self.longest = max(self.longest, move)
+            self._best = new if size <= least else self._best
+        return lowers
 
     def _shorter(self, old: Point, new: Point) -> float:
         """The factor on lr of the next try."""
         scale, plain = self.optimizer.kept("scale"), self.optimizer.kept("plain")
         if self._plain is None:
-            safe = self.ratio / self.optimizer.lr if self.euclidean and np.isfinite(self.ratio) else 0.0
+            safe = self.ratio / self.optimizer.lr if self.euclidean and self.optimizer.lr > 0 else np.inf
+            safe = safe if np.isfinite(safe) else 0.0
             return LONGEST / 2 if scale is None else max(plain, safe) if plain is not None else scale * LONGEST / 2
         if not new.finite:
             return self._plain * BLIND
-        fall = float((old.x - new.x).ravel() @ old.g.ravel())
-        missed = new.f - old.f + fall
-        best = fall / (2 * missed) if missed > 0 else LONGEST
+        fall = float((old.x - new.x) @ old.g)
+        missed = _rise(old, new) + fall
+        best = fall / (2 * missed) if 0 < missed < np.inf else LONGEST
         return self._plain * min(max(best, SHORTEST), LONGEST)
+
+
+def _noise(old: Point, new: Point) -> float:
+    return ROUNDING * max(abs(old.f), abs(new.f))
+
+
+def _rounds(old: Point, new: Point) -> bool:
+    return abs(old.f - new.f) <= _noise(old, new)
+
+
+def _rise(old: Point, new: Point) -> float:
+    """f(new) - f(old), from the slopes at both ends where f rounds it away; NaN where that overflows."""
+    return float((new.x - old.x) @ (old.g / 2 + new.g / 2)) if _rounds(old, new) else new.f - old.f

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,21 +12,28 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from proxmom.metrics import Euclidean, Metric
-from proxmom.numpy.guard import Guard, Point, Trust
+from proxmom.numpy.arrays import exponent, norm, number, real, shaped
+from proxmom.numpy.guard import ROUNDING, Guard, Point, Trust
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
 from proxmom.stepsize import Secant, StepSize
 
 MESSAGES = {
-    0: "The gradient's norm fell below gtol times its first value.",
-    1: "max_iter steps were taken.",
+    0: "The gradient's norm fell below gtol times its first value, and the last step was short.",
+    1: "max_iter steps were taken, or, through SciPy, maxiter or maxfun was reached.",
     2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. A loss that "
     "only fell until there has no minimum.",
-    3: "No step lowers f beyond rounding, and the gradient's norm is above gtol times its first value: this is as far "
-    "as these values of f and its gradient lead, or f is not smooth here, or the gradient is not that of f.",
+    3: "No step lowers f beyond rounding, and the gradient's norm is above gtol times its first value, or no step was "
+    "short: this is as far as these values of f and its gradient lead, or f is not smooth here, or the gradient is not "
+    "that of f.",
     99: "The callback raised StopIteration.",
 }
+MAX_ITER = 1000
 PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
+SHORT = 1e-6  # of the larger of ||x|| and ||x - x0||: at most so long is the last step of a success
+FORESIGHT = 100  # gtol, of the same: so far may the minimum be, if that is more than SHORT
+RECENT = 10  # steps whose curvature says how far the minimum may still be
+ROOM = 900  # f is scaled to less than two to this power
 
 
 def minimize(
@@ -40,7 +48,7 @@ def minimize(
     inertia: float = 0.0,
     weight_decay: float = 0.0,
     decay: str = "decoupled",
-    max_iter: int = 1000,
+    max_iter: int = MAX_ITER,
     gtol: float = 1e-8,
     callback: Callable[..., Any] | None = None,
 ) -> OptimizeResult:
@@ -49,18 +57,24 @@ def minimize(
     Without lr the step size is `Secant()` and the rule `ConjugateMemory()`, if no others are given: conjugate gradients
     at one evaluation a step, in O(n) memory. Every step is then judged, and one that does not lower f enough is undone
     and tried anew, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
-    constant to f, change nothing else. With lr every step stands.
+    constant to f, change nothing else: f and its gradient are scaled by a power of two, so that no square over- or
+    underflows, where the metric is Euclidean and the rule does not look at the loss. f is never above f(x0) at the end.
+    With lr every step stands; the first is along the gradient at full length, as memory starts as the first gradient.
 
     Args:
-        fun: fun(x) -> (f, gradient), the gradient of x's shape.
-        x0: starting point, any shape, finite.
+        fun: fun(x) -> (f, gradient), real, the gradient of x's shape. x is its to overwrite, and so is what it
+            returned once it is called again: all is copied.
+        x0: starting point, any shape, real and finite.
         rule: default `ConjugateMemory()`, with lr `AdaptiveMemory()`.
         lr: as for `Optimizer`; None: sets itself.
         step_size: what multiplies lr, e.g. `Alignment()`; default `Secant()`, with lr none.
         first: without lr, the lr of the first step, > 0; default: what makes it ||x0||/1000 long.
         metric, inertia, weight_decay, decay: as for `Optimizer`; weight_decay needs an lr unless decay is "coupled".
         max_iter: largest number of steps, undone ones included, >= 0; each costs one evaluation, and there is one more.
-        gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value.
+        gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value, and the last step was at most
+            1e-6·max(||x||, ||x - x0||) long, and one along the gradient at the least curvature of the last ten steps
+            would be at most max(1e-6, 100 gtol) times that maximum: a first gradient may be so huge that gtol says
+            little, and a step short by chance.
         callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
             (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
             name, callback(x). StopIteration raised in it ends the run.
@@ -68,10 +82,13 @@ def minimize(
     Returns:
         OptimizeResult with x, fun, jac (the user's f and gradient), nit, nfev, njev, success, status, message, skipped,
         undone (how many steps were, without lr; nit does not count them), and history: arrays "fun", "gradient_norm"
-        (nfev,), "beta" (nit,), "weights" (nit, K). success means status 0, the gradient at x fell to gtol.
+        (nfev,), "beta" (nit,), "weights" (nit, K). success means status 0, as said at gtol. x is the last point kept;
+        without lr, where the run did not succeed, the one with the smallest gradient of those since f last changed by
+        more than its rounding.
 
     Raises:
-        ValueError, TypeError: for invalid arguments or a gradient of the wrong shape.
+        ValueError: for invalid arguments, an f that is not one number, or a gradient of the wrong shape.
+        TypeError: for an x0, f or gradient that is not real numbers, or is masked.
     """
     if not gtol >= 0:
         raise ValueError(f"gtol must be >= 0, got {gtol}.")
@@ -81,10 +98,9 @@ def minimize(
         raise ValueError(f"decay must be 'coupled' without lr, got {decay!r}: f is judged, and must contain the decay.")
     if first is not None and (lr is not None or not 0 < first < np.inf):
         raise ValueError(f"first must be > 0 and finite, and stands for lr, got first={first}, lr={lr}.")
-    start = np.asarray(x0, dtype=np.float64)
     free = lr is None
     optimizer = Optimizer(
-        start,
+        real("x0", x0),
         (ConjugateMemory() if free else AdaptiveMemory()) if rule is None else rule,
         lr=lr if lr is not None else 1.0 if first is None else first,
         metric=metric,
@@ -94,54 +110,19 @@ def minimize(
         step_size=Secant() if step_size is None and free else step_size,
     )
     judge = Guard(optimizer, isinstance(optimizer.metric, Euclidean)) if free else Trust(optimizer)
-    run = _Run(fun, optimizer, weight_decay, gtol, judge, _reporter(callback))
+    run = _Run(fun, optimizer, gtol, judge, reporter(callback))
     return run.go(max_iter, probe=free and first is None)
 
 
-def scipy_method(
-    rule: Rule | None = None, *, lr: float | None = None, **settings: Any
-) -> Callable[..., OptimizeResult]:
-    """A `method` for `scipy.optimize.minimize(fun, x0, jac=..., method=scipy_method(rule, lr=...))`.
-
-    SciPy's `options` maxiter and gtol override max_iter and gtol; `tol` is gtol where `options` do not say it. The
-    method raises ValueError without a gradient, and for bounds or constraints.
-
-    Args:
-        rule, lr: as for `minimize`.
-        **settings: further arguments of `minimize`; not callback, which is SciPy's.
-
-    Raises:
-        ValueError: for a callback.
-    """
-    if settings.get("callback") is not None:
-        raise ValueError(
-            f"callback must be left out of scipy_method, got {settings['callback']!r}: give it to "
-            "scipy.optimize.minimize, which passes its own on."
-        )
-
-    def method(fun: Callable[..., Any], x0: ArrayLike, args: tuple[Any, ...] = (), **given: Any) -> OptimizeResult:
-        jac = given.pop("jac", None)
-        if not callable(jac):
-            raise ValueError(f"jac must be a function or True, got {jac!r}: these rules need the gradient.")
-        for name in ("bounds", "constraints"):
-            if given.pop(name, None) not in (None, ()):
-                raise ValueError(f"{name} are not supported by proxmom; leave them out.")
-        for name in ("hess", "hessp"):
-            given.pop(name, None)
-        if "tol" in given:
-            given.setdefault("gtol", given.pop("tol"))
-        if "maxiter" in given:
-            given["max_iter"] = given.pop("maxiter")
-        return minimize(lambda x: (fun(x, *args), jac(x, *args)), x0, rule, lr=lr, **{**settings, **given})
-
-    return method
-
-
-def _reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
+def reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
     """SciPy's two signatures, told apart as SciPy does: by the argument's name."""
     if callback is None:
         return lambda result: None
-    if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
+    try:
+        names = set(inspect.signature(callback).parameters)
+    except ValueError:  # some of those written in C do not say
+        names = set()
+    if names == {"intermediate_result"}:
         return lambda result: callback(intermediate_result=result)
     return lambda result: callback(result.x)
 
@@ -153,13 +134,15 @@ class _Run:
         self,
         fun: Callable[..., tuple[float, ArrayLike]],
         optimizer: Optimizer,
-        weight_decay: float,
         gtol: float,
         judge: Guard | Trust,
         report: Callable[[OptimizeResult], Any],
     ) -> None:
-        self.fun, self.optimizer, self.weight_decay, self.gtol = fun, optimizer, weight_decay, gtol
+        self.fun, self.optimizer, self.gtol = fun, optimizer, gtol
         self.judge, self.report = judge, report
+        self.weight_decay, self.x0 = optimizer.weight_decay, optimizer.x.ravel()
+        self.power = 0  # of two, by which f and its gradient are scaled
+        self.flatness: deque[float] = deque(maxlen=RECENT)  # ||move|| / ||change of gradient||
         self.values: list[float] = []
         self.norms: list[float] = []
         self.betas: list[float] = []
@@ -168,68 +151,123 @@ class _Run:
     def go(self, max_iter: int, probe: bool) -> OptimizeResult:
         """Steps, as the judge lets them stand, until something says stop; probe: whether the first lr is found here."""
         optimizer, judge = self.optimizer, self.judge
-        x = optimizer.x
-        f, g, status = self._evaluate(x)
+        told = self._evaluate(optimizer.x)
+        if isinstance(judge, Guard) and judge.euclidean and not optimizer.needs_loss:
+            self._scale(told[1])
+        here = self._point(told)
+        status = self._status(here, here)
         if status is None and probe:
-            optimizer.lr = self._probe(x, f, g)
+            optimizer.lr = self._probe(here)
         kept, tried = True, 0
         while status is None and tried < max_iter:
-            status = self._report(x, f, g) if kept else None
+            status = self._report(here) if kept else None
             if status is not None:
                 break
-            here = self._point(x, f, g)
-            following = judge.step(g, f)
+            following = judge.step(*self._scaled(here))
             if optimizer.diagnostics()["skipped"]:
                 status = 2
                 break
-            f_next, g_next, reached = self._evaluate(following)
-            kept, tried = judge.keeps(here, self._point(following, f_next, g_next)), tried + 1
+            there = self._point(self._evaluate(following))
+            kept, tried = judge.keeps(here, there), tried + 1
             if kept:
                 self._note()
-                x, f, g, status = following, f_next, g_next, reached
-            if status is None:
-                status = judge.verdict
-        return self._result(x, f, g, 1 if status is None else status)
+                status = self._status(here, there)
+                blind = norm(there.x - here.x) <= ROUNDING * norm(there.x)
+                here = there
+                if status == 0 and blind and isinstance(judge, Guard) and norm(here.g) > 0 and judge.euclidean:
+                    tried += 1
+                    status = 0 if self._turns(judge, here) else None
+            status = judge.verdict if status is None else status
+        if status in (None, 3):
+            here = judge.best(here)
+        return self._result(here, 1 if status is None else status)
 
-    def _probe(self, x: Any, f: float, g: Any) -> float:
+    def _scale(self, f: float) -> None:
+        """Chooses the power of two that makes the first gradient about 1 long; lr and weight decay go with it."""
+        self.power = min(-exponent(self.norms[0]), ROOM - exponent(abs(f)))
+        with np.errstate(over="ignore", under="ignore"):
+            lr = np.ldexp(self.optimizer.lr, -self.power)
+            weight_decay = np.ldexp(self.weight_decay, self.power)
+        numbers = np.finfo(np.float64)
+        self.optimizer.lr = float(np.clip(lr, numbers.tiny, numbers.max))
+        self.optimizer.weight_decay = float(min(weight_decay, numbers.max))
+
+    def _scaled(self, point: Point) -> tuple[Any, float]:
+        """The caller's gradient and f as the optimizer sees them."""
+        _, f, g = point.told
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(g, self.power), float(np.ldexp(f, self.power))
+
+    def _point(self, told: tuple[Any, float, Any]) -> Point:
+        """What is judged: weight decay is part of f."""
+        flat = told[0].ravel()
+        plain = Point(flat, told[1], told[2].ravel(), told)
+        g, f = self._scaled(plain)
+        mu = self.optimizer.weight_decay
+        if mu == 0:
+            return Point(flat, f, g.ravel(), told)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return Point(flat, f + mu / 2 * float(flat @ flat), g.ravel() + mu * flat, told)
+
+    def _probe(self, here: Point) -> float:
         """The lr of the first step: it moves by a thousandth of x."""
+        try:
+            model = self.optimizer.preview(*self._scaled(here))
+        except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
+            return 1.0
         with np.errstate(all="ignore"):
-            try:
-                model = self.optimizer.preview(g, f)
-            except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
-                return 1.0
-            lr = PROBE * (float(np.linalg.norm(x)) or 1.0) / np.linalg.norm(model.next_memory / model.diagonal)
+            lr = np.float64(PROBE * (norm(here.x) or 1.0)) / norm(model.next_memory / model.diagonal)
         return float(lr) if 0 < lr < np.inf else 1.0
 
-    def _point(self, x: Any, f: float, g: Any) -> Point:
-        """What is judged: weight decay is part of f."""
-        mu, flat = self.weight_decay, x.ravel()
-        if mu == 0:
-            return Point(flat, f, g.ravel())
-        return Point(flat, f + mu / 2 * float(flat @ flat), g.ravel() + mu * flat)
-
-    def _evaluate(self, x: Any) -> tuple[float, Any, int | None]:
+    def _evaluate(self, x: Any) -> tuple[Any, float, Any]:
+        """x, f and gradient: copies, which the caller does not hold."""
         answer = self.fun(x.copy())
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise ValueError(f"fun must return the pair (f, gradient), got {type(answer).__name__}.")
-        value, gradient = answer
-        f, g = float(value), np.asarray(gradient, dtype=np.float64)
-        if g.shape != x.shape:
-            raise ValueError(f"fun must return a gradient of x0's shape, {x.shape}, got {g.shape}.")
-        with np.errstate(over="ignore", invalid="ignore"):
-            norm = float(np.linalg.norm((g + self.weight_decay * x).ravel()))
+        f, g = (
+            number("f, as fun returns it,", answer[0]),
+            shaped("the gradient, as fun returns it,", answer[1], x.shape),
+        )
         self.values.append(f)
-        self.norms.append(norm)
-        if not (np.isfinite(f) and np.isfinite(norm)):
-            return f, g, 2
-        return f, g, 0 if norm <= self.gtol * self.norms[0] else None
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.norms.append(norm(g + self.weight_decay * x))
+        return x, f, g
 
-    def _report(self, x: Any, f: float, g: Any) -> int | None:
+    def _status(self, old: Point, new: Point) -> int | None:
+        """Whether the run ends at the point just evaluated, where a step from `old` led."""
+        if not (new.finite and np.isfinite(self.norms[-1])):
+            return 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
+            if move > ROUNDING * norm(new.x):  # a step within the rounding of x shows no curvature
+                self.flatness.append(move / turn if turn > 0 else np.inf)
+            ahead = max(self.flatness, default=0.0) * size if size > 0 else 0.0
+            size = max(norm(new.x), norm(new.x - self.x0))
+            short = move <= SHORT * size and ahead <= max(SHORT, FORESIGHT * self.gtol) * size
+        return 0 if self.norms[-1] <= self.gtol * self.norms[0] and short else None
+
+    def _turns(self, judge: Guard, here: Point) -> bool:
+        """Whether f falls no further along the gradient than the last step of a success may be long; if it does, the
+        next step is as long as that.
+
+        Asked where the last step was within the rounding of x, and showed nothing.
+        """
+        size = norm(here.g)
+        length = SHORT * max(norm(here.x), norm(here.x - self.x0))
+        judge.undone += 1
+        there = self._point(self._evaluate((here.x - length * (here.g / size)).reshape(here.told[0].shape)))
+        if not (there.finite and (there.g / size) @ (here.g / size) > 0):
+            return True
+        judge.start_anew(length / size)
+        return False
+
+    def _report(self, point: Point) -> int | None:
+        x, f, g = point.told
+        last: dict[str, Any] = {"beta": None, "weights": None}
+        if self.betas:
+            last = {"beta": self.betas[-1], "weights": self.weights[-1].copy()}
         try:
-            last = (
-                {"beta": self.betas[-1], "weights": self.weights[-1]} if self.betas else {"beta": None, "weights": None}
-            )
-            self.report(OptimizeResult(x=x.copy(), fun=f, jac=g, nit=len(self.betas), **last))
+            self.report(OptimizeResult(x=x.copy(), fun=f, jac=g.copy(), nit=len(self.betas), **last))
         except StopIteration:
             return 99
         return None
@@ -239,7 +277,8 @@ class _Run:
         self.betas.append(last["beta"])
         self.weights.append(last["weights"])
 
-    def _result(self, x: Any, f: float, g: Any, status: int) -> OptimizeResult:
+    def _result(self, point: Point, status: int) -> OptimizeResult:
+        x, f, g = point.told
         history = {
             "fun": np.array(self.values),
             "gradient_norm": np.array(self.norms),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom.metrics import Euclidean, Metric, State
+from proxmom.numpy.arrays import number, real, shaped
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Outcome, Products, Scalars, Scope, Step
 from proxmom.stepsize import StepSize
@@ -66,6 +67,8 @@ class _Plan:
     state: State
     diagonal: Vector | None
     outcome: Outcome
+    next_x: Vector
+    next_memory: Vector
 
 
 class Optimizer:
@@ -74,12 +77,12 @@ class Optimizer:
     x <- x - lr·kept·P⁻¹d with d the slope of the exact proximal step's active model, all in float64.
 
     Args:
-        x0: the starting point, one array or a list of arrays, finite.
+        x0: the starting point, one array or a list of arrays, real and finite; copied, in float64.
         rule: e.g. `AdaptiveMemory()`, or an object of your own with `planes(now)`.
         lr: step size, > 0 and finite; `.lr` may be set between steps, to 0 as well.
         metric: `Euclidean()` or `Adam()`.
         inertia: λ >= 0.
-        weight_decay: μ >= 0.
+        weight_decay: μ >= 0 and finite; `.weight_decay` may be set between steps.
         decay: "coupled", "decoupled" or "proximal".
         step_size: what multiplies lr at each step, e.g. `Alignment()` or `Secant()`; None: nothing does.
 
@@ -103,17 +106,16 @@ class Optimizer:
     ) -> None:
         if not 0 < lr < np.inf:
             raise ValueError(f"lr must be > 0 and finite, got {lr}.")
-        if not 0 <= weight_decay < np.inf:
-            raise ValueError(f"weight_decay must be >= 0 and finite, got {weight_decay}.")
+        self.weight_decay = weight_decay
         metric = metric if metric is not None else Euclidean()
         self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=step_size)
         self._single = not isinstance(x0, (list, tuple)) or all(np.isscalar(entry) for entry in x0)
-        parts = [np.array(part, dtype=np.float64) for part in ([x0] if self._single else x0)]
+        parts = [real("x0", part) for part in ([x0] if self._single else x0)]
         self._shapes = [part.shape for part in parts]
         self._x = np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0)
         if not np.isfinite(self._x).all():
             raise ValueError("x0 must be finite, got NaN or infinity.")
-        self._lr, self._weight_decay = float(lr), float(weight_decay)
+        self._lr = float(lr)
         self._named = np.zeros((len(self._step.names), self._x.size))  # rows: gradient, memory, further memories
         self._state = self._step.metric.start(self._x)
         one = np.ones(1)
@@ -132,6 +134,11 @@ class Optimizer:
     def metric(self) -> Metric:
         """What measures a move."""
         return self._step.metric
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether the rule looks at the loss."""
+        return self._step.facts.needs_loss
 
     @property
     def decay(self) -> str:
@@ -154,24 +161,36 @@ class Optimizer:
             raise ValueError(f"lr must be >= 0 and finite, got {value}.")
         self._lr = float(value)
 
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay of the next step."""
+        return self._weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, value: float) -> None:
+        if not 0 <= value < np.inf:
+            raise ValueError(f"weight_decay must be >= 0 and finite, got {value}.")
+        self._weight_decay = float(value)
+
     def step(self, gradient: Arrays, loss: float | None = None) -> Any:
         """One step; returns the new iterate, shaped like x0.
 
-        A gradient, loss or model of planes that is not finite skips the step: nothing changes but the count in
-        `diagnostics()`.
+        Where the gradient, the loss, or anything the step would leave (x, memory, the metric's state) is not finite, as
+        after a gradient whose square overflows, the step is skipped: nothing changes but the count in `diagnostics()`.
 
         Args:
-            gradient: at `.x`, shaped like x0.
+            gradient: at `.x`, shaped like x0, real.
             loss: f at `.x`; only rules that look at the loss need it.
 
         Raises:
             ValueError: for a gradient of another shape, or a loss that is needed and missing.
+            TypeError: for a gradient or loss that is not real numbers, or is masked.
         """
-        plan = self._plan(self._checked(gradient, loss), loss)
+        plan = self._plan(*self._checked(gradient, loss))
         if plan is None:
             self._skipped += 1
             return self.x
-        self._x, memory = self._moved(plan)
+        self._x = plan.next_x
         further = plan.outcome.further
         if further is not None:
             plan.named[MEMORY + 1 :] = further[0] @ plan.named
@@ -179,7 +198,7 @@ class Optimizer:
             for row, coefficient in enumerate(self._step.memories.values(), start=MEMORY + 1):
                 plan.named[row] += coefficient * (plan.named[0] - plan.named[row])
         self._named = plan.named
-        self._named[MEMORY] = memory
+        self._named[MEMORY] = plan.next_memory
         self._state, self._last, self._scalars = plan.state, plan.outcome, plan.outcome.scalars
         return self.x
 
@@ -200,18 +219,20 @@ class Optimizer:
     def undo(self, bookmark: Bookmark, factor: float) -> None:
         """Back to where `bookmark` was taken, with empty memory and `factor` > 0 times lr for the step from there.
 
-        A step size that says how it restarts goes on from there; without one lr itself is multiplied, for good.
+        A step size that says how it restarts goes on from there. One that does not starts as at first, and lr itself is
+        multiplied, for good.
         """
-        own, restart = dict(self._scalars.own), self._step.habits.restart
+        own, habits = dict(self._scalars.own), self._step.habits
         self._x, named, self._state, scalars, self._last = bookmark
         self._named = np.zeros_like(named)
         self._steps += int(scalars.step[0])
         one = np.ones(1)
         fresh = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
-        if restart is None:
+        if habits.restart is None:  # what it kept may be a factor too, and would count twice
             self._lr *= factor
+            own = {name: value for name, value in own.items() if name not in habits.scalars}
         else:
-            own |= {name: one * value for name, value in restart(factor).items()}
+            own |= {name: one * value for name, value in habits.restart(factor).items()}
         self._scalars = replace(fresh, own=own)
 
     def kept(self, name: str) -> float | None:
@@ -225,11 +246,10 @@ class Optimizer:
         Raises:
             ValueError: where step would raise, or would skip.
         """
-        plan = self._plan(self._checked(gradient, loss), loss)
+        plan = self._plan(*self._checked(gradient, loss))
         if plan is None:
             raise ValueError("gradient and loss must be finite, and the squared gradient too; step would skip.")
         outcome, mu = plan.outcome, self._decay_in_model
-        next_x, next_memory = self._moved(plan)
         return Model(
             names=self._step.names,
             coefficients=outcome.slopes[0],
@@ -245,8 +265,8 @@ class Optimizer:
             lr=float(outcome.lr[0]),
             inertia=self._step.inertia,
             weight_decay=mu,
-            next_x=next_x,
-            next_memory=next_memory,
+            next_x=plan.next_x,
+            next_memory=plan.next_memory,
             finish=0.0 if outcome.finish is None else float(outcome.finish[0]),
         )
 
@@ -255,10 +275,10 @@ class Optimizer:
         """μ of the model: none where decay is coupled, because the gradient then carries it."""
         return 0.0 if self._step.decay == "coupled" else self._weight_decay
 
-    def _checked(self, gradient: Arrays, loss: float | None) -> Vector:
+    def _checked(self, gradient: Arrays, loss: float | None) -> tuple[Vector, float | None]:
         if self._step.facts.needs_loss and loss is None:
             raise ValueError(f"{type(self._step.rule).__name__} looks at the loss: call step(gradient, loss=...).")
-        return self._flat(gradient)
+        return self._flat(gradient), None if loss is None else number("loss", loss)
 
     def _plan(self, g: Vector, loss: float | None) -> _Plan | None:
         """All of a step but its consequences; None where something is not finite."""
@@ -269,19 +289,23 @@ class Optimizer:
         named[0] = g + self._weight_decay * self._x if step.decay == "coupled" else g
         if self._scalars.step[0] == 0 and step.metric.memory_from_gradient:
             named[1:] = named[0]
-        state = step.metric.update(self._state, named[0])
-        diagonal = step.metric.diagonal(state, step.factor(self._scalars))
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
+            state = step.metric.update(self._state, named[0])
+            diagonal = step.metric.diagonal(state, step.factor(self._scalars))
             outcome = step.take(
                 self._measure(named, diagonal, with_x=mu > 0),
                 self._scalars,
                 self._scope,
                 lr=np.array([self._lr]),
                 weight_decay=np.array([mu]),
-                loss=None if loss is None else np.array([loss], dtype=np.float64),
+                loss=None if loss is None else np.array([loss]),
             )
-        sound = np.isfinite(outcome.linear.sum() + outcome.quadratic.sum())
-        return _Plan(named, state, diagonal, outcome) if sound else None
+            next_x, next_memory = self._moved(named, diagonal, outcome)
+        kept = (part for part in state.values() if isinstance(part, np.ndarray | float))
+        left = (next_x, next_memory, outcome.linear, outcome.quadratic, *kept)
+        if not all(np.isfinite(part).all() for part in left):
+            return None
+        return _Plan(named, state, diagonal, outcome, next_x, next_memory)
 
     def _measure(self, u: Vector, diagonal: Vector | None, *, with_x: bool) -> Products:
         """The inner products of the rows of u, with a leading axis for the one tensor."""
@@ -297,28 +321,29 @@ class Optimizer:
         decay = (u @ self._x)[None] if with_x else None
         return Products(dual[None], metric[None], pull[None] if inertia else None, decay)
 
-    def _moved(self, plan: _Plan) -> tuple[Vector, Vector]:
+    def _moved(self, named: Vector, diagonal: Vector | None, outcome: Outcome) -> tuple[Vector, Vector]:
         """The new iterate and the new memory."""
-        lr, inertia, mu = float(plan.outcome.lr[0]), self._step.inertia, self._decay_in_model
-        p = 1.0 if plan.diagonal is None else plan.diagonal
+        lr, inertia, mu = float(outcome.lr[0]), self._step.inertia, self._decay_in_model
+        p = 1.0 if diagonal is None else diagonal
         x = self._x
-        if plan.outcome.finish is not None:
-            x = x - plan.outcome.finish[0] * plan.named[MEMORY] / p
-        memory = plan.outcome.direction[0] @ plan.named
+        if outcome.finish is not None:
+            x = x - outcome.finish[0] * named[MEMORY] / p
+        memory = outcome.direction[0] @ named
         if inertia:
-            memory = (memory + inertia * p * plan.named[MEMORY]) / (1 + inertia * p)
-        move = lr * plan.outcome.kept[0] * memory / p
+            memory = (memory + inertia * p * named[MEMORY]) / (1 + inertia * p)
+        move = lr * outcome.kept[0] * memory / p
         if self._step.decay == "proximal":
             return (x - move) / (1 + lr * mu), memory
         return (1 - lr * mu) * x - move, memory
 
     def _flat(self, arrays: Arrays) -> Vector:
-        parts = [np.asarray(part, dtype=np.float64) for part in ([arrays] if self._single else arrays)]
-        shapes = [part.shape for part in parts]
-        if shapes != self._shapes:
-            want, got = (self._shapes[0], shapes[0]) if self._single else (self._shapes, shapes)
-            raise ValueError(f"gradient must have the shape of x0, {want}, got {got}.")
-        return parts[0].ravel() if self._single else np.concatenate([part.ravel() for part in parts])
+        if self._single:
+            return shaped("gradient", arrays, self._shapes[0]).ravel()
+        parts = [real("gradient", part) for part in arrays]
+        if [part.shape for part in parts] != self._shapes:
+            shapes = [part.shape for part in parts]
+            raise ValueError(f"gradient must have the shape of x0, {self._shapes}, got {shapes}.")
+        return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0)
 
     def _shaped(self, flat: Vector) -> Any:
         if self._single:

@@ -53,22 +53,25 @@ def moved_on(method: Method, given: Given, now: Now, reach: Array, blend: Array)
 
 
 def as_measured(
-    method: Method, given: Given, finished: Given, out: Outcome, reach: Array, again: Array, blend: Array
+    method: Method, given: Given, finished: Given, now: Now, out: Outcome, reach: Array, again: Array, blend: Array
 ) -> Outcome:
-    """The outcome in terms of what was measured; where `again`, only the last step becomes longer."""
+    """The outcome in terms of what was measured; where `again`, only the last step becomes longer.
+
+    now: as `finish` left it; what was kept after that does not count where `again`.
+    """
     scalars, scope, xp = given.scalars, given.scope, namespace(again)
     wait = scope.spread(xp.astype(again, reach.dtype)) > 0
     stay = xp.zeros_like(out.direction)
     stay[:, MEMORY] = 1.0
     further = _averages(method, blend)
     names = xp.eye(len(method.names), dtype=further.dtype, device=further.device)[None, MEMORY + 1 :]
-    left, before, old = out.scalars, finished.scalars, method.own_scalars(scalars)
+    left, before = out.scalars, finished.scalars
     after = replace(
         left,
         last_lr=xp.where(wait, before.last_lr, left.last_lr),
         kept=xp.where(wait, scalars.kept, left.kept),
         missing=xp.where(wait, scalars.missing, left.missing),
-        own={**left.own, **{name: xp.where(again, old[name], left.own[name]) for name in method.facts.scalars}},
+        own={name: xp.where(again, now.kept(name), value) for name, value in left.own.items()},
     )
     if method.facts.needs_loss:
         after = replace(

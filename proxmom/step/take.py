@@ -52,7 +52,7 @@ class Step(Method):
         blend = blending(self, scope.spread(reach), now)
         finished = moved_on(self, given, now, scope.spread(reach), blend)
         out = self._sized(finished, look(self, finished, now.scalars), self.step_size)
-        return as_measured(self, given, finished, out, scope.spread(reach), again, blending(self, reach, now))
+        return as_measured(self, given, finished, now, out, scope.spread(reach), again, blending(self, reach, now))
 
     def _sized(self, given: Given, now: Now, step_size: StepSize) -> Outcome:
         """The step at the length that the step size says."""

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
@@ -178,7 +179,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         counts = [state["skipped"] for state in self.state.values() if "skipped" in state]
         return {"weights": weights, "beta": beta, "skipped": torch.stack(counts).max() if counts else None}
 
-    @torch._disable_dynamo  # as torch.compiler.disable, which would load the compiler when this module is imported
+    @_disable_dynamo  # torch.compiler.disable would load the compiler as soon as this module is imported
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
         """One step; returns the closure's loss.
