@@ -12,7 +12,7 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
 from proxmom.step import Outcome, Step
 from proxmom.stepsize import StepSize
-from proxmom.torch import cuda, native, shards
+from proxmom.torch import cuda, flattened, native, shards
 from proxmom.torch.arrange import Home, arrange
 from proxmom.torch.layout import SKIPPED, STEP, Layout, Member
 from proxmom.torch.operations import TorchPasses
@@ -199,7 +199,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         given = next((value for value in (loss, returned, self._observed) if value is not None), None)
         self._observed = None
         params = [p for group in self.param_groups for p in group["params"]]
-        gradients = [p.grad for p in params]
+        gradients = flattened.gradients(params, self.state)
         if {g.layout for g in gradients if g is not None} - {torch.strided}:
             raise RuntimeError("gradients must be dense, got a sparse one. Use sparse=False in the embedding.")
         if all(g is None for g in gradients):
