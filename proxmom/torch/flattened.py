@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 State = MutableMapping[Tensor, dict[str, Any]]
 
 _GROUPS = WeakTensorKeyDictionary()  # of each piece: the processes; None where it is the whole parameter
+_TWICE = "tensor parallelism"  # instead of the processes: it cut the piece as well
 
 
 def is_piece(parameter: Tensor) -> bool:
@@ -41,22 +42,30 @@ def group_of(piece: Tensor) -> Any:
             f"one of shape {tuple(piece.shape)} without. Use fully_shard (FSDP2), or take the first step before "
             "gc.freeze(), which hides it."
         )
-    return _GROUPS[piece]
+    group = _GROUPS[piece]
+    if group == _TWICE:
+        raise RuntimeError(
+            f"parameters must be cut by FullyShardedDataParallel or by {_TWICE}, got one of shape "
+            f"{tuple(piece.shape)} cut by both. Use fully_shard (FSDP2) on top of {_TWICE}."
+        )
+    return group
 
 
 def _found() -> Iterator[tuple[Tensor, Any]]:
     """The pieces of all FSDP1 models alive, and who holds each."""
     from torch.distributed.fsdp._flat_param import FlatParamHandle
 
-    for handle in [thing for thing in gc.get_objects() if type(thing) is FlatParamHandle]:
+    for handle in alive(FlatParamHandle):
         flat = handle.flat_param
-        if any(extension is not None for extension in flat._param_extensions):
-            raise RuntimeError(
-                "parameters must be cut by FullyShardedDataParallel or by tensor parallelism, got "
-                f"{', '.join(flat._fqns)}, cut by both. Use fully_shard (FSDP2) on top of tensor parallelism."
-            )
+        group = handle.process_group if handle.uses_sharded_strategy else None
+        twice = any(extension is not None for extension in flat._param_extensions)
         for piece in chain([flat], flat._params or (), flat._shared_params or ()):
-            yield piece, handle.process_group if handle.uses_sharded_strategy else None
+            yield piece, _TWICE if twice else group
+
+
+def alive(kind: type) -> list[Any]:
+    """All objects of exactly this class; asking with isinstance would wake up proxies."""
+    return [thing for thing in gc.get_objects() if type(thing) is kind]
 
 
 def gradients(parameters: Sequence[Tensor], state: State) -> list[Tensor | None]:

@@ -6,6 +6,7 @@ processes hold alike counts once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,11 @@ class Meshes:
         """What tells units apart here, alike on all processes; None for a plain tensor."""
         if is_sharded(parameter):
             return parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+        if hasattr(parameter, "ds_id") and _many():
+            raise RuntimeError(
+                "parameters must be whole, or sharded by FSDP or tensor parallelism, got a partition of DeepSpeed's "
+                "ZeRO-3, which does not say who holds the others. Use fully_shard (FSDP2)."
+            )
         group = flattened.group_of(parameter) if flattened.is_piece(parameter) else None
         return None if group is None else (group, ())
 
@@ -81,6 +87,27 @@ def _groups(mesh: Any) -> list[Any]:
     if mesh.size() == distributed.get_world_size():
         return [None]
     return [mesh.get_group(axis) for axis in range(mesh.ndim)]
+
+
+def _many() -> bool:
+    """Whether there are several processes."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def check_scope(optimizer: torch.optim.Optimizer, scope: str) -> None:
+    """Raise where ZeroRedundancyOptimizer hands this optimizer some of the parameters, and the scope needs all.
+
+    Only the wrapper knows that there are others, and nothing leads to it, so it is looked for among living objects.
+    """
+    wrapper = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    if scope == "tensor" or wrapper is None or not _many():
+        return
+    if any(getattr(zero, "optim", None) is optimizer for zero in flattened.alive(wrapper.ZeroRedundancyOptimizer)):
+        raise ValueError(
+            f"scope must be 'tensor' inside ZeroRedundancyOptimizer, got {scope!r}: each process has some of the "
+            "parameters. For the other scopes, and rules that look at the loss, use DistributedDataParallel alone or "
+            "fully_shard (FSDP2)."
+        )
 
 
 def agree(finite: Tensor, group: Any) -> Tensor:
