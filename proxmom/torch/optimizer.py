@@ -248,6 +248,8 @@ class ProxOptimizer(torch.optim.Optimizer):
     def _arrange_anew(self, members: list[Member]) -> list[Layout]:
         """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
         _check(members, self._scope)
+        if not self._past:
+            shards.check_scope(self, self._scope)
         layouts = []
         for device in sorted({p.device for _, p in members}, key=lambda device: (device.type != "cpu", str(device))):
             there = [member for member in members if member[1].device == device]
