@@ -9,6 +9,8 @@ import copy
 import functools
 import gc
 import os
+import sys
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -432,9 +434,10 @@ def refuses(rank: int, size: int, store: str) -> None:
             p.grad = torch.ones_like(p)
         with pytest.raises(RuntimeError, match=r"or by tensor parallelism, got one of shape .* cut by both"):
             AMSGD(twice.parameters()).step()
+        partitions_add_up(rank)
         partition = torch.ones(3, requires_grad=True)
         partition.grad, partition.ds_id = torch.ones(3), "0_1"  # type: ignore[attr-defined]
-        with pytest.raises(RuntimeError, match="got a partition of DeepSpeed's ZeRO-3"):
+        with pytest.raises(RuntimeError, match="must not be partitions of DeepSpeed's ZeRO-3, got one"):
             AMSGD([partition]).step()
         for name in ("AMSGD, model", "AMAdamW, group", "MoMo"):
             make = NAMED[name]
@@ -446,6 +449,56 @@ def refuses(rank: int, size: int, store: str) -> None:
             with pytest.raises(ValueError, match="scope must be 'tensor' inside ZeroRedundancyOptimizer, got '"):
                 optimizer.step(loss=1.0)
             assert all(torch.equal(p.detach(), torch.ones(3)) for p in params)
+
+
+def partitions_add_up(rank: int) -> None:
+    """As with DeepSpeed's ZeRO, of which only this much matters: who holds which partition, with whom."""
+    module = types.ModuleType("deepspeed.runtime.zero.stage_1_and_2")
+    wrapper = type("DeepSpeedZeroOptimizer", (), {})
+    module.DeepSpeedZeroOptimizer = wrapper  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    zero = wrapper()
+    partitions = [torch.arange(4.0, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+    mine = [whole.chunk(2)[rank].clone().requires_grad_() for whole in partitions]
+    zero.single_partition_of_fp32_groups = mine
+    zero.real_dp_process_group = [distributed.group.WORLD] * 2
+    one = [whole.clone().requires_grad_() for whole in partitions]
+    optimizers = [AMSGD([{"params": p} for p in params], lr=0.05) for params in (mine, one)]
+    for step in range(STEPS):
+        for i, p in enumerate(one):
+            p.grad = torch.cos(torch.arange(len(p)) + step + i).double()
+            mine[i].grad = p.grad.chunk(2)[rank]
+        for optimizer in optimizers:
+            optimizer.step()
+    agrees(mine, [p.detach().chunk(2)[rank] for p in one], "ZeRO's partitions")
+
+
+def deepspeed_zero(rank: int, size: int, store: str) -> None:
+    os.environ.update(DS_ACCELERATOR="cpu", LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(size))
+    with world(rank, size, store):
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo", dist_init_required=False)
+        for stage in (0, 1, 2):
+            for name in ("AMSGD, model", "AMAdamW, group", "MoMo"):
+                model, one = network().float(), network().float()
+                optimizer, other = (NAMED[name](m.parameters()) for m in (model, one))
+                settings = {"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
+                settings |= {"gradient_clipping": 0.0, "train_micro_batch_size_per_gpu": 8 // size}
+                engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+                for step in range(STEPS):
+                    x, y = (part.float() for part in batch(step, rank, size))
+                    loss = (engine(x) - y).square().mean()
+                    engine.backward(loss)
+                    optimizer.observe(loss.detach())
+                    engine.step()
+                    x, y = (part.float() for part in batch(step))
+                    other.zero_grad()
+                    loss = (one(x) - y).square().mean()
+                    loss.backward()
+                    other.step(loss=loss.detach())
+                for p, q in zip(model.parameters(), one.parameters(), strict=True):
+                    torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 def hidden_by_freeze(rank: int, size: int) -> None:
@@ -508,6 +561,11 @@ def test_pieces_of_fsdp1_step_like_one_process(size: int, tmp_path: Path) -> Non
 
 def test_parts_that_are_not_enough_are_refused(tmp_path: Path) -> None:
     spawn(refuses, 2, tmp_path)
+
+
+def test_deepspeed_steps_like_one_process(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    spawn(deepspeed_zero, 2, tmp_path)
 
 
 def test_checkpoints_of_four_ranks_are_continued_by_two(tmp_path: Path) -> None:

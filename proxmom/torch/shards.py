@@ -1,7 +1,7 @@
 """Sharded parameters: what of a DTensor this process holds, and how inner products add up over the processes.
 
-One packed all-reduce for each distinct mesh; the process group of FSDP1's pieces stands for one. A value that several
-processes hold alike counts once.
+One packed all-reduce for each distinct mesh; where FSDP1 or DeepSpeed cut, a process group stands for one. A value
+that several processes hold alike counts once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from proxmom.torch import flattened
+from proxmom.torch import flattened, partitions
 
 Shard = tuple[Any, tuple[Any, ...]] | None  # the mesh and the placements on it; a process group and nothing
 
@@ -54,12 +54,7 @@ class Meshes:
         """What tells units apart here, alike on all processes; None for a plain tensor."""
         if is_sharded(parameter):
             return parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
-        if hasattr(parameter, "ds_id") and _many():
-            raise RuntimeError(
-                "parameters must be whole, or sharded by FSDP or tensor parallelism, got a partition of DeepSpeed's "
-                "ZeRO-3, which does not say who holds the others. Use fully_shard (FSDP2)."
-            )
-        group = flattened.group_of(parameter) if flattened.is_piece(parameter) else None
+        group = flattened.group_of(parameter) if flattened.is_piece(parameter) else partitions.group_of(parameter)
         return None if group is None else (group, ())
 
     def total(self, sums: Tensor) -> Tensor:
@@ -89,18 +84,13 @@ def _groups(mesh: Any) -> list[Any]:
     return [mesh.get_group(axis) for axis in range(mesh.ndim)]
 
 
-def _many() -> bool:
-    """Whether there are several processes."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
 def check_scope(optimizer: torch.optim.Optimizer, scope: str) -> None:
     """Raise where ZeroRedundancyOptimizer hands this optimizer some of the parameters, and the scope needs all.
 
     Only the wrapper knows that there are others, and nothing leads to it, so it is looked for among living objects.
     """
     wrapper = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
-    if scope == "tensor" or wrapper is None or not _many():
+    if scope == "tensor" or wrapper is None or not partitions.several():
         return
     if any(getattr(zero, "optim", None) is optimizer for zero in flattened.alive(wrapper.ZeroRedundancyOptimizer)):
         raise ValueError(
