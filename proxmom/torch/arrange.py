@@ -111,13 +111,14 @@ def check_state(entry: Mapping[str, Any], p: Tensor, name: str, step: Step) -> N
     vectors, scalars = vector_names(step), tuple(_fresh(step))
     if is_fresh(entry, (*vectors, *scalars)):
         return
-    missing = [key for key in (*vectors, *scalars) if key not in entry]
+    needed = (*vectors, *scalars) if local(p).numel() else scalars  # of an empty shard no vector is saved
+    missing = [key for key in needed if key not in entry]
     if missing:
         raise ValueError(
             f"state of {name} must have {', '.join((*vectors, *scalars))}, got {', '.join(map(str, entry))}: "
             f"{', '.join(missing)} missing. Delete all of it to start afresh."
         )
-    for key in vectors:
+    for key in entry.keys() & vectors:
         _check_vector(entry[key], p, f"state[{key!r}] of {name}")
     for key in scalars:
         value = entry[key]

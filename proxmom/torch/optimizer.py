@@ -13,7 +13,7 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
 from proxmom.step import Outcome, Step
 from proxmom.stepsize import StepSize
-from proxmom.torch import arguments, checkpoint, cuda, native, shards
+from proxmom.torch import arguments, checkpoint, cuda, flattened, native, shards
 from proxmom.torch.arguments import Defaults, check_rate
 from proxmom.torch.arrange import arrange
 from proxmom.torch.layout import SKIPPED, STEP, Layout, Member, as_tensor
@@ -201,7 +201,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         given = next((value for value in (loss, returned, self._observed) if value is not None), None)
         self._observed = None
         params = [p for group in self.param_groups for p in group["params"]]
-        gradients = [p.grad for p in params]
+        gradients: list[Any] = flattened.gradients(params, self.state)
         idle = [g is None for g in gradients]
         if all(idle):
             return returned
@@ -264,6 +264,8 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _arrange_anew(self, params: list[Tensor], idle: list[bool]) -> list[Layout]:
         """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
+        if not self._past:
+            shards.check_scope(self, self._scope)
         members, names = self._members(params, idle), self._names()
         devices = {shards.local(p).device for _, _, p in members}
         if self._scope != "tensor" and len(devices) > 1:

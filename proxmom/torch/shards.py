@@ -1,17 +1,21 @@
 """Sharded parameters: what of a DTensor this process holds, and how inner products add up over the processes.
 
-One packed all-reduce for each distinct mesh. A value that several processes hold alike counts once.
+One packed all-reduce for each distinct mesh; where FSDP1 or DeepSpeed cut, a process group stands for one. A value
+that several processes hold alike counts once.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-Shard = tuple[Any, tuple[Any, ...]] | None  # the mesh and the placements on it
+from proxmom.torch import flattened, partitions
+
+Shard = tuple[Any, tuple[Any, ...]] | None  # the mesh and the placements on it; a process group and nothing
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -48,9 +52,10 @@ class Meshes:
     @staticmethod
     def key(parameter: Tensor) -> Shard:
         """What tells units apart here, alike on all processes; None for a plain tensor."""
-        if not is_sharded(parameter):
-            return None
-        return parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+        if is_sharded(parameter):
+            return parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+        group = flattened.group_of(parameter) if flattened.is_piece(parameter) else partitions.group_of(parameter)
+        return None if group is None else (group, ())
 
     def total(self, sums: Tensor) -> Tensor:
         """Sums (U, ...) over all processes that hold a part of each unit."""
@@ -64,15 +69,35 @@ class Meshes:
 
 def _counts(mesh: Any, placements: Sequence[Any]) -> bool:
     """Whether this process's copy is the one that counts: the first of those that hold the same shard."""
+    if isinstance(mesh, distributed.ProcessGroup):  # no two processes hold the same piece
+        return True
     here = mesh.get_coordinate()
     return here is not None and all(place.is_shard() or at == 0 for place, at in zip(placements, here, strict=True))
 
 
 def _groups(mesh: Any) -> list[Any]:
     """Groups whose all-reduces, one after the other, add up over the mesh: one where the mesh is the whole world."""
+    if isinstance(mesh, distributed.ProcessGroup):
+        return [mesh]
     if mesh.size() == distributed.get_world_size():
         return [None]
     return [mesh.get_group(axis) for axis in range(mesh.ndim)]
+
+
+def check_scope(optimizer: torch.optim.Optimizer, scope: str) -> None:
+    """Raise where ZeroRedundancyOptimizer hands this optimizer some of the parameters, and the scope needs all.
+
+    Only the wrapper knows that there are others, and nothing leads to it, so it is looked for among living objects.
+    """
+    wrapper = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    if scope == "tensor" or wrapper is None or not partitions.several():
+        return
+    if any(getattr(zero, "optim", None) is optimizer for zero in flattened.alive(wrapper.ZeroRedundancyOptimizer)):
+        raise ValueError(
+            f"scope must be 'tensor' inside ZeroRedundancyOptimizer, got {scope!r}: each process has some of the "
+            "parameters. For the other scopes, and rules that look at the loss, use DistributedDataParallel alone or "
+            "fully_shard (FSDP2)."
+        )
 
 
 def agree(finite: Tensor, group: Any) -> Tensor:
