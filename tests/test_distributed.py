@@ -459,18 +459,20 @@ def partitions_add_up(rank: int) -> None:
     sys.modules[module.__name__] = module
     zero = wrapper()
     partitions = [torch.arange(4.0, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
-    mine = [whole.chunk(2)[rank].clone().requires_grad_() for whole in partitions]
+    single, _ = distributed.new_subgroups(1)  # as with the experts of one process
+    cuts = [lambda values: values.chunk(2)[rank], lambda values: values]
+    mine = [cut(values).clone().requires_grad_() for cut, values in zip(cuts, partitions, strict=True)]
     zero.single_partition_of_fp32_groups = mine
-    zero.real_dp_process_group = [distributed.group.WORLD] * 2
+    zero.real_dp_process_group = [distributed.group.WORLD, single]
     one = [whole.clone().requires_grad_() for whole in partitions]
     optimizers = [AMSGD([{"params": p} for p in params], lr=0.05) for params in (mine, one)]
     for step in range(STEPS):
         for i, p in enumerate(one):
             p.grad = torch.cos(torch.arange(len(p)) + step + i).double()
-            mine[i].grad = p.grad.chunk(2)[rank]
+            mine[i].grad = cuts[i](p.grad)
         for optimizer in optimizers:
             optimizer.step()
-    agrees(mine, [p.detach().chunk(2)[rank] for p in one], "ZeRO's partitions")
+    agrees(mine, [cut(p.detach()) for cut, p in zip(cuts, one, strict=True)], "ZeRO's partitions")
 
 
 def deepspeed_zero(rank: int, size: int, store: str) -> None:
