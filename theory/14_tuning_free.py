@@ -105,8 +105,8 @@ def made_up(eigenvalues: Any, x0: Any, lr: float, steps: int) -> Any:
 # function can trap the method, and no length of the first step.
 #
 # Rounding sets an end to this: where f no longer changes by more than a few units in its last place, the slopes at both
-# ends of a step say whether it lowered f. Such steps are kept as long as the gradient becomes smaller or there are fewer
-# than 30 in a row, and then the run ends with a message that says so.
+# ends of a step say whether it lowered f. Such steps are kept as long as the gradient becomes smaller, or there are
+# fewer than 30 in a row, and then the run ends with a message that says so.
 
 
 def softplus(x: Any, rows: Any) -> tuple[float, Any]:
