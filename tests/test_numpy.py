@@ -14,7 +14,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 from proxmom import Adam, AdaptiveMemory, HeavyBall, Polyak, TruncatedMemory
 from proxmom.numpy import Optimizer, minimize, scipy_method
-from proxmom.numpy.guard import Guard, Point
+from proxmom.numpy.guard import PATIENCE, Guard, Point
 from proxmom.rules import Facts
 
 HESSIAN = np.diag(np.logspace(-1, 0, 5))
@@ -337,6 +337,20 @@ def test_of_points_that_f_cannot_tell_apart_the_flattest_is_the_best() -> None:
     lower = point(3, 0.5, -1.0, 1.0)
     assert guard.keeps(points[2], lower)
     assert guard.best(lower) is lower
+
+
+def test_a_rule_that_is_stuck_starts_anew() -> None:
+    """Steps of length zero that are not along the gradient are no sign that f is at its rounding."""
+    guard, x = Guard(Optimizer([0.0], HeavyBall(), lr=1.0)), np.zeros(1)
+    here = Point(x, 1.0, x - 1, ((), 1.0, ()))
+    guard.step(here.g, here.f)
+    there = Point(x + 0.5, 0.6, x - 0.5, ((), 0.6, ()))
+    assert guard.keeps(here, there)
+    kept = 0
+    while guard.verdict is None and guard.undone == 0:
+        guard.step(there.g, there.f)
+        kept += guard.keeps(there, there)
+    assert (guard.verdict, guard.undone, kept) == (None, 1, PATIENCE - 1)
 
 
 # --- what the caller owns, and what is refused ---------------------------------------------------------------------

@@ -104,8 +104,9 @@ def made_up(eigenvalues: Any, x0: Any, lr: float, steps: int) -> Any:
 # say little about the speed seen, which is that of conjugate gradients. What the theorem says is that no smooth
 # function can trap the method, and no length of the first step.
 #
-# Rounding sets an end to this: where f no longer changes by more than a few units in its last place, steps are kept
-# as long as there are fewer than 30 in a row, and then the run ends with a message that says so.
+# Rounding sets an end to this: where f no longer changes by more than a few units in its last place, the slopes at both
+# ends of a step say whether it lowered f. Such steps are kept as long as the gradient becomes smaller, or there are
+# fewer than 30 in a row, and then the run ends with a message that says so.
 
 
 def softplus(x: Any, rows: Any) -> tuple[float, Any]:
