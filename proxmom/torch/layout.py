@@ -135,6 +135,11 @@ class Layout:
         self._counts = [part.count for part in self.parts]
         self._item = np.array([dtype.itemsize for dtype in self._dtypes], dtype=np.int64)
         self._bytes = self._item * np.array(self._counts, dtype=np.int64)
+        of_units = {
+            part.unit: entries[len(self.vectors) :] for part, entries in zip(self.parts, self._entries, strict=True)
+        }
+        self._scalars = [value for entries in of_units.values() for value in entries]
+        self._scalars_at = memory.addresses(self._scalars)
         state = self._here(self._state)
         self._state_at, self._state_kinds = memory.addresses(state), memory.kinds(state)
         self._kinds: memory.Kinds | None = None  # of the parameters
@@ -161,6 +166,8 @@ class Layout:
             return False
         state, here = self._here(self._state), self._here(params)
         if not memory.identical(entries, self._entries) or memory.addresses(state) != self._state_at:
+            return False
+        if memory.addresses(self._scalars) != self._scalars_at:
             return False
         if memory.kinds(state) != self._state_kinds or (kinds := memory.kinds(here)) != (self._kinds or kinds):
             return False

@@ -374,7 +374,7 @@ class ProxOptimizer(torch.optim.Optimizer):
                 decay = self.param_groups[layout.groups[part.unit]]["weight_decay"]
                 g = g.to(part.memories[0].dtype)
                 g = -g if self._options["maximize"] else g
-                g = g + decay * xs[i] if xs is not None else g
+                g = g if xs is None else g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
                 for memory in part.memories:
                     memory.copy_(g)
                     written.append(memory)
