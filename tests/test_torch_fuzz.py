@@ -1,8 +1,7 @@
 """Random sequences of what a user may legally do between two steps, against a step that starts from `state` alone.
 
 `plain` below works everything out again at each step, in float64, from what parameters, gradients and state say at that
-moment; nothing is cached, nothing is read by address. `PROXMOM_FUZZ=2000` runs as many sequences, the default is a few;
-CONTRIBUTING says how to run them under AddressSanitizer.
+moment; nothing is cached, nothing is read by address. `PROXMOM_FUZZ=500` runs as many sequences on each path.
 """
 
 from __future__ import annotations

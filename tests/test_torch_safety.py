@@ -1,0 +1,379 @@
+"""What may be given to the torch optimizers and loaded into them, and what must let go of what; several of each kind."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+
+from proxmom import AdaptiveMemory
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+
+PATHS = pytest.mark.parametrize("foreach", [None, True, False], ids=["fastest", "blocks", "one at a time"])
+
+
+def stepped(make: Callable[..., Any], *shapes: Any, dtype: torch.dtype = torch.float32, **given: Any) -> Any:
+    """Parameters of ones, and an optimizer that has taken a step with gradients of ones."""
+    params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
+    optimizer = make(params, **given)
+    step(optimizer, *(torch.ones_like(p) for p in params))
+    return params, optimizer
+
+
+def step(optimizer: ProxOptimizer, *gradients: Any) -> None:
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for p, g in zip(params, gradients, strict=True):
+        p.grad = g
+    optimizer.step(**({"loss": 1.0} if optimizer._step.facts.needs_loss else {}))
+
+
+@PATHS
+@pytest.mark.parametrize("saved", [(3,), (4, 1), (2, 2), ()])
+def test_state_of_another_shape_is_refused_before_anything_is_loaded(saved: Any, foreach: bool | None) -> None:
+    _, other = stepped(AMAdamW, saved, foreach=foreach)
+    (p,), optimizer = stepped(AMAdamW, (4,), foreach=foreach)
+    before = copy.deepcopy(optimizer.state[p])
+    with pytest.raises(
+        ValueError, match=r"state\['memory'\] of parameter 0 must have its parameter's shape \(4,\), got"
+    ):
+        optimizer.load_state_dict(other.state_dict())
+    assert all(torch.equal(optimizer.state[p][name], value) for name, value in before.items())
+    optimizer.state[p]["second_moment"] = torch.zeros(saved)
+    with pytest.raises(ValueError, match=r"state\['second_moment'\] of parameter 0 must have its parameter's shape"):
+        step(optimizer, torch.ones(4))
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("gradient", "fits"),
+    [
+        (lambda: torch.ones(()).expand(4, 3), True),
+        (lambda: torch.arange(24.0).view(4, 6)[:, ::2], True),
+        (lambda: torch.arange(12.0).view(3, 4).t(), True),
+        (lambda: torch.arange(36.0).view(4, 3, 3)[..., 1], True),
+        (lambda: torch.arange(20.0).as_strided((4, 3), (2, 1)), True),
+        (lambda: torch.complex(torch.ones(4, 3), torch.ones(4, 3)).conj().imag, True),
+    ],
+)
+def test_gradients_of_any_stride_are_their_values(gradient: Any, fits: bool, foreach: bool | None) -> None:
+    moved = []
+    for given in (gradient(), gradient().clone(memory_format=torch.contiguous_format)):
+        (p,), optimizer = stepped(AMSGD, (4, 3), foreach=foreach)
+        step(optimizer, given)
+        moved.append(p.detach().clone())
+    assert torch.equal(*moved)
+
+
+@PATHS
+@pytest.mark.parametrize("make", [AMSGD, AMAdamW])
+def test_a_gradient_may_lie_on_the_parameter_or_the_state(make: Any, foreach: bool | None) -> None:
+    for alias in (lambda p, o: p.detach(), lambda p, o: o.state[p]["memory"], lambda p, o: p.data.flip(0)):
+        reached = []
+        for copied in (False, True):
+            (p,), optimizer = stepped(make, (9,), foreach=foreach)
+            g = alias(p, optimizer)
+            step(optimizer, g.clone() if copied else g)
+            reached.append(p.detach().clone())
+        assert torch.equal(*reached)
+    base = torch.arange(1.0, 11.0)
+    p, twin = nn.Parameter(base[:9]), nn.Parameter(base[:9].clone())
+    shifted = make([p], foreach=foreach)
+    plain = make([twin], foreach=foreach)
+    apart = base[1:].clone()
+    step(shifted, base[1:])
+    step(plain, apart)
+    assert torch.equal(p, twin)
+
+
+@PATHS
+def test_a_gradient_that_was_freed_or_has_another_shape_is_refused_by_name(foreach: bool | None) -> None:
+    (p, q), optimizer = stepped(AMSGD, (4,), (2, 3), foreach=foreach)
+    before = q.detach().clone()
+    gone = torch.ones(2, 3)
+    gone.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r"the gradient of parameter 1 needs a storage of 24 bytes, got 0"):
+        step(optimizer, torch.ones(4), gone)
+    q.data = torch.ones(3, 2)
+    with pytest.raises(ValueError, match=r"state\['memory'\] of parameter 1 must have its parameter's shape \(3, 2\)"):
+        optimizer.step()
+    q.data = before
+    p.data.untyped_storage().resize_(8)
+    with pytest.raises(RuntimeError, match="parameter 0 needs a storage of 16 bytes, got 8"):
+        step(optimizer, torch.ones(4), torch.ones(2, 3))
+
+
+@PATHS
+def test_state_that_was_freed_is_refused_by_name(foreach: bool | None) -> None:
+    (p,), optimizer = stepped(AMSGD, (4,), foreach=foreach)
+    optimizer.state[p]["memory"].untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r"state\['memory'\] of parameter 0 needs a storage of 16 bytes, got 0"):
+        step(optimizer, torch.ones(4))
+
+
+@PATHS
+@pytest.mark.parametrize("overlap", ["same", "part", "expanded"])
+def test_parameters_that_overlap_are_refused(overlap: str, foreach: bool | None) -> None:
+    base = torch.ones(6)
+    views = {"same": (base, base.view(6)), "part": (base[:4], base[3:]), "expanded": (torch.ones(1).expand(3),)}[
+        overlap
+    ]
+    params = [nn.Parameter(view) for view in views]
+    with pytest.raises(RuntimeError, match=r"must not (overlap in memory, got parameter 0|share memory, as those of)"):
+        step(AMSGD(params, foreach=foreach), *(torch.ones(p.shape) for p in params))
+
+
+@PATHS
+def test_parameters_that_interleave_are_not_taken_for_overlapping(foreach: bool | None) -> None:
+    base = torch.ones(8)
+    params = [nn.Parameter(base[::2]), nn.Parameter(base[1::2])]
+    step(AMSGD(params, lr=0.1, foreach=foreach), torch.ones(4), 2 * torch.ones(4))
+    torch.testing.assert_close(base, torch.tensor([0.9, 0.8] * 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_parameters_that_are_not_real_are_refused(dtype: torch.dtype) -> None:
+    p = nn.Parameter(torch.ones(3, dtype=dtype), requires_grad=False)
+    p.grad = torch.ones(3, dtype=dtype)
+    with pytest.raises(RuntimeError, match=r"parameters must be (real|of 16, 32 or 64 bit)"):
+        AMSGD([p]).step()
+
+
+@PATHS
+@pytest.mark.parametrize(("dtype", "spike"), [(torch.float32, 2e19), (torch.float32, 1e38), (torch.float64, 1e160)])
+def test_one_finite_spike_skips_one_step(dtype: torch.dtype, spike: float, foreach: bool | None) -> None:
+    for inertia in (0.0, 0.1):
+        for scope in ("tensor", "model"):
+            (a, b), optimizer = stepped(
+                AMAdamW, 6, 6, dtype=dtype, foreach=foreach, inertia=inertia, scope=scope, lr=0.1
+            )
+            for t in range(10):
+                g = torch.ones_like(b)
+                if t == 2:
+                    g[0] = spike
+                step(optimizer, torch.ones_like(a), g)
+            assert int(optimizer.diagnostics()["skipped"]) == 1
+            assert torch.equal(a, b)
+
+
+OTHERS: dict[str, tuple[Callable[..., Any], str]] = {
+    "torch's AdamW": (
+        torch.optim.AdamW,
+        r"checkpoint is of torch's Adam or AdamW, .* this optimizer, AMSGD, needs memory",
+    ),
+    "torch's SGD": (lambda ps: torch.optim.SGD(ps, momentum=0.9), r"checkpoint is of torch's SGD"),
+    "AMAdamW": (AMAdamW, r"checkpoint is of AMAdamW \(AdaptiveMemory with Adam\), this optimizer is AMSGD"),
+    "MoMo": (
+        lambda ps: MoMo(ps, lower_bound=0.0),
+        r"checkpoint is of MoMo \(MoMo with Euclidean\), this optimizer is AMSGD",
+    ),
+    "steady": (lambda ps: AMSGD(ps, steady=True), r"checkpoint is of AMSGD \(SteadyMemory with Euclidean\)"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_checkpoint_of_another_optimizer_is_refused(name: str) -> None:
+    make, message = OTHERS[name]
+    p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    other, optimizer = make([p]), AMSGD([q])
+    p.grad = torch.ones(3)
+    other.step(**({"loss": 1.0} if name == "MoMo" else {}))
+    groups = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(other.state_dict())
+    assert optimizer.state_dict() == groups
+
+
+def test_what_hooks_return_counts_and_is_seen_by_later_ones() -> None:
+    (a, b), saved = stepped(AMSGD, 2, 2)
+    step(saved, torch.ones(2), -torch.ones(2))
+    loaded = AMSGD([nn.Parameter(torch.zeros(2, dtype=torch.bfloat16)) for _ in "ab"])
+    x, y = loaded.param_groups[0]["params"]
+    seen: list[torch.dtype] = []
+
+    def swapped(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "param_groups": [{**g, "params": g["params"][::-1]} for g in state["param_groups"]]}
+
+    loaded.register_load_state_dict_pre_hook(swapped)
+    loaded.register_load_state_dict_post_hook(lambda o: seen.append(o.state[x]["memory"].dtype))
+    loaded.load_state_dict(saved.state_dict())
+    assert torch.equal(loaded.state[x]["memory"], saved.state[b]["memory"])
+    assert torch.equal(loaded.state[y]["memory"], saved.state[a]["memory"])
+    assert seen == [torch.float32]
+    loaded.state[x]["memory"].zero_()
+    assert saved.state[b]["memory"].any(), "the checkpoint's own tensors were taken"
+
+
+def test_state_goes_by_name_where_both_have_names() -> None:
+    named = {"a": nn.Parameter(torch.ones(2)), "b": nn.Parameter(torch.ones(2))}
+    saved = AMSGD(named.items())
+    step(saved, torch.ones(2), -torch.ones(2))
+    turned = {name: nn.Parameter(torch.ones(2)) for name in ("b", "a")}
+    loaded = AMSGD(turned.items())
+    loaded.load_state_dict(saved.state_dict())
+    for name, p in turned.items():
+        assert torch.equal(loaded.state[p]["memory"], saved.state[named[name]]["memory"])
+    assert loaded.param_groups[0]["param_names"] == ["b", "a"]
+
+
+def test_state_of_wrappers_may_be_there_before_ours() -> None:
+    for foreign in ({"z": torch.zeros(2)}, {"slow": 1, "step": 3}, {"old_p": torch.ones(2)}):
+        p = nn.Parameter(torch.ones(2))
+        optimizer = AMSGD([p])
+        optimizer.state[p].update(foreign)
+        step(optimizer, torch.ones(2))
+        step(optimizer, torch.ones(2))
+        assert all(optimizer.state[p][name] is value for name, value in foreign.items() if name != "step")
+        assert float(optimizer.state[p]["step"]) == 2
+
+
+def test_nothing_of_others_is_kept_alive() -> None:
+    gc.disable()
+    try:
+        for make in (AMSGD, AMAdamW, lambda ps: AMSGD(ps, foreach=True), lambda ps: AMAdamW(ps, foreach=False)):
+            (p,), optimizer = stepped(make, 9)
+            gradient, memory = weakref.ref(p.grad), weakref.ref(optimizer.state[p]["memory"])
+            optimizer.zero_grad()
+            assert gradient() is None
+            optimizer.state.pop(p)
+            optimizer.param_groups[0]["params"][0] = new = nn.Parameter(p.detach().clone())
+            old = weakref.ref(p)
+            del p
+            assert old() is None
+            new.grad = torch.ones(9)
+            optimizer.step()
+            assert memory() is None
+            left = weakref.ref(optimizer.state[new]["memory"])
+            del optimizer
+            assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_one_tensors_state_is_saved_without_the_others() -> None:
+    params, optimizer = stepped(AMAdamW, *[4] * 300)
+    file = io.BytesIO()
+    torch.save(optimizer.state[params[7]], file)
+    assert file.tell() < 6000
+    assert sum(value.untyped_storage().nbytes() for value in optimizer.state[params[7]].values()) < 2000
+
+
+@pytest.mark.parametrize("scope", ["tensor", "group", "model"])
+def test_a_step_does_not_depend_on_gradients_outside_its_model(scope: str) -> None:
+    reached = []
+    for others in (True, False):
+        torch.manual_seed(0)
+        p, q = (nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in "pq")
+        optimizer = AMAdamW([{"params": [p]}, {"params": [q]}], lr=0.1, scope=scope)
+        for t in range(6):
+            g = torch.randn(3, dtype=torch.float64)
+            p.grad = None if t == 3 else g
+            q.grad = torch.ones_like(q) if others else None
+            optimizer.step()
+        reached.append(p.detach().clone())
+    assert torch.equal(*reached) == (scope != "model")
+
+
+def test_compiled_steps_are_eager_ones() -> None:
+    def run(wrap: Callable[[Any], Any]) -> list[Tensor]:
+        torch.manual_seed(0)
+        a, b = (nn.Parameter(torch.ones(2)) for _ in "ab")
+        optimizer = AMSGD([{"params": [a]}, {"params": [b]}], 0.1)
+
+        def whole(x: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = (a * x).sum() + (b.square() * x).sum() if b.requires_grad else (a * x).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        train = wrap(whole)
+        for t in range(5):
+            if t == 3:
+                b.requires_grad_(False)
+            if t == 4:
+                optimizer.param_groups[0]["lr"] = 0.01
+                optimizer.state[a]["memory"] = torch.ones(2)
+            train(torch.randn(2))
+        return [a.detach(), b.detach()]
+
+    eager = run(lambda f: f)
+    compiled = run(lambda f: torch.compile(f, backend="eager"))
+    for x, y in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(x, y)
+
+
+REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda p: AMSGD([{"params": [p], "momentum": 0.5}]), ValueError, r"got momentum=0\.5, which would have no effect"),
+    (lambda p: AMSGD([{"params": [p], "nesterov": True}]), ValueError, "got nesterov=True"),
+    (lambda p: AMSGD([{"params": [p], "steady": True}]), ValueError, "got steady=True"),
+    (
+        lambda p: AMSGD([{"params": [p], "beta_max": 0.5}]),
+        ValueError,
+        r"beta_max must be one for all groups, 0\.9, got",
+    ),
+    (lambda p: AMAdamW([{"params": [p], "betas": [0.8, 0.99]}]), ValueError, "betas must be one for all groups"),
+    (lambda p: AMAdamW([p], betas=(0.8, 0.9, 0.99)), TypeError, "betas must be two numbers"),
+    (lambda p: AMAdamW([p], betas=0.9), TypeError, "betas must be two numbers"),
+    (lambda p: AMAdamW([p], betas=("a", 0.9)), TypeError, r"betas\[0\] must be a number, got 'a'"),
+    (lambda p: AMAdamW([p], lr="1e-3"), TypeError, "lr must be a number, got '1e-3'"),
+    (lambda p: AMAdamW([p], lr=None), TypeError, "lr must be a number, got None"),
+    (
+        lambda p: AMAdamW([p], lr=torch.tensor([0.1, 0.2])),
+        TypeError,
+        r"lr must be one real number, got a tensor of shape",
+    ),
+    (lambda p: AMAdamW([p], lr=torch.tensor(-0.1)), ValueError, "lr must be >= 0 and finite"),
+    (lambda p: AMAdamW([p], weight_decay="0"), TypeError, "weight_decay must be a number"),
+    (lambda p: AMAdamW([p], eps=None), TypeError, "eps must be a number"),
+    (lambda p: AMSGD([p], beta_max="0.9"), TypeError, "beta_max must be a number"),
+    (lambda p: AMSGD([p], inertia=None), TypeError, "inertia must be a number"),
+    (lambda p: MoMo([p], lower_bound="0"), TypeError, "lower_bound must be a number"),
+    (lambda p: MoMoAdam([p], lower_bound=0.0, betas=(0.9,)), TypeError, "betas must be two numbers"),
+    (lambda p: TruncatedMemorySGD([p], lower_bound=None), TypeError, "lower_bound must be a number"),
+    (lambda p: AMAdamW([p], amsgrad=True), TypeError, "options must be among .*, got amsgrad=True"),
+    (lambda p: AMAdamW([p], fused=True), TypeError, "got fused=True"),
+    (lambda p: OneCycleLR(AMSGD([p]), 0.1, total_steps=5), ValueError, "pass cycle_momentum=False"),
+    (lambda p: CyclicLR(AMAdamW([p]), 0.1, 0.2), ValueError, "pass cycle_momentum=False"),
+    (lambda p: AMAdamW(iter_that_must_not_be_read(), lr=-1.0), ValueError, "lr must be >= 0"),
+    (
+        lambda p: MoMo([p], lower_bound=0.0).step(lambda: (torch.tensor(1.0), 2)),
+        TypeError,
+        "got tuple: return it alone",
+    ),
+    (lambda p: MoMo([p], lower_bound=0.0).step(lambda: {"loss": 1}), TypeError, "got dict: return it alone"),
+    (lambda p: MoMo([p], lower_bound=0.0).step(loss=torch.ones(2)), TypeError, r"got a tensor of shape \(2,\)"),
+]
+
+
+def iter_that_must_not_be_read() -> Any:
+    yield pytest.fail("parameters were read before the settings were checked")
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
+def test_what_cannot_be_meant_is_refused_by_name(make: Any, kind: type[Exception], message: str) -> None:
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    with pytest.raises(kind, match=message):
+        make(p)
+
+
+def test_what_can_be_meant_is_taken() -> None:
+    p, q = (nn.Parameter(torch.ones(2)) for _ in "pq")
+    AMAdamW([p], betas=[0.8, torch.tensor(0.99)], amsgrad=False, differentiable=False, fused=None)
+    AMAdamW([{"params": [p], "betas": [0.89, 0.999], "name": "head", "lr_scale": 0.5}])
+    AMSGD([{"params": [p]}, {"params": []}], capturable=True, nesterov=False)
+    AMSGD([{"params": []}, {"params": [q]}], capturable=True, lr=torch.tensor(0.1))
+    OneCycleLR(AMSGD([p]), 0.1, total_steps=5, cycle_momentum=False)
+    optimizer = ProxOptimizer([p], AdaptiveMemory(), 0.1)
+    optimizer.param_groups[0]["lr"] = float("nan")
+    p.grad = torch.ones(2)
+    with pytest.raises(ValueError, match="lr must be >= 0 and finite, got nan"):
+        optimizer.step()
