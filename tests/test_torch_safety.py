@@ -1,4 +1,4 @@
-"""What may be given to the torch optimizers and loaded into them, and what must let go of what; several of each kind."""
+"""What may be given to the torch optimizers, what may be loaded, and what must be let go of; several of each kind."""
 
 from __future__ import annotations
 
