@@ -68,7 +68,7 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         g = g + mu * x if step.decay == "coupled" else g
         old = optimizer.state.get(p, {})
         if "memory" in old and (adam or old["step"] > 0):  # a first step that was skipped is still to come
-            entry = {name: double(value) for name, value in old.items()}
+            entry = {"kept": 1.0, **{name: double(value) for name, value in old.items()}}
         else:
             kept = {"kept_" + name: value for name, value in step.scalars.items()}
             entry = {"memory": 0 * g if adam else g, "step": 0.0, "last_lr": 0.0, "kept": 1.0, "missing": float(adam)}

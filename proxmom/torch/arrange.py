@@ -15,7 +15,7 @@ from torch import Tensor
 
 from proxmom.metrics import Metric
 from proxmom.step import MEMORY, Step
-from proxmom.torch.layout import SCALARS, Layout, Member, Part, flat, working
+from proxmom.torch.layout import OF_LOSSES, SCALARS, Layout, Member, Part, flat, working
 from proxmom.torch.memory import Spans, is_dense, order_of, repeats, require_storage
 from proxmom.torch.shards import Meshes, is_sharded, local
 
@@ -50,9 +50,12 @@ def arrange(members: Sequence[Member], names: Sequence[str], state: State, step:
     vectors = vector_names(step)
     states = [state.setdefault(p, {}) for _, _, p in members]
     _create(members, states, vectors, step)
-    views = [own_storage(row).unbind() for row in table.unbind()]
+    named = scalar_names(step)
+    places = [tuple(fresh).index(name) for name in named]
+    rows_of_state = [own_storage(row).unbind() for row in table.unbind()]
+    views = [dict(zip(named, (row[place] for place in places), strict=True)) for row in rows_of_state]
     for entry, unit in zip(states, where, strict=True):
-        entry.update(zip(fresh, views[unit], strict=True))
+        entry.update(views[unit])
     metric = _vectors(step.metric)
     parts = [
         _part(p, name, unit, entry, step.names[MEMORY:], metric)
@@ -66,6 +69,7 @@ def arrange(members: Sequence[Member], names: Sequence[str], state: State, step:
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
         columns=tuple(fresh),
+        named=named,
         sized=tuple(step.scalars),
         states=states,
         vectors=vectors,
@@ -90,9 +94,14 @@ def _fresh(step: Step) -> dict[str, float]:
     return row | {name: float(value) for name, value in own.items() if not isinstance(value, Tensor)}
 
 
+def scalar_names(step: Step) -> tuple[str, ...]:
+    """The names in a parameter's state that are numbers; those of `OF_LOSSES` only where the rule looks at the loss."""
+    return tuple(name for name in _fresh(step) if step.facts.needs_loss or name not in OF_LOSSES)
+
+
 def state_names(step: Step) -> tuple[str, ...]:
     """All names that are ours in a parameter's state."""
-    return (*vector_names(step), *_fresh(step))
+    return (*vector_names(step), *scalar_names(step))
 
 
 def is_fresh(entry: Collection[str], names: Iterable[str]) -> bool:
@@ -108,7 +117,7 @@ def check_state(entry: Mapping[str, Any], p: Tensor, name: str, step: Step) -> N
         TypeError: for vectors that are no real tensors.
         RuntimeError: for a vector whose storage was freed.
     """
-    vectors, scalars = vector_names(step), tuple(_fresh(step))
+    vectors, scalars = vector_names(step), scalar_names(step)
     if is_fresh(entry, (*vectors, *scalars)):
         return
     needed = (*vectors, *scalars) if local(p).numel() else scalars  # of an empty shard no vector is saved
@@ -118,7 +127,7 @@ def check_state(entry: Mapping[str, Any], p: Tensor, name: str, step: Step) -> N
             f"state of {name} must have {', '.join((*vectors, *scalars))}, got {', '.join(map(str, entry))}: "
             f"{', '.join(missing)} missing. Delete all of it to start afresh."
         )
-    for key in entry.keys() & vectors:
+    for key in (key for key in vectors if key in entry):
         _check_vector(entry[key], p, f"state[{key!r}] of {name}")
     for key in scalars:
         value = entry[key]
@@ -198,14 +207,15 @@ def _histories(
 
 def _same(entry: Mapping[str, Any], fresh: Mapping[str, float]) -> Hashable:
     """Which tensors the scalars of a parameter are; None before its first step."""
-    return None if is_fresh(entry, fresh) else tuple(id(entry[name]) for name in fresh)
+    return None if is_fresh(entry, fresh) else tuple(id(entry.get(name)) for name in fresh)
 
 
 def _row(entry: Mapping[str, Any], fresh: Mapping[str, float], kind: Mapping[str, Any]) -> Tensor:
     """The scalars of a parameter, (C,)."""
     if is_fresh(entry, fresh):
         return torch.tensor(list(fresh.values()), **kind)
-    return torch.stack([torch.as_tensor(entry[name], **kind).detach().reshape(()) for name in fresh])
+    values = [entry.get(name, default) for name, default in fresh.items()]
+    return torch.stack([torch.as_tensor(value, **kind).detach().reshape(()) for value in values])
 
 
 def own_storage(row: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from proxmom.torch.shards import Meshes, local, placed
 Member = tuple[int, int, Tensor]  # index of the parameter group, place among all parameters, the parameter
 
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
+OF_LOSSES = ("kept", "loss", "memory_height")  # what only rules that look at the loss ever change
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
 
@@ -97,8 +98,8 @@ class Layout:
     parameter group, (U,); table: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and step size
     (`sized`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
     parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add up; states:
-    the members' entries in the optimizer's state; vectors: the names in them that are vectors; young: whether a unit
-    has perhaps not stepped yet; passes: what moves the arrays.
+    the members' entries in the optimizer's state; vectors, named: the names in them that are vectors and numbers;
+    young: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
 
     While a step is under way: params, the members; gradients, as the parameters lie, flat or not; x_at and gradient_at,
     their addresses, (T,). version counts the changes of x_at.
@@ -111,6 +112,7 @@ class Layout:
     membership: tuple[Tensor, Tensor] | None
     meshes: Meshes
     columns: tuple[str, ...]
+    named: tuple[str, ...]
     sized: tuple[str, ...]
     states: list[dict[str, Any]]
     vectors: tuple[str, ...]
@@ -125,11 +127,10 @@ class Layout:
         if self.membership is not None:
             membership, sizes = map(self.array, self.membership)
             self.scope = Scope(membership, sizes=sizes)
-        self._entries_of = operator.itemgetter(*self.vectors, *self.columns)
+        self._entries_of = operator.itemgetter(*self.vectors, *self.named)
         self._entries = list(map(self._entries_of, self.states))
         self._state = [value for entries in self._entries for value in entries[: len(self.vectors)]]
         self._sharded = any(part.sharded for part in self.parts)
-        self._plain = all(part.order is None for part in self.parts)
         self._copied = [i for i, part in enumerate(self.parts) if part.copied]
         self._dtypes = [part.dtype for part in self.parts]
         self._counts = [part.count for part in self.parts]
@@ -172,12 +173,16 @@ class Layout:
         if memory.kinds(state) != self._state_kinds or (kinds := memory.kinds(here)) != (self._kinds or kinds):
             return False
         if (at := memory.addresses(here)) != self._params_at:
-            if self._kinds is not None and not self._may_lie(here, at):
+            if self._kinds is not None and not (self._same_shapes(params) and self._may_lie(here, at)):
                 return False
             self._kinds, self._params_at, self._known = kinds, at, False
             self.version += 1
             self._written = self._look_for_overlaps(here, at)
         return True
+
+    def _same_shapes(self, params: Sequence[Tensor]) -> bool:
+        """Whether parameters have the shapes of their state; kinds tell only how many elements there are."""
+        return all(p.shape == entries[0].shape for p, entries in zip(params, self._entries, strict=True))
 
     def _may_lie(self, here: Sequence[Tensor], at: Sequence[int]) -> bool:
         """Whether parameters that moved are still what their parts say."""
@@ -234,11 +239,10 @@ class Layout:
         """Whether the gradients can be read as they are; shapes were compared when parameters last changed."""
         if not self._known or self._sharded or self._copied or self._kinds is None:
             return False
-        lie = (
-            map(Tensor.is_contiguous, gradients)
-            if self._plain
-            else map(operator.eq, map(Tensor.stride, gradients), self._kinds[1])
-        )
+        strides = self._kinds[2]
+        lie = map(Tensor.is_contiguous, gradients)
+        if strides is not None:
+            lie = map(operator.eq, map(Tensor.stride, gradients), strides)
         return (
             list(map(memory.DTYPE, gradients)) == self._dtypes
             and list(map(Tensor.numel, gradients)) == self._counts
