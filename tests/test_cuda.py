@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -350,7 +351,9 @@ def test_an_optimizer_takes_the_same_path(make: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(INTERPRETED or CUDA, reason="this run is the one, or has a device")
 def test_in_the_interpreter() -> None:
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", __file__, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
+    sequences = f"{Path(__file__).with_name('test_torch_fuzz.py')}::test_whatever_happens_between_steps[triton]"
+    files = [__file__, sequences]
+    command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-10000:]

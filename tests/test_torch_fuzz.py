@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
 from proxmom.step import Products, Scalars, Scope, Step
-from proxmom.torch import ProxOptimizer
+from proxmom.torch import ProxOptimizer, cuda
 from proxmom.torch.arrange import state_names
 from proxmom.torch.layout import Layout
 
@@ -341,7 +341,12 @@ ACTIONS = sorted(
 )
 
 
-@pytest.mark.parametrize("path", ["fastest", "blocks", "one at a time", "device"])
+INTERPRETED = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="tests/test_cuda.py runs this")
+
+
+@pytest.mark.parametrize(
+    "path", ["fastest", "blocks", "one at a time", "device", pytest.param("triton", marks=INTERPRETED)]
+)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     actions=st.lists(st.sampled_from([*ACTIONS, *["step"] * len(ACTIONS)]), min_size=2, max_size=24),
@@ -351,9 +356,12 @@ ACTIONS = sorted(
 )
 def test_whatever_happens_between_steps(path: str, actions: list[str], kind: str, scope: str, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if path == "device":
+        if path in ("device", "triton"):
             patch.setattr(Layout, "on_host", False)
-        world = World(seed, kind, scope, {"fastest": None, "one at a time": False}.get(path, True))
+        if path == "triton":
+            patch.setattr(cuda, "serves", lambda _, settings: settings.for_kernels)
+        foreach = {"fastest": None, "triton": None, "one at a time": False}.get(path, True)
+        world = World(seed, kind, scope, foreach)
         for action in [*actions, "step"]:
             getattr(world, action)()
 

@@ -248,7 +248,7 @@ class Layout:
             and list(map(Tensor.numel, gradients)) == self._counts
             and all(lie)
             and not any(map(Tensor.is_neg, gradients))
-            and set(map(Tensor.get_device, gradients)) == {-1 if self.on_host else self.device.index}
+            and set(map(Tensor.get_device, gradients)) == {self.table.get_device()}
         )
 
     def _fitted(self, gradients: list[Tensor]) -> list[Tensor]:
