@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from proxmom import AdaptiveMemory
+from proxmom import AdaptiveMemory, kernels
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 
 PATHS = pytest.mark.parametrize("foreach", [None, True, False], ids=["fastest", "blocks", "one at a time"])
@@ -83,14 +83,64 @@ def test_a_gradient_may_lie_on_the_parameter_or_the_state(make: Any, foreach: bo
             step(optimizer, g.clone() if copied else g)
             reached.append(p.detach().clone())
         assert torch.equal(*reached)
-    base = torch.arange(1.0, 11.0)
-    p, twin = nn.Parameter(base[:9]), nn.Parameter(base[:9].clone())
-    shifted = make([p], foreach=foreach)
-    plain = make([twin], foreach=foreach)
-    apart = base[1:].clone()
-    step(shifted, base[1:])
-    step(plain, apart)
-    assert torch.equal(p, twin)
+    for parameter, gradient in ((slice(0, 999), slice(1, 1000)), (slice(1, 1000), slice(0, 999))):
+        base = torch.linspace(1, 2, 1000)
+        p, twin = nn.Parameter(base[parameter]), nn.Parameter(base[parameter].clone())
+        apart = base[gradient].clone()
+        step(make([p], foreach=foreach), base[gradient])
+        step(make([twin], foreach=foreach), apart)
+        assert torch.equal(p, twin)
+
+
+@PATHS
+def test_state_that_becomes_another_view_of_its_own_memory_is_noticed(foreach: bool | None) -> None:
+    for change in (Tensor.t, lambda m: m.flatten().view(3, 3).T, lambda m: m[:1].expand(3, 3)):
+        reached = []
+        for copied in (False, True):
+            (p,), optimizer = stepped(AMSGD, (3, 3), foreach=foreach)
+            step(optimizer, torch.arange(9.0).view(3, 3))
+            memory = optimizer.state[p]["memory"]
+            memory.data = change(memory.data).clone() if copied else change(memory.data)
+            step(optimizer, torch.ones(3, 3))
+            reached.append(p.detach().clone())
+        assert torch.equal(*reached)
+
+
+@PATHS
+def test_a_negative_bit_is_a_sign(foreach: bool | None) -> None:
+    """Of one element, so that it is contiguous all the same; and after steps that were found in order."""
+    (p,), optimizer = stepped(AMSGD, (1,), lr=0.1, foreach=foreach)
+    step(optimizer, torch.ones(1))
+    before = p.detach().clone()
+    turned = torch.complex(torch.ones(1), torch.ones(1)).conj().imag
+    assert turned.is_neg()
+    for _ in range(3):
+        step(optimizer, turned)
+    assert p > before
+    q = nn.Parameter(torch.complex(torch.ones(1), torch.ones(1)).conj().imag)
+    step(AMSGD([q], lr=0.1, foreach=foreach), torch.ones(1))
+    torch.testing.assert_close(q.detach(), torch.tensor([-1.1]))
+
+
+def test_kernels_are_given_addresses_that_fit_the_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels.available():
+        pytest.skip("no kernels")
+    seen: list[int] = []
+    real = kernels.move
+
+    def move(batch: Any, *given: Any, **more: Any) -> None:
+        seen.extend(int(at) for column in (batch.x, batch.gradient, batch.memory) for at in column)
+        real(batch, *given, **more)
+
+    monkeypatch.setattr(kernels, "move", move)
+    odd = torch.frombuffer(bytearray(64), dtype=torch.float32, count=8, offset=2)
+    for parameter, gradient in ((torch.ones(8), odd), (odd, torch.ones(8))):
+        p = nn.Parameter(parameter)
+        optimizer = AMSGD([p])
+        for _ in range(3):
+            step(optimizer, gradient)
+    assert len(seen) == 18
+    assert all(at % 4 == 0 for at in seen)
 
 
 @PATHS
@@ -108,6 +158,16 @@ def test_a_gradient_that_was_freed_or_has_another_shape_is_refused_by_name(forea
     p.data.untyped_storage().resize_(8)
     with pytest.raises(RuntimeError, match="parameter 0 needs a storage of 16 bytes, got 8"):
         step(optimizer, torch.ones(4), torch.ones(2, 3))
+
+
+@PATHS
+def test_a_parameter_that_was_freed_before_its_first_step_is_refused_by_name(foreach: bool | None) -> None:
+    for size in (0, 12):
+        p = nn.Parameter(torch.ones(4))
+        p.grad = torch.ones(4)
+        p.data.untyped_storage().resize_(size)
+        with pytest.raises(RuntimeError, match=f"parameter 0 needs a storage of 16 bytes, got {size}"):
+            AMSGD([p], foreach=foreach).step()
 
 
 @PATHS
@@ -314,6 +374,7 @@ REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda p: AMSGD([{"params": [p], "momentum": 0.5}]), ValueError, r"got momentum=0\.5, which would have no effect"),
     (lambda p: AMSGD([{"params": [p], "nesterov": True}]), ValueError, "got nesterov=True"),
     (lambda p: AMSGD([{"params": [p], "steady": True}]), ValueError, "got steady=True"),
+    (lambda p: AMSGD([{"params": [p], "weight_decy": 0.1}]), ValueError, r"got weight_decy=0\.1, which would have no"),
     (
         lambda p: AMSGD([{"params": [p], "beta_max": 0.5}]),
         ValueError,
@@ -368,7 +429,7 @@ def test_what_cannot_be_meant_is_refused_by_name(make: Any, kind: type[Exception
 def test_what_can_be_meant_is_taken() -> None:
     p, q = (nn.Parameter(torch.ones(2)) for _ in "pq")
     AMAdamW([p], betas=[0.8, torch.tensor(0.99)], amsgrad=False, differentiable=False, fused=None)
-    AMAdamW([{"params": [p], "betas": [0.89, 0.999], "name": "head", "lr_scale": 0.5}])
+    AMAdamW([{"params": [p], "betas": [0.89, 0.999], "name": "head", "lr_scale": 0.5, "rho": 0.05, "layer": 3}])
     AMSGD([{"params": [p]}, {"params": []}], capturable=True, nesterov=False)
     AMSGD([{"params": []}, {"params": [q]}], capturable=True, lr=torch.tensor(0.1))
     OneCycleLR(AMSGD([p]), 0.1, total_steps=5, cycle_momentum=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
@@ -17,8 +18,12 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "differentiable": (False,),
     "fused": (None, False),
 }
-# Keys that torch, schedulers and model libraries put into groups for themselves.
-BOOKKEEPING = ("params", "param_names", "initial_lr", "max_lr", "min_lr", "lr_scale", "lr_mult")
+# What others call a setting of an optimizer. Any other key of a group is somebody's label: wrappers, schedulers and
+# model libraries keep theirs there.
+SETTINGS = frozenset(
+    "momentum dampening nesterov momentum_decay beta1 beta2 beta3 steady amsgrad centered differentiable fused "
+    "learning_rate wd decoupled_weight_decay trust_coefficient warmup_steps".split()
+)
 CYCLES = "torch.optim.lr_scheduler"
 
 
@@ -87,17 +92,18 @@ def _without_effect(name: str, value: Any) -> bool:
 
 
 def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
-    """Raise for keys of a new parameter group that would be without effect.
+    """Raise for keys of a new parameter group that look like settings and would be without effect.
 
     Args:
         group: as the user wrote it.
         common: what is one for all groups, by the names under which a group might give it.
 
     Raises:
-        ValueError: for another value of what is one for all, and for keys that mean nothing here.
+        ValueError: for another value of what is one for all, for settings of other optimizers, and for misspelt ones.
     """
+    own = ("lr", "weight_decay", "params", "param_names")
     for key, value in group.items():
-        if key in BOOKKEEPING or key in ("lr", "weight_decay") or _without_effect(key, value):
+        if key in own or value is None or _without_effect(key, value):
             continue
         if key in common:
             same = tuple(value) if isinstance(value, list) else value
@@ -105,10 +111,10 @@ def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"{key} must be one for all groups, {common[key]}, got {value}: give it to the optimizer."
                 )
-        elif not isinstance(value, str):
+        elif key in SETTINGS or get_close_matches(str(key), (*own, *common), cutoff=0.85):
             raise ValueError(
                 f"a parameter group may set lr and weight_decay, got {key}={value!r}, which would have no effect. "
-                "Labels of your own must be text."
+                "Leave it out, or rename it if it is a label of yours."
             )
 
 

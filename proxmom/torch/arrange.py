@@ -238,13 +238,10 @@ def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], vectors
         for name in vectors:
             entry[name] = _laid_out(entry[name], p) if name in entry else _start(step, p, name)
     here = [(entry, name) for entry in states for name in vectors]
-    for i in Spans([local(entry[name]) for entry, name in here]).overlapping():
-        entry, name = here[i]
-        entry[name] = entry[name].clone()
     params = [local(p) for _, _, p in members]
-    both = Spans([*params, *(local(entry[name]) for entry, name in here)])
-    for i in both.overlapping():
-        if i >= len(params):
+    everything = Spans([*params, *(local(entry[name]) for entry, name in here)])
+    for i in everything.overlapping():
+        if i >= len(params):  # what is shared with others becomes its own; parameters are looked at by the layout
             entry, name = here[i - len(params)]
             entry[name] = entry[name].clone()
 

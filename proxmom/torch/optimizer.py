@@ -138,11 +138,11 @@ class ProxOptimizer(torch.optim.Optimizer):
             self._keep_dtypes(self._saved)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; a group may set lr and weight_decay, repeat what is one for all groups, and carry text of yours.
+        """As in torch; a group may set lr and weight_decay, repeat what is one for all groups, and carry your labels.
 
         Raises:
             ValueError: for lr or weight_decay that is negative or not finite, for another value of what is one for all,
-                and for keys that would be without effect; else as in torch.
+                and for settings that would be without effect; else as in torch.
             TypeError: for lr or weight_decay that is not one number.
         """
         if isinstance(param_group, dict):
