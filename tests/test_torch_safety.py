@@ -299,6 +299,7 @@ def test_nothing_of_others_is_kept_alive() -> None:
     try:
         for make in (AMSGD, AMAdamW, lambda ps: AMSGD(ps, foreach=True), lambda ps: AMAdamW(ps, foreach=False)):
             (p,), optimizer = stepped(make, 9)
+            step(optimizer, torch.ones(9))  # the first looks at gradients one by one
             gradient, memory = weakref.ref(p.grad), weakref.ref(optimizer.state[p]["memory"])
             optimizer.zero_grad()
             assert gradient() is None

@@ -21,8 +21,25 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 # What others call a setting of an optimizer. Any other key of a group is somebody's label: wrappers, schedulers and
 # model libraries keep theirs there.
 SETTINGS = frozenset(
-    "momentum dampening nesterov momentum_decay beta1 beta2 beta3 steady amsgrad centered differentiable fused "
-    "learning_rate wd decoupled_weight_decay trust_coefficient warmup_steps".split()
+    [
+        "momentum",
+        "dampening",
+        "nesterov",
+        "momentum_decay",
+        "beta1",
+        "beta2",
+        "beta3",
+        "steady",
+        "amsgrad",
+        "centered",
+        "differentiable",
+        "fused",
+        "learning_rate",
+        "wd",
+        "decoupled_weight_decay",
+        "trust_coefficient",
+        "warmup_steps",
+    ]
 )
 CYCLES = "torch.optim.lr_scheduler"
 
