@@ -6,6 +6,7 @@ cannot be read, or is another version's, is a warning, and the run starts afresh
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import sys
@@ -49,7 +50,10 @@ def load(directory: Path) -> dict[str, Any] | None:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError) as error:
+        # In a file that is cut off torch 2.6 seeks to places that cannot be: "invalid argument" is no failing disk.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         refuse(directory, f"it cannot be read ({type(error).__name__})")
         return None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
