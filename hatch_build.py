@@ -20,11 +20,13 @@ class KernelHook(BuildHookInterface):
             self.app.display_warning(f"proxmom is built without its kernels: {error}")
             return
         if library is not None and version != "editable":
-            build_data["force_include"][str(library)] = str(library.relative_to(self.root))
+            for file in library:
+                build_data["force_include"][str(file)] = str(file.relative_to(self.root))
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{_platform()}"
 
-    def _library(self) -> Path | None:
+    def _library(self) -> tuple[Path, Path] | None:
+        """The library and its record."""
         folder = Path(self.root) / "proxmom" / "kernels"
         build = _by_path(folder / "build.py")
         if build.switched_off():
@@ -32,7 +34,8 @@ class KernelHook(BuildHookInterface):
         library: Path | None = build.build(folder)
         if library is None:
             self.app.display_warning(f"proxmom is built without its kernels: {build.why_not()}")
-        return library
+            return None
+        return library, folder / build.RECORD
 
 
 def _by_path(path: Path) -> Any:

@@ -142,10 +142,14 @@ def run(
     Jobs go on if this process ends; the next start waits for those that are still there.
 
     torchrun --nproc-per-node 2 -m proxmom run STUDY trains run after run, each spread over the processes.
+
+    What the machine ends (no disk, no memory, a killed process) is no result and is done again by the next start. Exits
+    with 1 if a run failed, was ended by the machine, or is missing; the report is written all the same.
     """
     with _clear_errors("run"):
         from proxmom.study.report import terminal_table, write_report
         from proxmom.study.runner import run_study
+        from proxmom.study.store import shortfall
 
         with _engine(executor, jobs, options) as engine:
             if not getattr(engine, "leads", True):
@@ -155,9 +159,14 @@ def run(
                 results = run_study(study, out, data=data, retry_failed=retry_failed, rules=rule, engine=engine)
             except KeyboardInterrupt:  # the runner has said how to go on
                 sys.exit(130)
+        lacking = shortfall(results)
+        for line in lacking:
+            click.echo(line, err=True)
         page = write_report([results])
         click.echo(terminal_table([results]))
     click.echo(f"report: {page}")
+    if lacking:
+        sys.exit(1)
 
 
 def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:

@@ -296,6 +296,16 @@ def test_a_user_s_rule():
 # files and errors
 
 
+@pytest.mark.parametrize("on", ["quadratic", "rosenbrock", "himmelblau"])
+def test_the_shades_of_a_function_are_pixels(on, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        file = draw_trajectory(HeavyBall(), on=on, steps=3, out=tmp_path / "a.svg")
+    shades = ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}image")
+    assert len(list(shades)) >= 1
+    assert file.stat().st_size < 500_000
+
+
 @pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
 @pytest.mark.parametrize("name", ["a.PNG", "new/b.svg"])
 def test_files(draw, name, tmp_path):

@@ -101,7 +101,7 @@ def test_the_archives_hold_what_they_should(archives: dict[str, Path]) -> None:
 
 
 def test_kernels_come_with_the_wheel_where_there_is_a_compiler(python: Path) -> None:
-    why_not = succeed(python, "-c", "import proxmom.kernels; print(proxmom.kernels.why_not())").strip()
+    why_not = succeed(python, "-W", "error", "-c", "import proxmom.kernels; print(proxmom.kernels.why_not())").strip()
     assert not why_not or not (shutil.which("c++") or shutil.which("g++"))
 
 

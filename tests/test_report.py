@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from proxmom.cli import main
-from proxmom.study import export, pictures, summary, tuning
+from proxmom.study import export, panels, pictures, summary, tuning
 from proxmom.study.report import terminal_table, write_report
 from proxmom.study.runner import run_study
 from proxmom.study.store import Outcome, Planned, Run, RunWriter, key_of, run_directory, write_plan
@@ -528,6 +528,15 @@ def test_terminal_table_turns_or_breaks_to_fit(tmp_path, problems, methods, firs
 def test_styles_do_not_repeat_and_do_not_depend_on_what_is_shown():
     styles = [pictures.Style(index, f"m{index}") for index in range(28)]
     assert len({(style.line["color"], str(style.line["linestyle"])) for style in styles}) == 28
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_line_of_no_width_has_no_dashes(index):
+    figure, axes = panels.panel("x", "y")
+    style, ends = panels.Style(index, "m"), np.array([1.0, 2.0])
+    assert panels.plot_line(axes, style, ends, ends, marker="o", linewidth=0).get_linestyle() == "None"
+    assert panels.plot_line(axes, style, ends, ends).get_linestyle() != "None"
+    figure.canvas.draw()
 
 
 def test_curves_are_thinned_but_keep_their_ends(directory, html, tmp_path, monkeypatch):

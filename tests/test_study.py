@@ -496,17 +496,24 @@ def test_divergence_and_failure_are_kept_with_their_cause(study, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_a_run_that_takes_its_process_with_it_has_failed_and_the_others_go_on(study, tmp_path, capsys):
+def test_a_run_that_is_killed_with_its_process_is_no_result_and_the_others_go_on(study, tmp_path, capsys):
     (tmp_path / "my_rules.py").write_text(DEADLY)
     text = SMALL + MINE.format("Deadly")
     out = run_study(study(text), tmp_path / "out", jobs=2, quiet=True)
-    runs = load_runs(out)
-    assert len(runs) == 2 * (6 + 1)
-    assert {run.method for run in runs if run.status == "failed"} == {"mine"}
-    dead = [run for run in runs if run.method == "mine"]
+    assert {run.method for run in load_runs(out)} == {"heavy ball", "truncated", "NAG", "L-BFGS"}
+    assert len(load_runs(out)) == 2 * 6
+    dead = store.aborted_runs(out)
+    assert [run.method for run in dead] == ["mine"] * 2
     assert all(run.message == "the process ended with {SIGKILL(-9)}: killed, or out of memory" for run in dead)
-    assert all(np.isinf(run.best_gap) for run in dead)
     assert "A process was killed, or ran out of memory. " in capsys.readouterr().err
+
+
+def test_a_method_that_ends_its_process_itself_has_failed(study, tmp_path):
+    (tmp_path / "my_rules.py").write_text(DEADLY.replace("os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"))
+    out = run_study(study(SMALL + MINE.format("Deadly")), tmp_path / "out", jobs=2, quiet=True)
+    dead = [run for run in load_runs(out) if run.method == "mine"]
+    assert [(run.status, run.message) for run in dead] == [("failed", "the process ended with {EXIT(3)}")] * 2
+    assert all(np.isinf(run.best_gap) for run in dead)
 
 
 def test_retry_failed_repeats_what_raised_and_nothing_else(study, tmp_path):

@@ -774,7 +774,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
         assert found.seconds > 0.5  # what passed before the checkpoint counts
 
 
-@pytest.mark.parametrize("harm", ["truncated", "no checkpoint", "rows missing"])
+@pytest.mark.parametrize("harm", ["truncated", "halved", "of one byte", "no checkpoint", "rows missing"])
 def test_what_is_left_of_a_run_without_its_checkpoint_is_not_used(harm: str, tmp_path: Path) -> None:
     class Stops(Watched):
         def gradient(self, step: int) -> Tensor:
@@ -786,8 +786,8 @@ def test_what_is_left_of_a_run_without_its_checkpoint_is_not_used(harm: str, tmp
         run(SGD, Stops(tiny("mlp")), tmp_path / "a", checkpoint_every=0.0)
     file, metrics = tmp_path / "a" / CHECKPOINT, tmp_path / "a" / METRICS
     assert file.is_file()
-    if harm == "truncated":
-        file.write_bytes(file.read_bytes()[:-100])
+    if harm in (cuts := {"truncated": -100, "halved": file.stat().st_size // 2, "of one byte": 1}):
+        file.write_bytes(file.read_bytes()[: cuts[harm]])
     elif harm == "rows missing":
         metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
     else:

@@ -461,12 +461,12 @@ def test_a_method_none_of_whose_points_finishes_has_final_runs_all_the_same(stud
 
 def test_a_task_that_cannot_be_built_where_it_runs_has_failed(study, tmp_path, monkeypatch):
     def broken(*_, **__):
-        raise MemoryError("too large")
+        raise TypeError("too odd")
 
     monkeypatch.setattr(training, "build_task", broken)
     monkeypatch.setattr(training, "describe_task", lambda *_, **__: "a task")
     runs = load_runs(run(study(), tmp_path / "out"))
-    assert {(run.status, run.message, run.problem) for run in runs} == {("failed", "MemoryError: too large", "a task")}
+    assert {(run.status, run.message, run.problem) for run in runs} == {("failed", "TypeError: too odd", "a task")}
     assert all(run.curve()["beta"].shape == (0, 0) for run in runs)
 
 
@@ -523,7 +523,9 @@ def test_a_rule_can_join_without_a_line_in_the_file(study, tmp_path, monkeypatch
 
 def test_old_results_are_read_as_they_are(tmp_path):
     directory = tmp_path / "runs/k"
-    with RunWriter(directory, {"key": "k", "configuration": {"point": {}}, "provenance": {}, "seed": 3}) as writer:
+    configuration = {"problem": {}, "method": {}, "point": {}}
+    description = {"key": "k", "configuration": configuration, "provenance": {}, "seed": 3, "problem": "p"}
+    with RunWriter(directory, {**description, "method": "m", "point_index": 0}) as writer:
         writer.finish(Outcome("missed", 1, 0.5, 0.1, ""))
     done = json.loads((directory / "done.json").read_text())
     del done["final"]
@@ -680,7 +682,8 @@ def test_studies_that_do_not_train_do_not_import_torch(study):
 
 
 def test_numbers_of_a_curve_that_are_missing_are_nan(tmp_path):
-    description = {"key": "k", "configuration": {"point": {}, "steps": 2}, "provenance": {}, "seed": 0, "problem": "p"}
+    configuration = {"problem": {}, "method": {}, "point": {}, "steps": 2}
+    description = {"key": "k", "configuration": configuration, "provenance": {}, "seed": 0, "problem": "p"}
     with RunWriter(tmp_path / "runs/k", {**description, "method": "m", "point_index": 0}) as writer:
         writer.record({"step": 1, "seconds": 0.1, "train": math.inf, "validation": 1.0, "beta": None})
         writer.record({"step": 2, "seconds": 0.2, "train": 1.0, "validation": 2.0, "beta": [0.5, math.nan]})

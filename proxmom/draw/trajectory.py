@@ -147,7 +147,9 @@ def _draw_function(axes: Axes, scene: Scene) -> None:
     levels, grid = scene.function.levels, grid_of(scene.function, scene.view)
     shades = np.concatenate([[levels[0] / 1e9], levels, [max(levels[-1], grid[2].max()) * 2]])
     scale = LogNorm(levels[0] / 3, levels[-1] * 30, clip=True)
-    axes.contourf(*grid, levels=shades, cmap="Greys", norm=scale, alpha=0.35).set_rasterized(True)
+    # Pixels, for as shapes it would make a large file; by its order, since Matplotlib 3.8 ignores a contour's own wish.
+    axes.contourf(*grid, levels=shades, cmap="Greys", norm=scale, alpha=0.35, zorder=0.5)
+    axes.set_rasterization_zorder(0.75)
     axes.contour(*grid, levels=levels, colors="#9aa0a6", linewidths=0.6)
     left, right, bottom, top = scene.view
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxmom.kernels.build import LIBRARY, fingerprint, switched_off
+from proxmom.kernels.build import LIBRARY, recorded, switched_off
 
 # Of x and gradient -> of memory and second moment. The order is known to passes.cpp.
 TYPES = {"float32": "float32", "float64": "float64", "bfloat16": "float32", "float16": "float32"}
@@ -30,7 +31,7 @@ _CODES = {name: code for code, name in enumerate(TYPES)}
 
 
 def available() -> bool:
-    """Whether the library is there, is of this source, loads, and is not switched off."""
+    """Whether the library is there, is what it should be (see `build.recorded`), loads, and is not switched off."""
     return not why_not()
 
 
@@ -234,17 +235,28 @@ def _library() -> Any:
 
 @cache
 def _load(folder: str) -> ctypes.CDLL | str:
-    """The library with its signatures, or why there is none; a library of another source is refused."""
+    """The library with its signatures, or why there is none.
+
+    A library that is not what its record says, or was made of or for something else, is refused before it is mapped,
+    with a warning: without it steps are right, and slower.
+    """
     path, remedy = Path(folder, LIBRARY), "build it: python -m proxmom.kernels"
     if not path.exists():
         return f"there is no library {path}; {remedy}."
     try:
+        record = recorded(path.parent)
         library = ctypes.CDLL(str(path))
         library.proxmom_fingerprint.restype = ctypes.c_char_p
-        built, wanted = library.proxmom_fingerprint().decode(), fingerprint(path.parent)
-        return _typed(library) if built == wanted else f"{path} is of another source ({built}, not {wanted}); {remedy}."
+        built = library.proxmom_fingerprint().decode()
+        if built == record["fingerprint"]:
+            return _typed(library)
+        reason = f"{path} has the fingerprint {built}, and its record {record['fingerprint']}; {remedy}."
+    except ValueError as error:
+        reason = f"{path} {error}; {remedy}."
     except (OSError, AttributeError) as error:
-        return f"{path} does not load ({error}); {remedy}."
+        reason = f"{path} does not load ({error}); {remedy}."
+    warnings.warn(f"proxmom computes without its kernels: {reason}", stacklevel=2)
+    return reason
 
 
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:

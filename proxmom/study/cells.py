@@ -11,6 +11,7 @@ from typing import Any
 from proxmom.study import data as datasets
 from proxmom.study import finals, store, summary
 from proxmom.study.config import Evaluations, MethodSpec, ProblemSpec, Study, StudyError
+from proxmom.study.faults import ABORTED
 from proxmom.study.points import Point
 from proxmom.study.specs import Control
 
@@ -88,10 +89,13 @@ class _Planner:
         return self.cells(method) if method else []
 
     def _best(self, cells: Sequence[Cell]) -> store.Run | None:
-        """The best of these runs, once all are done."""
+        """The best of these runs, once all are done; none if the machine aborted every one of them."""
         if self.folder is None or store.pending(self.folder, (cell.key for cell in cells)):
             return None
-        runs = [store.load_run(self.folder, planned(cell, "")) for cell in cells]
+        ended = [store.load_run(self.folder, planned(cell, "")) for cell in cells]
+        runs = [run for run in ended if run.status != ABORTED]
+        if not runs:
+            return None
         return finals.best_run(runs) if self.study.training else summary.best_run(runs)
 
     def _finals(self, method: MethodSpec, point: Point, number: int, after: str = "") -> list[Cell]:

@@ -25,6 +25,7 @@ from proxmom.study import store
 from proxmom.study.cells import Cell
 from proxmom.study.config import Study
 from proxmom.study.engines import CHUNK, Problems, checked, chunks, require_device
+from proxmom.study.faults import ABORTED
 from proxmom.study.problems import Problem
 from proxmom.study.progress import Progress
 from proxmom.study.work import Worker
@@ -167,7 +168,8 @@ class Cluster:
         kind: Any = submitit.LocalJob if self._here else submitit.SlurmJob
         keys, found = set(wanted), []
         for line in _lines(folder / "submitted.jsonl"):
-            with contextlib.suppress(ValueError, KeyError):  # the last line of a start that was killed
+            # The last line of a start that was killed may be cut, and what is no job is none.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
                 if entry["kind"] == self._kind and keys & set(entry["keys"]):
                     found.append(_Submitted(kind(folder, entry["job"]), tuple(entry["keys"]), earlier=True))
@@ -210,7 +212,7 @@ def _of_sbatch(options: Mapping[str, str], jobs: int) -> dict[str, Any]:
 
 
 def _settle(submitted: _Submitted, folder: Path) -> list[str]:
-    """Looks at what a job that is over left undone: nothing, or the run that ended it, which has failed.
+    """Looks at what a job that is over left undone: nothing, or the run that ended it, which was aborted.
 
     Returns why, if it was ended from outside. Raises ChildProcessError if no run is to blame.
     """
@@ -230,7 +232,7 @@ def _settle(submitted: _Submitted, folder: Path) -> list[str]:
         lines = _lines(job.paths.stderr) or [f"it is {job.state}"]
         raise ChildProcessError(f"job {job.job_id} could not do its runs: {lines[-1].strip()} ({job.paths.stderr}).")
     cause = f"the job is {job.state}, and its process ended: killed, or out of memory"
-    store.mark_failed(store.run_directory(folder, begun[0]), cause)
+    store.mark_ended(store.run_directory(folder, begun[0]), ABORTED, cause)
     return []
 
 

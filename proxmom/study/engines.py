@@ -21,6 +21,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from proxmom.study import store
 from proxmom.study.cells import Cell
 from proxmom.study.config import Study, StudyError
+from proxmom.study.faults import ABORTED, status_of_process
 from proxmom.study.problems import Problem
 from proxmom.study.progress import Progress
 from proxmom.study.work import Worker
@@ -30,7 +31,7 @@ CHUNK = 4  # most runs handed to a worker at once: more saves overhead, fewer ke
 
 
 class Engine(Protocol):
-    """Runs cells; returns when each of them is done, and one that took its process with it is marked as failed."""
+    """Runs cells; returns when each of them is done, and one that took its process with it is marked as such."""
 
     def check(self, study: Study) -> None:
         """Raises StudyError for a study that it cannot run; called before anything is written."""
@@ -69,7 +70,7 @@ class Processes:
                     raise  # no run is to blame, so trying again would not help
                 print(
                     f"A process was killed, or ran out of memory. Runs under way: {len(suspects)}. Each is tried again "
-                    "in a process of its own, and has failed if it ends that one, too.",
+                    "in a process of its own, and is given up for now if it ends that one, too.",
                     file=sys.stderr,
                 )
                 for cell in suspects:
@@ -142,7 +143,9 @@ def _run_apart(worker: Worker, problem: Problem | None, cell: Cell) -> None:
     except TerminatedWorkerError as error:
         codes = re.search(r"exit codes of the workers are (\{.*?\})", str(error))
         cause = f"the process ended with {codes[1]}" if codes else "the process ended"
-        store.mark_failed(store.run_directory(worker.folder, cell.key), f"{cause}: killed, or out of memory")
+        status = status_of_process(codes[1] if codes else "")
+        ended = f"{cause}: killed, or out of memory" if status == ABORTED else cause
+        store.mark_ended(store.run_directory(worker.folder, cell.key), status, ended)
 
 
 def _device(worker: Worker) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from proxmom.study.sources import read_source
 from proxmom.study.store import Run, write_atomically
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # as OWASP lists them
 _FACTS = ("point_index", "status", "evaluations", "best_gap", "mean_beta", "mean_step", "capped", "seconds", "message")
 
 
@@ -31,12 +32,16 @@ def table(directories: Sequence[str | Path]) -> list[dict[str, Any]]:
 
 
 def write_csv(directories: Sequence[str | Path], file: Path) -> None:
-    """The table as CSV, numbers to 9 digits; what is missing is empty."""
+    """The table as CSV, numbers to 9 digits; what is missing is empty.
+
+    Spreadsheets run a text that begins with =, +, -, @, a tab or a line break as a formula: ours then begins with an
+    apostrophe.
+    """
     rows = table(directories)
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_harmless, rows[0]))
+    writer.writerows([_short(value) for value in row.values()] for row in rows)
     write_atomically(file, text.getvalue())
 
 
@@ -55,7 +60,16 @@ def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
 
 
 def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return _harmless(value)
     return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def _harmless(text: str) -> str:
+    """The text as no spreadsheet takes for a formula, in lines that end as all others do."""
+    text = f"'{text}" if text.startswith(_FORMULA) else text
+    # csv leaves a lone \r unquoted, and readers end the row there.
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _row(study: str, run: Run, searched: Sequence[str]) -> dict[str, Any]:

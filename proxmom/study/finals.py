@@ -2,7 +2,8 @@
 
 Points are compared by runs of one seed ("search"); the best point of each method is run again with other seeds
 ("final"), and these runs alone are the answer. What decides is the test loss where there is one, else the validation
-loss. A run that diverged or failed counts as the initial loss of its problem and seed, and as accuracy 0.
+loss. A run that diverged or failed counts as the initial loss of its problem and seed, and as accuracy 0; one that
+the machine aborted is not among the runs at all.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from proxmom.lookup import find_metric, find_rule, find_step_size
 from proxmom.numpy import minimize
 from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
+from proxmom.study import faults
 from proxmom.study.baselines import heavy_ball, nag_restart
 from proxmom.study.problems import Problem
 from proxmom.study.store import Outcome
@@ -156,7 +157,8 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
         oracle: of this problem, not used before.
 
     Returns:
-        the outcome. A method that raises has failed; the cause is the outcome's message.
+        the outcome. A method that raises has failed, unless the machine was at fault: then the run is "aborted"; the
+        cause is the outcome's message.
     """
     started = time.perf_counter()
     status, message = "missed", ""
@@ -167,7 +169,7 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
     except _Enough:
         pass
     except Exception as error:
-        status, message = "failed", f"{type(error).__name__}: {error}"
+        status, message = faults.status_of(error), faults.described(error)
     oracle.close()
     seconds = time.perf_counter() - started
     if oracle.status:  # whatever a method makes of the oracle's exception

@@ -12,9 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from proxmom.study import panels
+from proxmom.study.faults import FAILED
 from proxmom.study.panels import Style
-from proxmom.study.sources import Source
-from proxmom.study.store import STATUSES, Run
+from proxmom.study.sources import Source, unfinished
+from proxmom.study.store import STATUSES, Run, causes
 from proxmom.study.summary import Interval, Results
 from proxmom.study.terminal import interval_text, loss_text, number_text, ratio_text
 from proxmom.study.tuning import Edge
@@ -78,8 +79,7 @@ def bars(means: Mapping[str, Interval], close: bool = False) -> list[dict[str, A
 def warnings_of(sources: Sequence[Source], edges: Sequence[Edge]) -> Iterator[str]:
     """What is not finished, not committed, or at the edge of its range."""
     for source in sources:
-        if missing := source.planned - len(source.runs):
-            yield f"{missing} of the {source.planned} runs of {source.name} are not finished; run it again."
+        yield from unfinished(source)
         if any(run.provenance.get("dirty") for run in source.runs):
             yield f"Some runs of {source.name} were made from a working tree with uncommitted changes."
     yield from (f"{edge_text(edge)}: widen that range and run again." for edge in edges if not edge.plateau)
@@ -105,9 +105,7 @@ def unequal_budgets(results: Results) -> Iterator[str]:
 
 def failures(runs: Iterable[Run]) -> Iterator[str]:
     """Runs that raised, and what."""
-    causes = Counter((run.method, run.problem, run.message) for run in runs if run.status == "failed")
-    for (method, problem, message), count in causes.items():
-        yield f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} failed: {message}"
+    yield from causes(run for run in runs if run.status == FAILED)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -90,7 +90,10 @@ def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 def plot_line(axes: Axes, style: Style, x: Array, y: Array, **keywords: Any) -> Line2D:
     """A method's line, which shows the method's name when pointed at."""
-    (line,) = axes.plot(x, y, **{"linewidth": 1.5, **style.line, **keywords}, gid=f"method{style.index}")
+    look = {"linewidth": 1.5, **style.line, **keywords}
+    if not look["linewidth"]:
+        look["linestyle"] = "none"  # Matplotlib before 3.11 refuses dashes of length 0
+    (line,) = axes.plot(x, y, **look, gid=f"method{style.index}")
     return line
 
 

@@ -66,5 +66,5 @@ class Progress:
         try:
             lines = (store.run_directory(self._folder, key) / store.METRICS).read_bytes().splitlines()
             return int(json.loads(lines[-1])["step"])
-        except (OSError, ValueError, LookupError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return 0

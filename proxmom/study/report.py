@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from textwrap import fill
 
 from proxmom.study import counts_page, finals_page, finals_terminal, summary
-from proxmom.study.sources import merge, merge_trained, read_source, trained
+from proxmom.study.sources import merge, merge_trained, read_source, trained, unfinished
 from proxmom.study.store import write_atomically
-from proxmom.study.terminal import memory_table, notes, text_table, variants_table
+from proxmom.study.terminal import WIDTH, memory_table, notes, text_table, variants_table
 
 
 def write_report(
@@ -52,13 +53,16 @@ def terminal_table(directories: Sequence[str | Path], reference: str | None = No
     """
     sources = [read_source(directory) for directory in directories]
     bold = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    texts = [text for source in sources for text in unfinished(source)]
+    missing = [line for text in ["", *texts] for line in fill(text, WIDTH).splitlines() or [""]] if texts else []
     if trained(sources):
         results_of_training = merge_trained(sources, reference)
-        return "\n".join(finals_terminal.lines(results_of_training, reference or sources[0].reference, bold))
+        told = finals_terminal.lines(results_of_training, reference or sources[0].reference, bold)
+        return "\n".join([*told, *missing])
     results, reference = merge(sources, reference), reference or sources[0].reference
     main = [*text_table(results, reference, bold), "", *notes(results, reference, sources[0].target)]
     more = [["", *lines] for lines in (variants_table(results), memory_table(summary.memory(results))) if lines]
-    return "\n".join([*main, *chain.from_iterable(more)])
+    return "\n".join([*main, *chain.from_iterable(more), *missing])
 
 
 def _out(directories: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -18,6 +18,7 @@ from proxmom.study import store
 from proxmom.study.cells import Cell, plan, planned
 from proxmom.study.config import ProblemSpec, Study, StudyError, load_study
 from proxmom.study.engines import Engine, Processes
+from proxmom.study.faults import ABORTED, FAILED
 from proxmom.study.problems import Problem, build_problem
 from proxmom.study.progress import Progress
 from proxmom.study.provenance import provenance
@@ -42,7 +43,8 @@ def run_study(
         jobs: processes; -1 for one per core, or per GPU of a study on "cuda". Results do not depend on it.
         data: where relative paths of data files start.
         quiet: whether to hide the progress bar; default: shown if stderr is a terminal.
-        retry_failed: whether runs whose method raised are run again; those that diverged are results and stay.
+        retry_failed: whether runs whose method raised are run again; those that diverged are results and stay. Runs
+            that the machine aborted (disk, memory, device, killed) are no results, and are always run again.
         rules: further methods, by name or import path, with lr searched on as many points as the others have.
         engine: what runs the cells, instead of so many processes of this computer.
 
@@ -55,8 +57,8 @@ def run_study(
     study, data_dir = load_study(path, rules), None if data is None else Path(data).resolve()
     engine.check(study)
     folder = Path(out) if out is not None else Path("results") / study.name
-    if retry_failed:
-        store.forget_failed(folder, (cell.key for cell in plan(study, data_dir, folder)))
+    again = (ABORTED, FAILED) if retry_failed else (ABORTED,)
+    store.forget(folder, (cell.key for cell in plan(study, data_dir, folder)), again)
     start = _Start(study, data_dir, folder, engine, quiet)
     while start.run_what_is_ready():
         pass  # more becomes ready when what it depends on is done
@@ -83,9 +85,10 @@ class _Start:
         for index in dict.fromkeys(cell.problem for cell in todo):
             self._prepare(index)
         names = self._all_names(cells)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        store.write_atomically(self.folder / "study.toml", self.study.text)
-        store.write_plan(self.folder, [planned(cell, names[cell.problem]) for cell in cells])
+        with store.named_if_unwritable(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            store.write_atomically(self.folder / "study.toml", self.study.text)
+            store.write_plan(self.folder, [planned(cell, names[cell.problem]) for cell in cells])
         worker = Worker(self.folder.resolve(), self.study, self.data_dir, names, provenance())
         steps = self.study.training.steps if self.study.training else 0
         try:
@@ -97,7 +100,8 @@ class _Start:
                 f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr
             )
             raise
-        return not all(cell.ready for cell in cells)
+        # Where nothing could be done nothing more becomes ready: what it waits for was aborted, to be run another time.
+        return bool(todo) and not all(cell.ready for cell in cells)
 
     def _prepare(self, index: int) -> None:
         """Builds a problem and, of a training study, only checks it; raises StudyError for what is wrong with it."""

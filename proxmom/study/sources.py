@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxmom.study import finals, finals_compare, summary
 from proxmom.study.finals import Trained
-from proxmom.study.store import Run, load_runs
+from proxmom.study.store import Run, aborted_runs, causes, load_runs, read_plan
 from proxmom.study.summary import Results
 from proxmom.study.tables import Table, read_toml
 
@@ -34,7 +34,7 @@ class Source:
     """One results directory: what its study asked for, and its finished runs.
 
     target, max_evaluations: of a deterministic study, else nan and 0. training: of a training study, else None.
-    planned: how many runs the study has, finished or not.
+    planned: how many runs the study has, finished or not. aborted: those among the unfinished that the machine ended.
     """
 
     folder: str
@@ -48,6 +48,7 @@ class Source:
     text: str
     planned: int
     runs: tuple[Run, ...]
+    aborted: tuple[Run, ...] = ()
 
 
 def read_source(directory: str | Path) -> Source:
@@ -60,10 +61,10 @@ def read_source(directory: str | Path) -> Source:
         raise ValueError(f"{str(folder)!r} is no results directory: it has no study.toml. Run a study first.")
     text, document = read_toml(folder / "study.toml")
     head = document.table("study", "[study]")
-    runs = tuple(load_runs(folder))
+    runs, aborted = tuple(load_runs(folder)), tuple(aborted_runs(folder))
     if not runs:
-        raise ValueError(f"{str(folder)!r} has no finished runs. Run the study again.")
-    plan = folder / "plan.json"
+        why = "".join(f" {line}." for line in causes(aborted))
+        raise ValueError(f"{str(folder)!r} has no finished runs.{why} Run the study again.")
     training = _training(head) if "steps" in head else None
     return Source(
         folder=folder.resolve().name,
@@ -75,9 +76,17 @@ def read_source(directory: str | Path) -> Source:
         max_evaluations=head.whole("max_evaluations", least=1) if training is None else 0,
         training=training,
         text=text,
-        planned=len(json.loads(plan.read_text(encoding="utf-8"))) if plan.is_file() else len(runs),
+        planned=len(read_plan(folder)) or len(runs) + len(aborted),
         runs=runs,
+        aborted=aborted,
     )
+
+
+def unfinished(source: Source) -> Iterator[str]:
+    """What is missing of a study: how many runs, and why the machine ended those that it did."""
+    if missing := source.planned - len(source.runs):
+        yield f"{missing} of the {source.planned} runs of {source.name} are not finished; run it again."
+    yield from causes(source.aborted)
 
 
 def trained(sources: Sequence[Source]) -> bool:

@@ -12,7 +12,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from proxmom.study import kinds
+from proxmom.study.faults import ABORTED, FAILED, described
 
 try:
     import fcntl
@@ -30,6 +34,8 @@ STATUSES = ("reached", "missed", "diverged", "failed")
 TRAINING_STATUSES = ("finished", "diverged", "failed")
 _KEPT: list[Any] = []  # files whose locks this process keeps
 METRICS, CHECKPOINT, DONE = "metrics.jsonl", "checkpoint.pt", "done.json"
+_BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what reading a damaged file can raise
+_HOW = {ABORTED: "aborted by the machine, to be run again"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ class Planned:
 class Outcome:
     """How a run ended.
 
-    status: "reached" (the target), "missed" (the budget was spent, or the method stopped), "diverged", or
-        "failed" (the method raised; `message` has the cause); of a training run "finished" instead of the first two.
+    status: "reached" (the target), "missed" (the budget was spent, or the method stopped), "diverged", "failed" (the
+        method raised; `message` has the cause), or "aborted" (by the machine: no result, run again by the next start);
+        of a training run "finished" instead of the first two.
     evaluations: the count at which the target was first reached, else all that were spent; in training, steps.
     best_gap: the smallest relative gap seen; in training the smallest validation loss.
     mean_beta, mean_step: means over the steps of the weight on memory, and of the step size in units of 1/L (in
@@ -118,9 +125,9 @@ class Run:
         file = self.directory / METRICS
         try:
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+            columns = {name: np.array([kinds.number(row[name]) for row in rows], dtype=np.float64) for name in names}
             return columns | ({"beta": _units([row["beta"] for row in rows])} if self.trained else {})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _unreadable(file, error) from error
 
 
@@ -159,11 +166,28 @@ class RunWriter:
         self._metrics.write(json.dumps(_finite(dict(row))) + "\n")
 
     def finish(self, outcome: Outcome) -> None:
-        """Writes the end marker, after the records are safely on disk; then a checkpoint is of no more use."""
+        """Writes the end marker, after the records are safely on disk.
+
+        Then a checkpoint is of no more use, unless the run was aborted: the next start goes on from it.
+        """
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         write_atomically(self.directory / DONE, _finite(asdict(outcome)))
-        (self.directory / CHECKPOINT).unlink(missing_ok=True)
+        if outcome.status != ABORTED:
+            (self.directory / CHECKPOINT).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named_if_unwritable(folder: Path) -> Iterator[None]:
+    """Gives an OSError inside, which often names no file, the folder of the results and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        raise OSError(
+            f"results cannot be written to {folder} ({reason}). What is done is kept: make room there, and the "
+            "same command does the rest."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -224,21 +248,18 @@ def load_run(directory: Path, planned: Planned) -> Run:
     return _load(run_directory(directory, planned.key), planned)
 
 
-def mark_failed(run: Path, message: str) -> None:
+def mark_ended(run: Path, status: str, message: str) -> None:
     """Writes the end marker of a run that could not write it itself."""
-    write_atomically(run / DONE, _finite(asdict(Outcome("failed", 0, np.inf, 0.0, message))))
+    write_atomically(run / DONE, _finite(asdict(Outcome(status, 0, np.inf, 0.0, message))))
 
 
-def forget_failed(directory: Path, keys: Iterable[str]) -> int:
-    """Takes the end marker from runs whose method raised, so that they are pending again; returns their number.
-
-    Runs that diverged are results, and stay.
-    """
+def forget(directory: Path, keys: Iterable[str], statuses: Container[str]) -> int:
+    """Takes the end marker from runs that ended in one of these ways: they are pending again; returns their number."""
     markers = [run_directory(directory, key) / DONE for key in dict.fromkeys(keys)]
-    failed = [marker for marker in markers if marker.is_file() and _outcome(marker).status == "failed"]
-    for marker in failed:
+    found = [marker for marker in markers if marker.is_file() and _outcome(marker).status in statuses]
+    for marker in found:
         marker.unlink()
-    return len(failed)
+    return len(found)
 
 
 def write_plan(directory: Path, plan: Sequence[Planned]) -> None:
@@ -248,24 +269,46 @@ def write_plan(directory: Path, plan: Sequence[Planned]) -> None:
 
 def stored_problem(directory: Path, key: str) -> str:
     """The display name of a finished run's problem."""
-    return str(_read(run_directory(directory, key) / "run.json")["problem"])
+    return str(_description(run_directory(directory, key) / "run.json")["problem"])
 
 
 def load_runs(directory: str | Path) -> list[Run]:
     """The finished runs of a study, in its order; without a `plan.json` every finished run there is.
 
+    Runs that the machine aborted are not among them: no table counts them. See `aborted_runs`.
+
     Raises:
         ValueError: if there are no results, or a file is truncated or unreadable; it names file and remedy.
     """
+    return [run for run in _ended_runs(Path(directory)) if run.status != ABORTED]
+
+
+def aborted_runs(directory: str | Path) -> list[Run]:
+    """The runs of a study that the machine aborted, and that the next start does again; raises as `load_runs`."""
+    return [run for run in _ended_runs(Path(directory)) if run.status == ABORTED]
+
+
+def shortfall(directory: str | Path) -> list[str]:
+    """What a study lacks, a line for each cause: runs that failed, that were aborted, that were not begun or ended."""
     folder = Path(directory)
-    if not (folder / "runs").is_dir():
-        raise ValueError(f"{str(folder)!r} holds no results: it has no folder 'runs'. Run the study first.")
-    if not (folder / "plan.json").is_file():
-        finished = sorted(marker.parent for marker in (folder / "runs").glob(f"*/{DONE}"))
-        return [_load(run, None) for run in finished]
-    plan = _plan(folder / "plan.json")
-    missing = set(pending(folder, (planned.key for planned in plan)))
-    return [_load(run_directory(folder, planned.key), planned) for planned in plan if planned.key not in missing]
+    lines = causes(run for run in _ended_runs(folder) if run.status in (FAILED, ABORTED))
+    missing = len(pending(folder, (planned.key for planned in read_plan(folder))))
+    return [*lines, *([f"{_count(missing)} not finished."] if missing else [])]
+
+
+def causes(runs: Iterable[Run]) -> list[str]:
+    """How many of these runs ended as they did, by method, problem and cause."""
+    counts = Counter((run.method, run.problem, run.status, run.message) for run in runs)
+    return [
+        f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} {_HOW.get(status, status)}: {message}"
+        for (method, problem, status, message), count in counts.items()
+    ]
+
+
+def read_plan(directory: str | Path) -> list[Planned]:
+    """What `write_plan` wrote; nothing if it is not there. Raises ValueError if it is no plan."""
+    file = Path(directory) / "plan.json"
+    return _plan(file) if file.is_file() else []
 
 
 def write_atomically(file: Path, content: Any) -> None:
@@ -279,62 +322,80 @@ def write_atomically(file: Path, content: Any) -> None:
     os.replace(temporary, file)
 
 
+def _ended_runs(folder: Path) -> list[Run]:
+    if not (folder / "runs").is_dir():
+        raise ValueError(f"{str(folder)!r} holds no results: it has no folder 'runs'. Run the study first.")
+    if not (folder / "plan.json").is_file():
+        finished = sorted(marker.parent for marker in (folder / "runs").glob(f"*/{DONE}"))
+        return [_load(run, None) for run in finished]
+    plan = read_plan(folder)
+    missing = set(pending(folder, (planned.key for planned in plan)))
+    return [_load(run_directory(folder, planned.key), planned) for planned in plan if planned.key not in missing]
+
+
 def _load(directory: Path, planned: Planned | None) -> Run:
-    description = _read(directory / "run.json")
-    outcome = _outcome(directory / DONE)
+    description, outcome = _description(directory / "run.json"), _outcome(directory / DONE)
+    configuration = description["configuration"]
+    return Run(
+        problem=planned.problem if planned else description["problem"],
+        method=planned.method if planned else description["method"],
+        point=configuration["point"],
+        point_index=planned.point_index if planned else description["point_index"],
+        **vars(outcome),
+        provenance=description["provenance"],
+        configuration=configuration,
+        key=description["key"],
+        seed=description["seed"],
+        variant_of=planned.variant_of if planned else description.get("variant_of", ""),
+        stage=planned.stage if planned else description.get("stage", ""),
+        directory=directory,
+    )
+
+
+def _description(file: Path) -> dict[str, Any]:
+    """What `run.json` holds, of the kinds that `Run` says."""
     try:
-        configuration = description["configuration"]
-        return Run(
-            problem=planned.problem if planned else description["problem"],
-            method=planned.method if planned else description["method"],
-            point=configuration["point"],
-            point_index=planned.point_index if planned else description["point_index"],
-            **vars(outcome),
-            provenance=description["provenance"],
-            configuration=configuration,
-            key=description["key"],
-            seed=description["seed"],
-            variant_of=planned.variant_of if planned else description.get("variant_of", ""),
-            stage=planned.stage if planned else description.get("stage", ""),
-            directory=directory,
-        )
-    except (KeyError, TypeError) as error:
-        raise _unreadable(directory / "run.json", error) from error
+        return kinds.description(_json(file))
+    except _BROKEN as error:
+        raise _unreadable(file, error) from error
 
 
 def _outcome(file: Path) -> Outcome:
     try:
-        fields = _read(file)
+        fields = kinds.outcome(_json(file))
         final = {name: np.nan if value is None else value for name, value in fields.get("final", {}).items()}
         gap = np.inf if fields["best_gap"] is None else fields["best_gap"]
         return Outcome(**{**fields, "best_gap": gap, "final": final})
-    except (KeyError, TypeError) as error:
+    except _BROKEN as error:
         raise _unreadable(file, error) from error
 
 
 def _plan(file: Path) -> list[Planned]:
     try:
-        return [Planned(**entry) for entry in _read(file)]
-    except TypeError as error:
-        raise ValueError(f"{file} is no plan: {error}. Run the study again: it writes a new one.") from error
+        return [Planned(**entry) for entry in kinds.plan(_json(file))]
+    except _BROKEN as error:
+        reason = described(error)
+        raise ValueError(f"{file} is no plan ({reason}). Run the study again: it writes a new one.") from error
 
 
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from error
+def _json(file: Path) -> Any:
+    return kinds.shallow(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
-    reason = f"{type(error).__name__}: {error}"
+    reason = described(error)
     return ValueError(f"{file} is truncated or unreadable ({reason}). Delete {file.parent} and run the study again.")
 
 
-def _units(betas: Sequence[Sequence[float | None] | None]) -> NDArray[np.float64]:
+def _count(runs: int) -> str:
+    return "1 run is" if runs == 1 else f"{runs} runs are"
+
+
+def _units(betas: Sequence[Any]) -> NDArray[np.float64]:
     """(rows, units); NaN where there is none."""
-    units = max((len(row) for row in betas if row is not None), default=0)
-    return np.array([row or [np.nan] * units for row in betas], dtype=np.float64).reshape(len(betas), units)
+    rows = [None if row is None else [kinds.number(beta) for beta in row] for row in betas]
+    units = max((len(row) for row in rows if row is not None), default=0)
+    return np.array([row or [np.nan] * units for row in rows], dtype=np.float64).reshape(len(rows), units)
 
 
 def _finite(value: Any) -> Any:

@@ -131,7 +131,7 @@ def read_toml(file: Path) -> tuple[str, Table]:
         StudyError: if the file cannot be read, is not UTF-8, or is not TOML.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors put a byte-order mark first
     except OSError as error:
         raise StudyError(f"cannot read the study file {str(file)!r}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -142,6 +142,8 @@ def read_toml(file: Path) -> tuple[str, Table]:
         at = re.search(r"at line (\d+)", str(error))
         line = int(at[1]) if at else max(1, len(text.splitlines()))
         raise StudyError(f"{file}, line {line}: not valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise StudyError(f"{file} is no study: its values are nested too deep to be read.") from error
     return text, Table(file, values, (), find_lines(text), "the study file")
 
 

@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from proxmom.study.cells import Cell
 from proxmom.study.config import Study, StudyError
 from proxmom.study.engines import Problems, require_device
+from proxmom.study.faults import ABORTED, FAILED
 from proxmom.study.progress import Progress
 from proxmom.study.store import Outcome
 from proxmom.study.training.convex import KINDS
@@ -101,7 +102,7 @@ class Together:
         """One run by all; StudyError if it failed in some of the processes, not in all."""
         outcome = worker.train(cell, record)
         rank, size, store = distributed.get_rank(), distributed.get_world_size(), self._store
-        mine = f"process {rank}: {outcome.message}" if outcome.status == "failed" else ""
+        mine = f"process {rank}: {outcome.message}" if outcome.status in (FAILED, ABORTED) else ""
         keys = [f"proxmom {cell.key} {number}" for number in range(size)]
         store.set(keys[rank], mine)
         try:

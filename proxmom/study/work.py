@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from proxmom.study import store
+from proxmom.study import faults, store
 from proxmom.study.cells import FINAL, Cell
 from proxmom.study.config import Study, Training
 from proxmom.study.methods import Oracle, run_method
@@ -38,7 +38,7 @@ class Worker:
         """Runs the cells, but for those that another process has finished meanwhile; returns their number."""
         with threadpool_limits(1):  # also without workers: more threads would round differently
             for cell in cells:
-                with self.writing(cell) as writer:
+                with store.named_if_unwritable(self.folder), self.writing(cell) as writer:
                     if writer is not None:
                         writer.finish(self._run(problem, cell, writer))
         return len(cells)
@@ -55,7 +55,7 @@ class Worker:
                 yield writer
 
     def train(self, cell: Cell, record: Callable[[Mapping[str, Any]], None]) -> store.Outcome:
-        """One run of a training study, from its checkpoint if there is one; whatever it raises, it has failed."""
+        """One run of a training study, from its checkpoint if there is one; what it raises is in its outcome."""
         from proxmom.study import training
 
         runs, problem = self.study.runs, self.study.problems[cell.problem]
@@ -78,7 +78,7 @@ class Worker:
                 checkpoint_every=self.checkpoint_every,
             )
         except Exception as error:
-            return store.Outcome("failed", 0, np.inf, 0.0, f"{type(error).__name__}: {error}")
+            return store.Outcome(faults.status_of(error), 0, np.inf, 0.0, faults.described(error))
 
     def _run(self, problem: Problem | None, cell: Cell, writer: store.RunWriter) -> store.Outcome:
         runs = self.study.runs

@@ -56,5 +56,7 @@ class Means:
         return {"count": self._count, "sums": self._sums}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._count = state["count"]
+        if state["sums"].shape != self._sums.shape:
+            raise ValueError(f"sums must have shape {tuple(self._sums.shape)}, got {tuple(state['sums'].shape)}.")
+        self._count = int(state["count"])
         self._sums.copy_(state["sums"])

@@ -6,6 +6,8 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from proxmom.study import store
+from proxmom.study import faults, store
 from proxmom.study.training import checkpoint, ranks
 from proxmom.study.training.clock import Clock
 from proxmom.study.training.means import Means
@@ -63,7 +65,8 @@ def train(
 
     Returns:
         the outcome: "finished", "diverged" (loss, parameters or validation loss not finite at a row, or the latter
-        above 10 times the initial one plus 10), or "failed" if the method raised. Its `final` has "initial loss",
+        above 10 times the initial one plus 10), "failed" if the method raised, or "aborted" if the machine was at fault
+        (disk, memory, device). Its `final` has "initial loss",
         "validation loss", "test loss", and accuracies likewise.
     """
     place = torch.device(device)
@@ -78,7 +81,7 @@ def train(
             if test:
                 course.score("test")
         except Exception as error:
-            status, message = "failed", f"{type(error).__name__}: {error}"
+            status, message = faults.status_of(error), faults.described(error)
         if course is None:
             return store.Outcome(status, 0, math.inf, 0.0, message)
         return course.outcome(status, message)
@@ -89,15 +92,21 @@ class _Course:
 
     def __init__(self, settings: Values, task: Task, point: Values, device: torch.device, directory: Path) -> None:
         self._task, self._device, self._directory = task, device, directory
-        self._optimizer = make_optimizer(settings, point, task.parameters.values(), task.optimum)
+        self._make = partial(make_optimizer, settings, point, task.parameters.values(), task.optimum)
+        self._before: _Beginning | None = None  # kept until a step was taken from the checkpoint
+        self._begin()
+        if not self._continue():
+            self._final["initial loss"] = self._evaluate("validation")["loss"]
+
+    def _begin(self) -> None:
+        """A run that has taken no step."""
+        self._optimizer = self._make()
         self._lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
-        self._means = Means(self._optimizer, device)
-        self._loss = torch.zeros((), dtype=torch.float64, device=device)  # summed since the last row
+        self._means = Means(self._optimizer, self._device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=self._device)  # summed since the last row
         self._step = self._rows = self._last_row = 0
         self._best, self._final = math.inf, dict[str, float]()
         self._seconds = 0.0
-        if not self._continue():
-            self._final["initial loss"] = self._evaluate("validation")["loss"]
 
     def run(self, factor: Callable[[int], float], steps: int, record: Record, checkpoint_every: float) -> str:
         """Takes the steps that are left; returns why the run diverged, or nothing."""
@@ -105,7 +114,15 @@ class _Course:
         clock, saved = Clock(self._device, self._seconds), time.perf_counter()
         self._set_mode("train")
         while self._step < steps:
-            self._take_step(factor(self._step), clock)
+            try:
+                self._take_step(factor(self._step), clock)
+            except Exception as error:
+                if self._before is None or faults.status_of(error) == faults.ABORTED:
+                    raise
+                self._begin_again(f"its first step fails ({faults.described(error)})")
+                clock = Clock(self._device)
+                continue
+            self._before = None
             if self._step in marks:
                 with clock.paused() as self._seconds:
                     reason = self._row(record)
@@ -182,26 +199,83 @@ class _Course:
         checkpoint.save(self._directory, {**counts, **found, **state})
 
     def _continue(self) -> bool:
-        """Goes on from the checkpoint; False if there is none, or the records that it knows are gone."""
+        """Goes on from the checkpoint; False if there is none that fits, or the records that it knows are gone."""
         state = ranks.from_first(self._known_state)
         if state is None:
             return False
+        parameters = {name: p.detach().clone() for name, p in self._task.parameters.items()}
+        self._before = _Beginning(parameters, _random(self._device))
+        try:
+            self._restore(state)
+        except Exception as error:
+            if faults.status_of(error) == faults.ABORTED:
+                raise
+            self._return_to_the_beginning(f"it does not fit this run ({faults.described(error)})")
+            return False
+        return True
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Everything as the checkpoint has it; raises, halfway perhaps, if that is not what this run would save."""
+        _refuse_other_tensors(state["parameters"], self._task.parameters)
         with torch.no_grad():
             for name, parameter in self._task.parameters.items():
                 parameter.copy_(state["parameters"][name])
         self._optimizer.load_state_dict(state["optimizer"])
         self._means.load_state_dict(state["means"])
         self._loss.copy_(state["loss"])
-        self._step, self._rows, self._last_row = state["step"], state["rows"], state["last_row"]
-        self._seconds, self._best, self._final = state["seconds"], state["best"], dict(state["final"])
-        for kind, numbers in state["random"].items():
-            torch.cuda.set_rng_state(numbers, self._device) if kind == "cuda" else torch.set_rng_state(numbers)
-        return True
+        self._step, self._rows, self._last_row = (int(state[key]) for key in ("step", "rows", "last_row"))
+        self._seconds, self._best = float(state["seconds"]), float(state["best"])
+        self._final = {str(name): float(value) for name, value in state["final"].items()}
+        if "initial loss" not in self._final or not 0 <= self._last_row <= self._step:
+            raise ValueError(f"its counts are those of no run: row at step {self._last_row} of {self._step}")
+        _set_random(state["random"], self._device)
+
+    def _begin_again(self, reason: str) -> None:
+        """The run from its start, which a checkpoint that cannot be gone on from has hidden."""
+        self._return_to_the_beginning(reason)
+        self._final["initial loss"] = self._evaluate("validation")["loss"]
+
+    def _return_to_the_beginning(self, reason: str) -> None:
+        assert self._before is not None
+        if ranks.first():
+            checkpoint.refuse(self._directory, reason)
+            store.keep_records(self._directory, 0)
+        with torch.no_grad():
+            for name, parameter in self._task.parameters.items():
+                parameter.copy_(self._before.parameters[name])
+                parameter.grad = None
+        _set_random(self._before.random, self._device)
+        self._before = None
+        self._begin()
 
     def _known_state(self) -> Mapping[str, Any] | None:
         state = checkpoint.load(self._directory)
-        kept = store.keep_records(self._directory, 0 if state is None else state["rows"])
+        rows = 0 if state is None else state.get("rows")
+        if type(rows) is not int or rows < 0:
+            checkpoint.refuse(self._directory, f"its number of rows must be a whole number >= 0, got {rows!r}")
+            state, rows = None, 0
+        kept = store.keep_records(self._directory, rows)
+        if state is not None and not kept:
+            checkpoint.refuse(self._directory, "the records that it knows are gone")
         return state if kept else None
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What a run starts with, so that it can still start afresh."""
+
+    parameters: Mapping[str, Tensor]
+    random: Mapping[str, Tensor]
+
+
+def _refuse_other_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """ValueError unless the names are the same, and shapes and types are: `copy_` alone would broadcast and cast."""
+    if list(found) != list(wanted):
+        raise ValueError(f"its parameters must be {', '.join(wanted)}, got {', '.join(found)}")
+    for name, tensor in wanted.items():
+        kind, theirs = (tuple(tensor.shape), tensor.dtype), (tuple(found[name].shape), found[name].dtype)
+        if kind != theirs:
+            raise ValueError(f"{name} must have shape and type {kind}, got {theirs}")
 
 
 def _random(device: torch.device) -> dict[str, Tensor]:
@@ -210,6 +284,11 @@ def _random(device: torch.device) -> dict[str, Tensor]:
         "cpu": torch.get_rng_state(),
         **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}),
     }
+
+
+def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
+    for kind, numbers in states.items():
+        torch.cuda.set_rng_state(numbers, device) if kind == "cuda" else torch.set_rng_state(numbers)
 
 
 @contextlib.contextmanager
