@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Clones of a function are chosen before the sanitizer is ready.
+ASAN := g++ -fsanitize=address -fno-omit-frame-pointer -DPROXMOM_NO_CLONES
+
 KERNELS := hatch_build.py proxmom/kernels/build.py proxmom/kernels/passes.cpp   # compiled on installation, where it can be
 
-.PHONY: run test test-slow theory verify bench conformance lint docs pictures clean help
+.PHONY: run test test-slow theory asan verify bench conformance lint docs pictures clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,6 +25,12 @@ test-slow: $(VENV)/.dev  ## the tests marked slow
 
 theory: $(VENV)/.dev  ## run every derivation and check its claims
 	$(BIN)/python theory/claims.py
+
+asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences (a minute), then build them again
+	CXX="$(ASAN)" $(BIN)/python -c "import pathlib; from proxmom.kernels import build; build.build(pathlib.Path(build.__file__).parent)"
+	CXX="$(ASAN)" LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -n 0 -k fastest \
+	tests/test_torch_fuzz.py tests/test_torch_safety.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
 
 verify: $(VENV)/.dev  ## every rule against the convex solver, 1000 states a setting (about ten minutes)
 	$(BIN)/proxmom verify --trials 1000 --jobs 2

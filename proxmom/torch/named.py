@@ -16,7 +16,8 @@ class AMSGD(ProxOptimizer):
     """SGD with adaptive memory (AM-MSGD): the momentum that torch.optim.SGD keeps constant is derived at every step.
 
     Memory is an average of gradients, so lr corresponds to about a tenth of the lr of torch.optim.SGD(momentum=0.9),
-    whose direction is a sum (dampening 0): multiply that lr by ten. Weight decay is coupled, as in torch.optim.SGD.
+    whose direction is a sum (dampening 0): multiply that lr by ten. Memory starts as the first gradient, so the first
+    step then is ten times SGD's. Weight decay is coupled, as in torch.optim.SGD.
 
     At small batches the rule, as reconstructed here, is biased; see `proxmom.AdaptiveMemory` for the figures.
 
