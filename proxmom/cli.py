@@ -130,6 +130,8 @@ def run(
 ) -> None:
     """Run a STUDY (a TOML file), print its table and write its report.
 
+    Imports what the study names (my_rules.py:MyRule), so that its code runs with your rights.
+
     Only what is missing is run: stop or kill it at any time and start it again. A further method, problem or seed in
     the file adds its own runs and repeats none.
 
@@ -200,7 +202,10 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
 def report(
     directory: tuple[Path, ...], out: Path | None, reference: str | None, csv: Path | None, parquet: Path | None
 ) -> None:
-    """Tables and report.html from the finished runs in each DIRECTORY."""
+    """Tables and report.html from the finished runs in each DIRECTORY.
+
+    Reads TOML and JSON, and runs nothing: no rule's file is imported, no checkpoint and no pickle is loaded.
+    """
     with _clear_errors("report"):
         from proxmom.study.export import write_csv, write_parquet
         from proxmom.study.report import terminal_table, write_report

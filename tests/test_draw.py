@@ -247,6 +247,7 @@ def test_title_says_default_lr_metric_and_inertia():
 def test_a_diverging_path_is_clipped_and_said_so(on, lr):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # what an old Matplotlib and a new parser have to settle
         figure = trajectory_figure(GradientDescent(), on, lr=lr, steps=120)
         figure.draw_without_rendering()
     assert "diverged, clipped to the view" in title(figure)
@@ -300,6 +301,7 @@ def test_a_user_s_rule():
 def test_the_shades_of_a_function_are_pixels(on, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         file = draw_trajectory(HeavyBall(), on=on, steps=3, out=tmp_path / "a.svg")
     shades = ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}image")
     assert len(list(shades)) >= 1

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from proxmom.cli import main
+from proxmom.lookup import find_rule
 from proxmom.study import export, faults, finals, store
 from proxmom.study.cells import plan
 from proxmom.study.config import StudyError, load_study
@@ -531,3 +532,60 @@ def test_no_text_of_a_table_is_a_formula(finished: Path, text: str, tmp_path: Pa
         named = dict(zip(header, row, strict=True))
         assert (named["method"], named["message"]) == 2 * ("'" + text.replace("\r", "\n"),)
         assert float(named["best_gap"]) == -0.5  # a number stays one
+
+
+# --- what runs code --------------------------------------------------------------------------------------------------
+
+TRAP = "from pathlib import Path\nPath(__file__).with_name('was run').touch()\n"
+
+
+class Touches:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("kind", [COUNTS, TRAINING], ids=["counts", "training"])
+@pytest.mark.parametrize("arguments", [(), ("--csv", "runs.csv"), ("--reference", "mine", "--out", "page.html")])
+def test_a_report_runs_nothing(
+    study: Any, kind: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = study("pass", kind)
+    out, traced = run(file), file.parent / "was run"
+    for place in (file.parent, out, file.parent / "elsewhere"):  # where a rule is looked for: beside, and where we are
+        place.mkdir(exist_ok=True)
+        (place / "my_rules.py").write_text(TRAP + (file.parent / "my_rules.py").read_text())
+    (out / "jobs").mkdir()
+    for pickled in (out / "jobs/1_0_result.pkl", load_runs(out)[0].directory / "checkpoint.pt"):
+        pickled.write_bytes(pickle.dumps(Touches(traced)))
+    monkeypatch.chdir(file.parent / "elsewhere")
+    result = proxmom("report", out, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "mine" in result.output
+    assert not list(file.parent.rglob("was run"))
+    load_study(file)
+    assert traced.exists()  # the trap is one: a start imports the rule
+
+
+@pytest.mark.parametrize("save", [pickle.dumps, "torch"], ids=["pickle", "torch.save"])
+def test_a_checkpoint_runs_nothing(save: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"format": checkpoint.FORMAT, "rows": 0, "step": Touches(tmp_path / "was run")}
+    if save == "torch":
+        torch.save(state, tmp_path / "checkpoint.pt")
+    else:
+        (tmp_path / "checkpoint.pt").write_bytes(save(state))
+    assert checkpoint.load(tmp_path) is None
+    assert not (tmp_path / "was run").exists()
+    assert "it cannot be read (UnpicklingError)" in capsys.readouterr().err
+    pickle.loads(pickle.dumps(Touches(tmp_path / "was run")))
+    assert (tmp_path / "was run").exists()  # the trap is one
+
+
+@pytest.mark.parametrize("text", ["GradientDescent(__import__('os'))", "MoMo(lower_bound=1+f())", "MoMo(*[0])"])
+def test_arguments_run_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match="with literals only"):
+        find_rule(text)
