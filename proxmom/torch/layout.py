@@ -29,6 +29,7 @@ from proxmom.torch.shards import Meshes, local, placed
 Member = tuple[int, int, Tensor]  # index of the parameter group, place among all parameters, the parameter
 
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
+MANY = 2000  # numbers of all units
 OF_LOSSES = ("kept", "loss", "memory_height")  # what only rules that look at the loss ever change
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
@@ -127,19 +128,22 @@ class Layout:
         if self.membership is not None:
             membership, sizes = map(self.array, self.membership)
             self.scope = Scope(membership, sizes=sizes)
-        self._entries_of = operator.itemgetter(*self.vectors, *self.named)
-        self._entries = list(map(self._entries_of, self.states))
-        self._state = [value for entries in self._entries for value in entries[: len(self.vectors)]]
+        # By name: a tuple for each parameter would be thousands of objects for Python's collector, at every step.
+        self._getters = [operator.itemgetter(name) for name in (*self.vectors, *self.named)]
+        self._entries = [list(map(get, self.states)) for get in self._getters]
+        self._state = [value for column in self._entries[: len(self.vectors)] for value in column]
         self._sharded = any(part.sharded for part in self.parts)
         self._copied = [i for i, part in enumerate(self.parts) if part.copied]
         self._dtypes = [part.dtype for part in self.parts]
         self._counts = [part.count for part in self.parts]
         self._item = np.array([dtype.itemsize for dtype in self._dtypes], dtype=np.int64)
         self._bytes = self._item * np.array(self._counts, dtype=np.int64)
-        of_units = {
-            part.unit: entries[len(self.vectors) :] for part, entries in zip(self.parts, self._entries, strict=True)
-        }
-        self._scalars = [value for entries in of_units.values() for value in entries]
+        alone = list({part.unit: i for i, part in enumerate(self.parts)}.values())  # one parameter of each unit
+        numbers = self._entries[len(self.vectors) :]
+        # A number is never read by its address, so of very many only the first of each unit is looked at: whoever moves
+        # state by `.data` moves all of it, and to look at one that is not in cache takes as long as to step it.
+        numbers = numbers if len(alone) * len(numbers) <= MANY else numbers[:1]
+        self._scalars = [column[i] for column in numbers for i in alone]
         self._scalars_at = memory.addresses(self._scalars)
         state = self._here(self._state)
         self._state_at, self._state_kinds = memory.addresses(state), memory.kinds(state)
@@ -162,7 +166,7 @@ class Layout:
             RuntimeError: where the memory of a parameter was freed.
         """
         try:
-            entries = list(map(self._entries_of, self.states))
+            entries = [list(map(get, self.states)) for get in self._getters]
         except KeyError:
             return False
         state, here = self._here(self._state), self._here(params)
@@ -182,7 +186,7 @@ class Layout:
 
     def _same_shapes(self, params: Sequence[Tensor]) -> bool:
         """Whether parameters have the shapes of their state; kinds tell only how many elements there are."""
-        return all(p.shape == entries[0].shape for p, entries in zip(params, self._entries, strict=True))
+        return all(p.shape == value.shape for p, value in zip(params, self._entries[0], strict=True))
 
     def _may_lie(self, here: Sequence[Tensor], at: Sequence[int]) -> bool:
         """Whether parameters that moved are still what their parts say."""

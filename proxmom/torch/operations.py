@@ -64,15 +64,16 @@ class TorchPasses:
         if diagonal is None:
             sums = [dot(a, b) for a, b in _pairs(u, u)]
         elif not inertia:
-            sums = [dot(a, b) for a, b in _pairs([v / diagonal for v in u], u)]
+            over = [v / diagonal for v in u]
+            sums = _seen([dot(a, b) for a, b in _pairs(over, u)], dot(diagonal, over[0]))
             sums += [torch.zeros_like(s) for s in sums]
         else:
             smooth = _held(diagonal, inertia).reciprocal_()
             weighted = [v * smooth for v in u]
             pulled = [dot(a, b) for a, b in _pairs(weighted, u)]
-            sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)] + pulled
-        if diagonal is not None:  # dividing by an infinite P would hide it, and P would stay infinite for good
-            sums[0] = sums[0] + 0 * diagonal.sum(dim=-1)
+            whole = dot(diagonal, smooth)
+            sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)]
+            sums = _seen(sums, whole) + pulled
         if with_x:
             x = self._load(block, self._xs)
             sums += [dot(v, x) for v in u]
@@ -177,6 +178,14 @@ class TorchPasses:
 def _no_units(layout: Layout) -> Tensor:
     """An empty list of units, for layouts without blocks."""
     return torch.zeros(0, dtype=torch.int64, device=layout.device)
+
+
+def _seen(sums: list[Tensor], product: Tensor) -> list[Tensor]:
+    """Sums that are not finite where P is infinite: `product` is P times what dividing by P had made zero.
+
+    An infinite P would be seen nowhere else, and would stay infinite for good.
+    """
+    return [sums[0] + 0 * product, *sums[1:]]
 
 
 def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
