@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
 from proxmom.step import Products, Scalars, Scope, Step
 from proxmom.torch import ProxOptimizer, cuda
-from proxmom.torch.arrange import state_names
+from proxmom.torch.entries import Entries
 from proxmom.torch.layout import Layout
 
 EXAMPLES = int(os.environ.get("PROXMOM_FUZZ", "40"))
@@ -156,7 +156,7 @@ class World:
         if not known:
             return None
         p = known[self.random.integers(len(known))]
-        names = state_names(self.optimizer._step)
+        names = Entries.of(self.optimizer._step).names
         return p, self.optimizer.state[p], names[self.random.integers(len(names))]
 
     def gradient(self, p: Any) -> Tensor:

@@ -93,6 +93,13 @@ def test_a_gradient_may_lie_on_the_parameter_or_the_state(make: Any, foreach: bo
 
 
 @PATHS
+def test_without_decay_the_first_step_does_not_look_at_x(foreach: bool | None) -> None:
+    p = nn.Parameter(torch.tensor([float("inf"), 1.0]))
+    step(AMSGD([p], lr=0.1, foreach=foreach), torch.ones(2))
+    torch.testing.assert_close(p.detach(), torch.tensor([float("inf"), 0.9]))
+
+
+@PATHS
 def test_state_that_becomes_another_view_of_its_own_memory_is_noticed(foreach: bool | None) -> None:
     for change in (Tensor.t, lambda m: m.flatten().view(3, 3).T, lambda m: m[:1].expand(3, 3)):
         reached = []
@@ -342,6 +349,19 @@ def test_a_step_does_not_depend_on_gradients_outside_its_model(scope: str) -> No
             optimizer.step()
         reached.append(p.detach().clone())
     assert torch.equal(*reached) == (scope != "model")
+
+
+def test_states_exchanged_between_groups_do_not_rest_together() -> None:
+    """Two of one unit, one of which gives its state to another group: what rests in one leaves the other alone."""
+    params, optimizer = stepped(AMAdamW, 3, 3, 3, scope="group", lr=0.1)
+    p, q = params[:2]
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))], "lr": 0.1})
+    other = optimizer.param_groups[1]["params"][0]
+    step(optimizer, *(torch.ones(3) for _ in range(4)))
+    optimizer.state[p], optimizer.state[other] = optimizer.state[other], optimizer.state[p]
+    step(optimizer, None, None, torch.ones(3), None)
+    assert float(optimizer.state[q]["last_lr"]) == 0
+    assert float(optimizer.state[other]["last_lr"]) == pytest.approx(0.1)
 
 
 def test_compiled_steps_are_eager_ones() -> None:

@@ -157,9 +157,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        if not 0 <= value < np.inf:
-            raise ValueError(f"lr must be >= 0 and finite, got {value}.")
-        self._lr = float(value)
+        self._lr = _rate("lr", value)
 
     @property
     def weight_decay(self) -> float:
@@ -168,9 +166,7 @@ class Optimizer:
 
     @weight_decay.setter
     def weight_decay(self, value: float) -> None:
-        if not 0 <= value < np.inf:
-            raise ValueError(f"weight_decay must be >= 0 and finite, got {value}.")
-        self._weight_decay = float(value)
+        self._weight_decay = _rate("weight_decay", value)
 
     def step(self, gradient: Arrays, loss: float | None = None) -> Any:
         """One step; returns the new iterate, shaped like x0.
@@ -350,3 +346,9 @@ class Optimizer:
             return flat.reshape(self._shapes[0]).copy()
         ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
         return [part.reshape(shape).copy() for part, shape in zip(np.split(flat, ends[:-1]), self._shapes, strict=True)]
+
+
+def _rate(name: str, value: float) -> float:
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}.")
+    return float(value)

@@ -11,29 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What torch's own optimizers have besides: as it stands here nothing would be another, so code written for them runs.
+# Settings that only torch's own optimizers have, with the values under which they do nothing there either.
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "amsgrad": (False,),
     "nesterov": (False,),
     "differentiable": (False,),
     "fused": (None, False),
 }
-# What others call a setting of an optimizer. Any other key of a group is somebody's label: wrappers, schedulers and
-# model libraries keep theirs there.
+# Further names of settings. Any other key of a group is somebody's label: wrappers, schedulers and model libraries keep
+# theirs there.
 SETTINGS = frozenset(
     [
         "momentum",
         "dampening",
-        "nesterov",
         "momentum_decay",
         "beta1",
         "beta2",
         "beta3",
         "steady",
-        "amsgrad",
         "centered",
-        "differentiable",
-        "fused",
         "learning_rate",
         "wd",
         "decoupled_weight_decay",
@@ -128,7 +124,7 @@ def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"{key} must be one for all groups, {common[key]}, got {value}: give it to the optimizer."
                 )
-        elif key in SETTINGS or get_close_matches(str(key), (*own, *common), cutoff=0.85):
+        elif key in SETTINGS or key in WITHOUT_EFFECT or get_close_matches(str(key), (*own, *common), cutoff=0.85):
             raise ValueError(
                 f"a parameter group may set lr and weight_decay, got {key}={value!r}, which would have no effect. "
                 "Leave it out, or rename it if it is a label of yours."

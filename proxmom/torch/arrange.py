@@ -6,21 +6,18 @@ found is looked at before anything is written: what fits is used, what can be co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from proxmom.metrics import Metric
-from proxmom.step import MEMORY, Step
-from proxmom.torch.layout import OF_LOSSES, SCALARS, Layout, Member, Part, flat, working
+from proxmom.step import Step
+from proxmom.torch.entries import Entries, is_fresh
+from proxmom.torch.layout import Layout, Member, Part, flat, working
 from proxmom.torch.memory import Spans, is_dense, order_of, repeats, require_storage
 from proxmom.torch.shards import Meshes, is_sharded, local
-
-KEPT_NAME = "kept_"  # in front of the names of scalars that rule and step size keep
-SHARED = "step"  # other optimizers keep a count of this name too: alone it does not tell that a state is ours
 
 State = MutableMapping[Any, dict[str, Any]]
 
@@ -39,26 +36,23 @@ def arrange(members: Sequence[Member], names: Sequence[str], state: State, step:
         RuntimeError: for parameters that cannot be stepped: not real, freed, or sharing memory within themselves.
         ValueError, TypeError: for state that does not fit its parameter.
     """
+    entries = Entries.of(step)
     for (_, _, p), name in zip(members, names, strict=True):
         _check_parameter(p, name)
-        check_state(state.get(p, {}), p, name, step)
+        entries.check(state.get(p, {}), p, name)
     device = local(members[0][2]).device
     kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
-    fresh = _fresh(step)
-    rows, groups, scopes, meshes, where = _units(members, state, fresh, scope, kind)
+    rows, groups, scopes, meshes, where = _units(members, state, entries.fresh, scope, kind)
     table = torch.stack(rows)
-    vectors = vector_names(step)
     states = [state.setdefault(p, {}) for _, _, p in members]
-    _create(members, states, vectors, step)
-    named = scalar_names(step)
-    places = [tuple(fresh).index(name) for name in named]
+    _create(members, states, entries.vectors, step)
+    places = [tuple(entries.fresh).index(name) for name in entries.numbers]
     rows_of_state = [own_storage(row).unbind() for row in table.unbind()]
-    views = [dict(zip(named, (row[place] for place in places), strict=True)) for row in rows_of_state]
+    views = [dict(zip(entries.numbers, (row[place] for place in places), strict=True)) for row in rows_of_state]
     for entry, unit in zip(states, where, strict=True):
         entry.update(views[unit])
-    metric = _vectors(step.metric)
     parts = [
-        _part(p, name, unit, entry, step.names[MEMORY:], metric)
+        _part(p, name, unit, entry, entries)
         for (_, _, p), name, unit, entry in zip(members, names, where, states, strict=True)
     ]
     return Layout(
@@ -68,91 +62,12 @@ def arrange(members: Sequence[Member], names: Sequence[str], state: State, step:
         table=table,
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device),
-        columns=tuple(fresh),
-        named=named,
+        columns=tuple(entries.fresh),
+        named=entries.numbers,
         sized=tuple(step.scalars),
         states=states,
-        vectors=vectors,
+        vectors=entries.vectors,
     )
-
-
-def vector_names(step: Step) -> tuple[str, ...]:
-    """The names in a parameter's state that have its shape."""
-    return (*step.names[MEMORY:], *_vectors(step.metric))
-
-
-def _vectors(metric: Metric) -> list[str]:
-    empty = torch.zeros(0, device="cpu", dtype=torch.float32)
-    return [name for name, value in metric.start(empty).items() if isinstance(value, Tensor)]
-
-
-def _fresh(step: Step) -> dict[str, float]:
-    """The scalars of a parameter before its first step."""
-    row = dict.fromkeys(SCALARS, 0.0) | {"kept": 1.0, "missing": float(not step.metric.memory_from_gradient)}
-    own = step.metric.start(torch.zeros(0, device="cpu", dtype=torch.float32))
-    row |= {KEPT_NAME + name: value for name, value in step.scalars.items()}
-    return row | {name: float(value) for name, value in own.items() if not isinstance(value, Tensor)}
-
-
-def scalar_names(step: Step) -> tuple[str, ...]:
-    """The names in a parameter's state that are numbers; those of `OF_LOSSES` only where the rule looks at the loss."""
-    return tuple(name for name in _fresh(step) if step.facts.needs_loss or name not in OF_LOSSES)
-
-
-def state_names(step: Step) -> tuple[str, ...]:
-    """All names that are ours in a parameter's state."""
-    return (*vector_names(step), *scalar_names(step))
-
-
-def is_fresh(entry: Collection[str], names: Iterable[str]) -> bool:
-    """Whether a parameter's state is to be started: nothing of ours is there, whatever wrappers have put there."""
-    return not any(name in entry for name in names if name != SHARED)
-
-
-def check_state(entry: Mapping[str, Any], p: Tensor, name: str, step: Step) -> None:
-    """Raise for state that does not fit its parameter, and cannot be made to.
-
-    Raises:
-        ValueError: for a missing entry, a vector of another shape, a scalar that is more than one number.
-        TypeError: for vectors that are no real tensors.
-        RuntimeError: for a vector whose storage was freed.
-    """
-    vectors, scalars = vector_names(step), scalar_names(step)
-    if is_fresh(entry, (*vectors, *scalars)):
-        return
-    needed = (*vectors, *scalars) if local(p).numel() else scalars  # of an empty shard no vector is saved
-    missing = [key for key in needed if key not in entry]
-    if missing:
-        raise ValueError(
-            f"state of {name} must have {', '.join((*vectors, *scalars))}, got {', '.join(map(str, entry))}: "
-            f"{', '.join(missing)} missing. Delete all of it to start afresh."
-        )
-    for key in (key for key in vectors if key in entry):
-        _check_vector(entry[key], p, f"state[{key!r}] of {name}")
-    for key in scalars:
-        value = entry[key]
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise ValueError(f"state[{key!r}] of {name} must be one number, got a tensor of {tuple(value.shape)}.")
-        if not isinstance(value, (Tensor, int, float)):
-            raise TypeError(f"state[{key!r}] of {name} must be a number, got {value!r}.")
-
-
-def _check_vector(value: Any, p: Tensor, name: str) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a tensor of real numbers, got {got}.")
-    if value.shape != p.shape:
-        raise ValueError(
-            f"{name} must have its parameter's shape {tuple(p.shape)}, got {tuple(value.shape)}. Is it of another "
-            "model, or of another order of parameters?"
-        )
-    if is_sharded(value) != is_sharded(p):
-        kinds = ["a DTensor" if is_sharded(tensor) else "a plain tensor" for tensor in (p, value)]
-        raise ValueError(
-            f"{name} must be {kinds[0]} as its parameter is, got {kinds[1]}. "
-            "Load sharded checkpoints by torch.distributed.checkpoint.state_dict."
-        )
-    require_storage(local(value), name)
 
 
 def _check_parameter(p: Tensor, name: str) -> None:
@@ -248,7 +163,7 @@ def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], vectors
 
 def _start(step: Step, p: Tensor, name: str) -> Tensor:
     """A state vector before the first step, in the parameter's own layout."""
-    empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=_format(local(p))).detach()
+    empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=_format(_order(local(p)))).detach()
     value: Tensor = empty if name in step.names else step.metric.start(empty)[name]
     return value
 
@@ -260,7 +175,7 @@ def _laid_out(value: Tensor, p: Tensor) -> Tensor:
     fits = is_dense(here) and (here if order is None else here.permute(order)).is_contiguous()
     if fits and value.dtype == dtype and here.device == there.device and not value.requires_grad:
         return value
-    return torch.empty_like(p, dtype=dtype, memory_format=_format(there)).detach().copy_(value.detach())
+    return torch.empty_like(p, dtype=dtype, memory_format=_format(order)).detach().copy_(value.detach())
 
 
 def _order(here: Tensor) -> tuple[int, ...] | None:
@@ -268,17 +183,15 @@ def _order(here: Tensor) -> tuple[int, ...] | None:
     return order_of(here) if is_dense(here) else None
 
 
-def _format(here: Tensor) -> torch.memory_format:
-    """That of a new tensor which lies as a parameter does."""
-    return torch.contiguous_format if _order(here) is None else torch.preserve_format
+def _format(order: tuple[int, ...] | None) -> torch.memory_format:
+    """That of a new tensor which lies as a parameter of this order does."""
+    return torch.contiguous_format if order is None else torch.preserve_format
 
 
-def _part(
-    p: Tensor, name: str, unit: int, entry: Mapping[str, Any], memories: Sequence[str], metric: Sequence[str]
-) -> Part:
+def _part(p: Tensor, name: str, unit: int, entry: Mapping[str, Any], entries: Entries) -> Part:
     here = local(p).detach()
     order = _order(here)
-    rows = {key: flat(local(entry[key]), order) for key in (*memories, *metric)}
+    rows = {key: flat(local(entry[key]), order) for key in entries.vectors}
     return Part(
         name=name,
         unit=unit,
@@ -287,8 +200,8 @@ def _part(
         order=order,
         copied=not is_dense(here),
         sharded=is_sharded(p),
-        memories=[rows[key] for key in memories],
-        vectors={key: rows[key] for key in metric},
+        memories=[rows[key] for key in entries.memories],
+        vectors={key: rows[key] for key in entries.metric},
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from proxmom.step import Step
-from proxmom.torch.arrange import check_state, state_names
+from proxmom.torch.entries import Entries
 
 ALGORITHM = "algorithm"  # in a state_dict, beside state and param_groups
 OTHERS = {
@@ -35,7 +35,7 @@ def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], step: Step
                 f"optimizer is {own['optimizer']} ({own['rule']} with {own['metric']}): load it into one of its kind."
             )
         return
-    names = state_names(step)
+    names = Entries.of(step).names
     for entry in saved["state"].values():
         if isinstance(entry, Mapping) and entry and not set(names) <= set(entry):
             other = next((kind for key, kind in OTHERS.items() if key in entry), "another optimizer")
@@ -59,8 +59,9 @@ def by_name(saved: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, An
 
 def check_states(saved: Mapping[str, Any], params: list[list[tuple[str, Tensor]]], step: Step) -> None:
     """Raise for state that does not fit the parameter it is for; names and parameters are given for each group."""
+    entries = Entries.of(step)
     for theirs, ours in zip(saved["param_groups"], params, strict=False):
         for key, (name, p) in zip(theirs["params"], ours, strict=False):
             entry = saved["state"].get(key)
             if entry:
-                check_state(entry, p, name, step)
+                entries.check(entry, p, name)

@@ -44,7 +44,7 @@ class _Identity(TorchFunctionMode):
 
 
 def identical(left: Sequence[Any], right: Sequence[Any]) -> bool:
-    """Whether two sequences, of tensors or of tuples of tensors, hold the very same objects."""
+    """Whether two sequences, of tensors or of lists of tensors, hold the very same objects."""
     with _Identity():
         return left == right
 
@@ -53,8 +53,8 @@ def require_storage(tensor: Tensor, name: str) -> None:
     """RuntimeError unless memory for all elements of a strided tensor is there: somebody may have freed its storage."""
     if not tensor.numel() or tensor.device.type == "meta":
         return
-    last = tensor.storage_offset() + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    there, needed = tensor.untyped_storage().nbytes(), (last + 1) * tensor.element_size()
+    there = tensor.untyped_storage().nbytes()
+    needed = tensor.storage_offset() * tensor.element_size() + _extent(tensor)
     if there < needed:
         raise RuntimeError(
             f"{name} needs a storage of {needed} bytes, got {there}: it was freed or resized. "

@@ -77,6 +77,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         ValueError, TypeError: for settings that are out of range or do not go together.
     """
 
+    _saved: dict[str, Any] | None = None  # the checkpoint while it is being loaded
+
     def __init__(
         self,
         params: Any,
@@ -234,7 +236,7 @@ class ProxOptimizer(torch.optim.Optimizer):
     def _arrange(self, params: list[Tensor], idle: list[bool]) -> None:
         """Look up the layouts of the parameters with a gradient; make them where they do not fit what is there now."""
         arranged = ([len(group["params"]) for group in self.param_groups], list(map(id, params)), idle)
-        owners = (id(self.state), list(map(id, self.state)), list(map(id, self.state.values())))
+        owners = self._who_has_state()
         if arranged == self._arranged and owners == self._owners and self._follow(self._layouts, params):
             return
         self._arranged = None  # until all went well
@@ -247,8 +249,12 @@ class ProxOptimizer(torch.optim.Optimizer):
         self._layouts = layouts
         self._past = {**dict(list(self._past.items())[-PAST:]), key: layouts}
         self._resting = self._at_rest(params, idle)
-        self._owners = (id(self.state), list(map(id, self.state)), list(map(id, self.state.values())))
+        self._owners = self._who_has_state()
         self._arranged = arranged
+
+    def _who_has_state(self) -> tuple[int, list[int], list[int]]:
+        """The identities of the state, its keys and its entries: what tells that somebody has exchanged one."""
+        return id(self.state), list(map(id, self.state)), list(map(id, self.state.values()))
 
     @staticmethod
     def _follow(layouts: list[Layout], params: list[Tensor]) -> bool:
@@ -284,11 +290,15 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _members(self, params: list[Tensor], idle: list[bool]) -> list[Member]:
         """The parameters that step, each once."""
-        indices = [index for index, group in enumerate(self.param_groups) for _ in group["params"]]
+        indices = self._indices()
         first = {id(p): place for place, p in reversed(list(enumerate(params)))}
         return [
             (indices[place], place, p) for place, p in enumerate(params) if not idle[place] and first[id(p)] == place
         ]
+
+    def _indices(self) -> list[int]:
+        """The parameter group of each parameter."""
+        return [index for index, group in enumerate(self.param_groups) for _ in group["params"]]
 
     def _names(self) -> list[str]:
         """What messages call the parameters: their names where they were given, else their number."""
@@ -297,16 +307,21 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _at_rest(self, params: list[Tensor], idle: list[bool]) -> list[Tensor]:
         """Of parameters that stay where others of their model move, the lr of the last move."""
-        indices = [index for index, group in enumerate(self.param_groups) for _ in group["params"]]
+        indices = self._indices()
         moving = {index for index, rests in zip(indices, idle, strict=True) if not rests}
         shared = {"model": set(indices), "group": moving, "tensor": set()}[self._scope]
-        entries = [
-            self.state[p]
-            for p, index, rests in zip(params, indices, idle, strict=True)
-            if rests and index in shared and p in self.state
-        ]
-        found = [entry["last_lr"] for entry in entries if isinstance(entry.get("last_lr"), Tensor)]
-        return list({id(last_lr): last_lr for last_lr in found}.values())
+        resting, others = [], set()
+        for p, index, rests in zip(params, indices, idle, strict=True):
+            entry = self.state[p] if rests and p in self.state else {}
+            if isinstance(last_lr := entry.get("last_lr"), Tensor):
+                if index in shared:
+                    resting.append(entry)
+                else:
+                    others.add(last_lr.data_ptr())
+        for entry in resting:
+            if entry["last_lr"].data_ptr() in others:  # somebody has given one of the two the other's state
+                entry["last_lr"] = entry["last_lr"].clone()
+        return list({id(entry["last_lr"]): entry["last_lr"] for entry in resting}.values())
 
     def _passes(self, layout: Layout) -> Passes:
         settings = Settings(
@@ -374,7 +389,8 @@ class ProxOptimizer(torch.optim.Optimizer):
                 decay = self.param_groups[layout.groups[part.unit]]["weight_decay"]
                 g = g.to(part.memories[0].dtype)
                 g = -g if self._options["maximize"] else g
-                g = g if xs is None else g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
+                if xs is not None and decay:
+                    g = g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
                 for memory in part.memories:
                     memory.copy_(g)
                     written.append(memory)
@@ -402,8 +418,6 @@ class ProxOptimizer(torch.optim.Optimizer):
         finally:
             last.remove()
             self._saved = None
-
-    _saved: dict[str, Any] | None = None  # the checkpoint while it is being loaded
 
     def _take_in(self, saved: dict[str, Any], hooked: bool) -> dict[str, Any]:
         """Look at what all other hooks have made of a checkpoint, before anything is loaded."""
