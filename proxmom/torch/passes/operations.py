@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from proxmom.planes import Array, Scalar
-from proxmom.torch.blocks import Block, Columns, cut
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings
+from proxmom.torch.passes.blocks import Block, Columns, cut
 
 ROUNDING = 1e-14  # of a sum of weights
 

@@ -45,7 +45,7 @@ def serves(layout: Layout, settings: Settings) -> bool:
 
 
 def _kernels() -> Any:
-    return import_module("proxmom.torch.triton_kernels")
+    return import_module("proxmom.torch.passes.triton_kernels")
 
 
 @cache

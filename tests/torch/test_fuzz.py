@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
 from proxmom.step import Products, Scalars, Scope, Step
-from proxmom.torch import ProxOptimizer, cuda
+from proxmom.torch import ProxOptimizer
 from proxmom.torch.entries import Entries
 from proxmom.torch.layout import Layout
+from proxmom.torch.passes import cuda
 
 EXAMPLES = int(os.environ.get("PROXMOM_FUZZ", "40"))
 SHAPES = ((), (3,), (4, 3), (2, 3, 2, 2), (0,), (3, 3))
@@ -341,7 +342,7 @@ ACTIONS = sorted(
 )
 
 
-INTERPRETED = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="tests/test_cuda.py runs this")
+INTERPRETED = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="tests/torch/test_cuda.py runs this")
 
 
 @pytest.mark.parametrize(

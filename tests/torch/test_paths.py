@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, kernels, mix
-from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, blocks
+from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
 from proxmom.torch.layout import Layout
-from proxmom.torch.native import NativePasses
-from proxmom.torch.operations import TorchPasses
+from proxmom.torch.passes import blocks
+from proxmom.torch.passes.native import NativePasses
+from proxmom.torch.passes.operations import TorchPasses
 
 PATHS = {"fastest": None, "blocks": True, "one at a time": False, "device": True}
 

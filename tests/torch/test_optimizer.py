@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, ConjugateMemory, HeavyBall, Secant, SteadyMemory, TruncatedMemory
 from proxmom.rules import Facts
-from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD, blocks
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from proxmom.torch.passes import blocks
 
 SHAPES = ((3, 4), (), (5,), (0,))
 NAMED: dict[str, Callable[..., ProxOptimizer]] = {

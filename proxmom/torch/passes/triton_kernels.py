@@ -1,6 +1,6 @@
 """The two passes as Triton kernels: one program for each chunk of a parameter, however many parameters there are.
 
-Only `proxmom.torch.cuda` imports this, and late: Triton takes a while to load and may be missing. The formulas are
+Only `cuda` beside it imports this, and late: Triton takes a while to load and may be missing. The formulas are
 those of `TorchPasses` and of `kernels/passes.cpp`.
 
 Tables, int64, a row for each chunk. tensors (C, 5): address of memory, address of the second moment, elements, unit,

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall
 from proxmom.step import Step
-from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, cuda
+from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
 from proxmom.torch.arrange import arrange
 from proxmom.torch.layout import Layout
-from proxmom.torch.operations import TorchPasses
-from proxmom.torch.passes import Motion, Numbers, Settings
+from proxmom.torch.passes import Motion, Numbers, Settings, cuda
+from proxmom.torch.passes.operations import TorchPasses
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CUDA = torch.cuda.is_available() and not INTERPRETED
@@ -351,7 +351,7 @@ def test_an_optimizer_takes_the_same_path(make: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(INTERPRETED or CUDA, reason="this run is the one, or has a device")
 def test_in_the_interpreter() -> None:
     pytest.importorskip("triton")
-    sequences = f"{Path(__file__).with_name('test_torch_fuzz.py')}::test_whatever_happens_between_steps[triton]"
+    sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
     files = [__file__, sequences]
     command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -366,7 +366,9 @@ def test_in_the_interpreter() -> None:
 
 
 def test_triton_is_not_loaded_before_it_is_needed() -> None:
-    code = "import sys, proxmom.torch; assert 'triton' not in sys.modules and 'proxmom.torch.cuda' in sys.modules"
+    code = (
+        "import sys, proxmom.torch; assert 'triton' not in sys.modules and 'proxmom.torch.passes.cuda' in sys.modules"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
@@ -389,7 +391,7 @@ def anew() -> Any:
 @pytest.mark.usefixtures("anew")
 def test_without_triton_there_is_no_noise(monkeypatch: pytest.MonkeyPatch, recwarn: Any) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "proxmom.torch.triton_kernels", raising=False)
+    monkeypatch.delitem(sys.modules, "proxmom.torch.passes.triton_kernels", raising=False)
     assert not cuda._works(torch.device("cuda"))
     assert not recwarn.list
 
