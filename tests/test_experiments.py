@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from proxmom.study.config import load_study
-from proxmom.study.report import terminal_table, write_report
-from proxmom.study.runner import run_study
-from proxmom.study.store import load_runs
+from proxmom.study.plan.config import load_study
+from proxmom.study.record.store import load_runs
+from proxmom.study.report.write import terminal_table, write_report
+from proxmom.study.run.runner import run_study
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STUDIES = sorted(EXPERIMENTS.rglob("*.toml"))

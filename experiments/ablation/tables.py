@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from proxmom.study.sources import merge, read_source
-from proxmom.study.summary import Results
-from proxmom.study.terminal import text_table
+from proxmom.study.report.sources import merge, read_source
+from proxmom.study.report.summary import Results
+from proxmom.study.report.terminal import text_table
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
 PAPER = "linearised, 0.9"
