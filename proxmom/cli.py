@@ -197,13 +197,18 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Without it report.html in DIRECTORY.")
 @click.option("--reference", help="Method that ratios are to; without it the first study's.")
-@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write a row for each run there.")
+@click.option(
+    "--csv",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a row for each run there, and their origin as .json.",
+)
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
 def report(
     directory: tuple[Path, ...], out: Path | None, reference: str | None, csv: Path | None, parquet: Path | None
 ) -> None:
     """Tables and report.html from the finished runs in each DIRECTORY.
 
+    That is a results directory, or a folder NAME of exported rows, NAME/runs.csv, with the study NAME.toml beside it.
     Reads TOML and JSON, and runs nothing: no rule's file is imported, no checkpoint and no pickle is loaded.
     """
     with _clear_errors("report"):

@@ -476,7 +476,7 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    code = "import sys; from pathlib import Path; from proxmom.study import store; "
+    code = "import sys; from pathlib import Path; from proxmom.study.record import store; "
     code += f"print(store.taken(Path({str(tmp_path / 'gpu-0.lock')!r})), flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "True\n"

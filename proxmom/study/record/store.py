@@ -108,7 +108,7 @@ class Run:
     final: Mapping[str, float] = field(default_factory=dict)
     variant_of: str = ""
     stage: str = ""
-    directory: Path = field(default=Path(), repr=False)
+    directory: Path | None = field(default=None, repr=False)
 
     @property
     def trained(self) -> bool:
@@ -119,16 +119,16 @@ class Run:
         """What was recorded, read now: arrays "evaluations", "gap", "beta" (NaN where none).
 
         Of a training run "step", "seconds", "train", "validation", each (rows,), and "beta" (rows, units): NaN where
-        none, and no units if the method is no rule.
+        none, and no units if the method is no rule. Without a directory nothing was recorded.
         """
         names = ("step", "seconds", "train", "validation") if self.trained else ("evaluations", "gap", "beta")
-        file = self.directory / METRICS
+        file = self.directory and self.directory / METRICS
         try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
             columns = {name: np.array([kinds.number(row[name]) for row in rows], dtype=np.float64) for name in names}
             return columns | ({"beta": _units([row["beta"] for row in rows])} if self.trained else {})
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _unreadable(file, error) from error
+        except _BROKEN as error:
+            raise _unreadable(file or Path(), error) from error
 
 
 class RunWriter:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from proxmom.study.record.store import Run, write_atomically
+from proxmom.study.report.rows import FORMULA
 from proxmom.study.report.sources import read_source
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # as OWASP lists them
 _FACTS = ("point_index", "status", "evaluations", "best_gap", "mean_beta", "mean_step", "capped", "seconds", "message")
 
 
@@ -35,7 +35,7 @@ def write_csv(directories: Sequence[str | Path], file: Path) -> None:
     """The table as CSV, numbers to 9 digits; what is missing is empty.
 
     Spreadsheets run a text that begins with =, +, -, @, a tab or a line break as a formula: ours then begins with an
-    apostrophe.
+    apostrophe. Beside it, as JSON, where the runs of each study come from.
     """
     rows = table(directories)
     text = io.StringIO()
@@ -43,6 +43,7 @@ def write_csv(directories: Sequence[str | Path], file: Path) -> None:
     writer.writerow(map(_harmless, rows[0]))
     writer.writerows([_short(value) for value in row.values()] for row in rows)
     write_atomically(file, text.getvalue())
+    write_atomically(file.with_suffix(".json"), {s.name: dict(s.origin) for s in map(read_source, directories)})
 
 
 def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
@@ -67,7 +68,7 @@ def _short(value: Any) -> Any:
 
 def _harmless(text: str) -> str:
     """The text as no spreadsheet takes for a formula, in lines that end as all others do."""
-    text = f"'{text}" if text.startswith(_FORMULA) else text
+    text = f"'{text}" if text.startswith(FORMULA) else text
     # csv leaves a lone \r unquoted, and readers end the row there.
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -53,6 +53,8 @@ def render(sources: Sequence[Source], trained: Trained, reference: str) -> str:
 
 def targets(trained: Trained, sources: Sequence[Source]) -> list[dict[str, Any]]:
     """By target of the studies and method, for each problem: median steps and seconds over seeds, and who got there."""
+    if not any(curve["step"].size for curve in trained.curves.values()):
+        return []
     values = dict.fromkeys(t for source in sources if source.training for t in source.training.targets)
     return [{"target": target, "rows": _target_rows(trained, target)} for target in values]
 

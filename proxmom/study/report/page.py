@@ -12,18 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from proxmom.study.record.faults import FAILED
-from proxmom.study.record.store import STATUSES, Run, causes
+from proxmom.study.record.store import Run, causes
 from proxmom.study.report import panels
 from proxmom.study.report.panels import Style
 from proxmom.study.report.sources import Source, unfinished
 from proxmom.study.report.summary import Interval, Results
 from proxmom.study.report.terminal import interval_text, loss_text, number_text, ratio_text
 from proxmom.study.report.tuning import Edge
-
-_VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
-_TRAINING_VERSIONS = ("torch", "accelerator")
-_ENDS = ("finished", *STATUSES)
-_TREES = {False: "as committed", True: "with uncommitted changes", None: "not a checkout"}
 
 
 def render_page(template: str, sources: Sequence[Source], edges: Sequence[Edge], **values: Any) -> str:
@@ -41,7 +36,7 @@ def render_page(template: str, sources: Sequence[Source], edges: Sequence[Edge],
         title=" + ".join(dict.fromkeys(source.name for source in sources)),
         sources=sources,
         plateaus=[edge_text(edge) for edge in edges if edge.plateau],
-        provenance=[_provenance(source) for source in sources],
+        provenance=[source.origin for source in sources],
         **values,
     )
 
@@ -80,7 +75,7 @@ def warnings_of(sources: Sequence[Source], edges: Sequence[Edge]) -> Iterator[st
     """What is not finished, not committed, or at the edge of its range."""
     for source in sources:
         yield from unfinished(source)
-        if any(run.provenance.get("dirty") for run in source.runs):
+        if "uncommitted" in source.origin.get("working tree", ""):
             yield f"Some runs of {source.name} were made from a working tree with uncommitted changes."
     yield from (f"{edge_text(edge)}: widen that range and run again." for edge in edges if not edge.plateau)
 
@@ -137,27 +132,3 @@ def _setting(run: Run) -> tuple[str, str]:
     if not lines:
         lines = [f"{name} {fixed[name]:.4g}" for name in ("lr",) if name in fixed] or ["as given"]
     return "\n".join(lines), json.dumps(fixed, ensure_ascii=False)
-
-
-def _provenance(source: Source) -> dict[str, Any]:
-    """Facts about a source's runs; where runs differ, every value."""
-    records = [run.provenance for run in source.runs]
-    known = [name for name in _TRAINING_VERSIONS if any(record.get(name) for record in records)]
-    versions = (*_VERSIONS, *(known if source.training else ()))
-    values = {name: dict.fromkeys(str(record.get(name) or "unknown") for record in records) for name in versions}
-    dates = sorted(str(r.get("started")) for r in records)
-    statuses = Counter(run.status for run in source.runs)
-    dirty = {r.get("dirty") for r in records}
-    return {
-        **{name: ", ".join(found) for name, found in values.items()},
-        "working tree": " and ".join(text for flag, text in _TREES.items() if flag in dirty) or "unknown",
-        "runs": ", ".join(f"{statuses[status]} {status}" for status in _ENDS if statuses[status]),
-        "seeds": ", ".join(dict.fromkeys(str(run.seed) for run in source.runs)),
-        **({"device": ", ".join(_devices(source))} if source.training else {}),
-        "started": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
-        "seconds": f"{sum(run.seconds for run in source.runs):.0f} in all runs together",
-    }
-
-
-def _devices(source: Source) -> list[str]:
-    return list(dict.fromkeys(str(run.configuration.get("device", "cpu")) for run in source.runs))

@@ -31,12 +31,15 @@ def convergence(results: Results, styles: Sequence[Style], target: float) -> lis
     limit = _CURVE_POINTS // max(1, len(results.best))
     pictures = []
     for row, problem in enumerate(results.problems):
+        curves = _best_curves(results, styles, problem)
+        if not curves:
+            continue
         figure, axes = panel("gradient evaluations", "relative gap, smallest so far")
         axes.set(xscale="log", yscale="log")
         log_span(axes, "x", 1, _end(results, problem))
         log_span(axes, "y", target / 3, 1.6)
         level(axes, target)
-        for style, curve in _best_curves(results, styles, problem):
+        for style, curve in curves:
             gaps = np.minimum.accumulate(np.nan_to_num(curve["gap"], nan=np.inf, posinf=np.inf))
             plot_line(axes, style, _thin(curve["evaluations"], limit), _thin(np.maximum(gaps, target / 3), limit))
         pictures.append(picture(figure, f"gap{row}", problem, "convergence", styles))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxmom.study.plan.toml import Table, read_toml
-from proxmom.study.record.store import Run, aborted_runs, causes, load_runs, read_plan
+from proxmom.study.record.store import STATUSES, Run, aborted_runs, causes, load_runs, read_plan
 from proxmom.study.report import finals, finals_compare, summary
 from proxmom.study.report.finals import Trained
+from proxmom.study.report.rows import ROWS, read_origin, read_rows
 from proxmom.study.report.summary import Results
+
+_VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
+_TRAINING_VERSIONS = ("torch", "accelerator")
+_ENDS = ("finished", *STATUSES)
+_TREES = {False: "as committed", True: "with uncommitted changes", None: "not a checkout"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Source:
 
     target, max_evaluations: of a deterministic study, else nan and 0. training: of a training study, else None.
     planned: how many runs the study has, finished or not. aborted: those among the unfinished that the machine ended.
+    origin: where the runs come from: versions, machine, dates.
     """
 
     folder: str
@@ -48,26 +56,30 @@ class Source:
     text: str
     planned: int
     runs: tuple[Run, ...]
+    origin: Mapping[str, str]
     aborted: tuple[Run, ...] = ()
 
 
 def read_source(directory: str | Path) -> Source:
-    """What a results directory holds.
+    """What a results directory holds, or a folder NAME with rows of runs, whose study file is NAME.toml beside it.
 
-    Raises ValueError if it is none, or holds no finished run.
+    Raises ValueError if it is neither, or holds no finished run.
     """
-    folder = Path(directory)
-    if not (folder / "study.toml").is_file():
-        raise ValueError(f"{str(folder)!r} is no results directory: it has no study.toml. Run a study first.")
-    text, document = read_toml(folder / "study.toml")
+    folder = Path(directory).resolve()
+    exported = not (folder / "study.toml").is_file() and (folder / ROWS).is_file()
+    file = folder.with_name(f"{folder.name}.toml") if exported else folder / "study.toml"
+    if not file.is_file():
+        raise ValueError(f"{str(directory)!r} is no results directory: it has no study.toml. Run a study first.")
+    text, document = read_toml(file)
     head = document.table("study", "[study]")
-    runs, aborted = tuple(load_runs(folder)), tuple(aborted_runs(folder))
+    runs = read_rows(folder, document) if exported else tuple(load_runs(folder))
+    aborted = () if exported else tuple(aborted_runs(folder))
     if not runs:
         why = "".join(f" {line}." for line in causes(aborted))
-        raise ValueError(f"{str(folder)!r} has no finished runs.{why} Run the study again.")
+        raise ValueError(f"{str(directory)!r} has no finished runs.{why} Run the study again.")
     training = _training(head) if "steps" in head else None
     return Source(
-        folder=folder.resolve().name,
+        folder=folder.name,
         name=head.text("name"),
         claim=head.text("claim"),
         reference=head.text("reference"),
@@ -78,6 +90,7 @@ def read_source(directory: str | Path) -> Source:
         text=text,
         planned=len(read_plan(folder)) or len(runs) + len(aborted),
         runs=runs,
+        origin=read_origin(folder, head.text("name")) if exported else _origin(runs),
         aborted=aborted,
     )
 
@@ -135,6 +148,28 @@ def merge_trained(sources: Sequence[Source], reference: str | None = None) -> Tr
     return results
 
 
+def _origin(runs: Sequence[Run]) -> dict[str, str]:
+    """Where runs come from, for people; where they differ, every value."""
+    records = [run.provenance for run in runs]
+    trained = any(run.trained for run in runs)
+    known = [name for name in _TRAINING_VERSIONS if any(record.get(name) for record in records)]
+    versions = (*_VERSIONS, *(known if trained else ()))
+    values = {name: dict.fromkeys(str(record.get(name) or "unknown") for record in records) for name in versions}
+    dates = sorted(str(r.get("started")) for r in records)
+    statuses = Counter(run.status for run in runs)
+    devices = dict.fromkeys(str(run.configuration.get("device", "cpu")) for run in runs)
+    dirty = {r.get("dirty") for r in records}
+    return {
+        **{name: ", ".join(found) for name, found in values.items()},
+        "working tree": " and ".join(text for flag, text in _TREES.items() if flag in dirty) or "unknown",
+        "runs": ", ".join(f"{statuses[status]} {status}" for status in _ENDS if statuses[status]),
+        "seeds": ", ".join(dict.fromkeys(str(run.seed) for run in runs)),
+        **({"device": ", ".join(devices)} if trained else {}),
+        "started": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        "seconds": f"{sum(run.seconds for run in runs):.0f} in all runs together",
+    }
+
+
 def _training(head: Table) -> Training:
     return Training(
         steps=head.whole("steps", least=1),
@@ -147,8 +182,9 @@ def _training(head: Table) -> Training:
 def _all_runs(sources: Sequence[Source]) -> list[Run]:
     """The runs of all sources, each once."""
     runs = list({(run.key, run.problem, run.method): run for source in sources for run in source.runs}.values())
-    _refuse_two_meanings("problem", ((r.problem, r.problem, r.configuration["problem"]) for r in runs))
-    methods = (((r.problem, r.method), r.method, r.configuration["method"]) for r in runs)
+    known = [run for run in runs if run.directory]  # rows have no configuration
+    _refuse_two_meanings("problem", ((r.problem, r.problem, r.configuration["problem"]) for r in known))
+    methods = (((r.problem, r.method), r.method, r.configuration["method"]) for r in known)
     _refuse_two_meanings("method", methods)
     return runs
 
