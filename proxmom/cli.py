@@ -200,7 +200,7 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
 @click.option(
     "--csv",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write a row for each run there, and their origin as .json.",
+    help="A row for each run there, beside it their origin.",
 )
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
 def report(
