@@ -1,6 +1,6 @@
 """The rules: each says which planes model the loss, in a few lines, from what `Now` lets it see.
 
-A rule is any object with a method `planes(now)` that returns one to four `Plane`s. What a backend must know before the
+A rule is any object with a method `planes(now)` that returns one to 16 `Plane`s. What a backend must know before the
 first step it reads from optional attributes of the rule, see `Facts`.
 
 Adaptive memory: K. Topollai and A. Choromanska, "Adaptive Memory Momentum via a Model-Based Framework for Deep Learning
