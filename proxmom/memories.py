@@ -25,6 +25,9 @@ class Average:
     Args:
         coefficient: in (0, 1]; 1 - β in the notation of most papers.
         start: "zero" or "gradient".
+
+    Raises:
+        ValueError: for other values.
     """
 
     coefficient: float
@@ -41,8 +44,11 @@ class Previous:
     """What another vector was one step ago; a chain of them keeps the last few gradients.
 
     Args:
-        of: "gradient", "memory" or the name of another further memory.
+        of: "gradient", "memory" or the name of a further memory that is declared before.
         start: "zero" or "gradient".
+
+    Raises:
+        ValueError: for other starts.
     """
 
     of: str = "gradient"
@@ -58,6 +64,9 @@ class Combination:
 
     Args:
         start: "zero" or "gradient".
+
+    Raises:
+        ValueError: for other starts.
     """
 
     start: str = "zero"

@@ -1,6 +1,6 @@
 """The rules: each says which planes model the loss, in a few lines, from what `Now` lets it see.
 
-A rule is any object with a method `planes(now)` that returns its `Plane`s, one to four, and changes nothing. A rule
+A rule is any object with a method `planes(now)` that returns its `Plane`s, one to 16, and changes nothing. A rule
 that keeps numbers from step to step says in a second method, `remember(now)`, what they become; it is asked after
 `planes`, with the same `now`. What a backend must know before the first step it reads from optional attributes of the
 rule, see `Facts`.

@@ -106,7 +106,12 @@ class Secant:
             raise ValueError(f"retries must be >= 0, got {self.retries}.")
 
     def finish(self, line: Line, lengths: Lengths) -> tuple[float, bool, Lengths]:
-        """How many times as long the last step should be, whether that is all to do now, and what is kept."""
+        """How many times as long the last step should be, whether that is all to do now, and what is kept.
+
+        Args:
+            line: the slopes at both ends of the last step.
+            lengths: what was kept before.
+        """
         if not line.before > 0:  # nothing moved, or not downwards
             return 1.0, False, replace(lengths, retries=0, measured=True)
         may_retry = lengths.retries < self.retries
@@ -141,7 +146,12 @@ class Secant:
         )
 
     def length(self, lengths: Lengths, step: Direction) -> float:
-        """The length of a step along the direction that the rule chose."""
+        """The length of a step along the direction that the rule chose.
+
+        Args:
+            lengths: as `finish` left them.
+            step: the direction.
+        """
         if not (step.bend > 0 and lengths.last > 0 and lengths.steepest > 0):
             return lengths.steepest
         ratio = step.share / lengths.last

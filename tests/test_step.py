@@ -281,9 +281,9 @@ def _rule(planes: Any = None, **facts: Any) -> Any:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (_rule(lambda now: []), r"Mine\.planes\(now\) must return a tuple of one to four Planes, got \[\]"),
-        (_rule(lambda now: [1.0]), r"must return a tuple of one to four Planes, got \[1\.0\]"),
-        (_rule(lambda now: [now.gradient_plane] * 5), r"a model must have 1 to 4 planes, got 5"),
+        (_rule(lambda now: []), r"Mine\.planes\(now\) must return a tuple of one to 16 Planes, got \[\]"),
+        (_rule(lambda now: [1.0]), r"must return a tuple of one to 16 Planes, got \[1\.0\]"),
+        (_rule(lambda now: [now.gradient_plane] * 17), r"a model must have 1 to 16 planes, got 17"),
         (_rule(lambda now: Plane(now.zero, 0.0)), r"at least one plane with a slope, got only lower bounds"),
         (
             _rule(lambda now: [now.gradient_plane, Plane(now.zero, -1.0)]),

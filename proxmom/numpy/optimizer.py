@@ -230,7 +230,12 @@ class Optimizer:
         return Bookmark(self._x, self._named, self._state, self._scalars, self._last, self._last_step)
 
     def undo(self, bookmark: Bookmark, lr: float) -> None:
-        """Back to where `bookmark` was taken, with empty memory and this lr; rule and step size start as at first."""
+        """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
+
+        Args:
+            bookmark: of this optimizer.
+            lr: from now on, > 0.
+        """
         self._x, named, self._state, scalars, self._last, self._last_step = bookmark
         self._named = np.zeros_like(named)
         self._steps += int(scalars.step[0])

@@ -49,7 +49,12 @@ class Runs:
         return np.asarray((self.solution.beta + inertia) / (1 + inertia))
 
     def step(self, gradients: Vector, losses: ArrayLike | None = None) -> Any:
-        """One step of every run from its gradient, (N, n), and, if the rule looks at it, its loss, (N,); returns x."""
+        """One step of every run; returns x, (N, n).
+
+        Args:
+            gradients: at `.x`, (N, n).
+            losses: f at `.x`, (N,); only rules that look at the loss need them.
+        """
         named, method = self._named.copy(), self._step.method
         named[:, 0] = gradients
         if self.count == 0:

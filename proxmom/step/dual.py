@@ -39,7 +39,7 @@ def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
     planes: Any = method.rule.planes(now)
     planes = list(planes) if isinstance(planes, (tuple, list)) else [planes]
     if not planes or not all(isinstance(plane, Plane) for plane in planes):
-        raise TypeError(f"{name}.planes(now) must return a tuple of one to four Planes, got {planes!r}.")
+        raise TypeError(f"{name}.planes(now) must return a tuple of one to 16 Planes, got {planes!r}.")
     floors = [k for k, plane in enumerate(planes) if plane.is_floor]
     if len(floors) == len(planes):
         raise ValueError(f"{name}.planes(now) must return at least one plane with a slope, got only lower bounds.")

@@ -121,8 +121,8 @@ class Inputs:
 class Solution:
     """The model of planes that was solved, see `proxmom.certify`, and what is active of it.
 
-    direction: slope of the active model over the planes that have one, v = Σ_b direction_b u_b. slope_weight: what
-    those planes weigh, 1 without floors. stays: whether memory and x stay as they are.
+    direction (S, B): slope of the active model over the planes that have one, v = Σ_b direction_b u_b. slope_weight:
+    what those planes weigh, 1 without floors. stays: whether memory and x stay as they are.
     """
 
     direction: Array  # (S, B)

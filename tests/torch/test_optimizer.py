@@ -398,12 +398,12 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_changes_nothing(make: 
         for one, params in ((first, clean), (second, dirty)):
             give(params, gradients)
             one.step(loss=loss)
-        if first._step.facts.needs_loss:
+        if first._step.method.facts.needs_loss:
             second.step(loss=bad)
         same(clean, dirty)
     skipped = second.diagnostics()["skipped"]
     assert skipped is not None
-    assert skipped == (10 if first._step.facts.needs_loss else 5)
+    assert skipped == (10 if first._step.method.facts.needs_loss else 5)
 
 
 class Tenfold:
