@@ -143,6 +143,16 @@ def test_planes_that_do_not_count_get_no_weight(random: Random) -> None:
     np.testing.assert_allclose(w[:, left], alone, atol=1e-12)
 
 
+def test_a_plane_may_be_level_just_as_another_is_used_up(random: Random) -> None:
+    """Four planes are level at weights of which one is zero, and that is not yet the end: others lie above."""
+    slopes = random.integers(-3, 4, size=(4000, 8, 8)) * 1.0
+    products = slopes @ slopes.swapaxes(-1, -2)
+    step = np.array([0.5, 0.25, 0.25, 0]) @ slopes[:, :4]
+    heights = (slopes @ step[..., None])[..., 0]
+    heights[:, 4:] += random.uniform(-0.3, 0.3, size=(4000, 4)) * products[:, :1, 0]
+    assert relative_gap(heights, products, weights(heights, products)).max() < 4
+
+
 def test_of_planes_that_coincide_the_highest_and_last_counts(random: Random) -> None:
     slopes = random.normal(size=(3, 4))[[0, 1, 0, 2, 0, 1]]
     q = slopes @ slopes.T
