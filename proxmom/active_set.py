@@ -1,10 +1,11 @@
 """Exact weights of more planes than the closed forms take: an active-set method of a fixed number of rounds.
 
 It solves the dual problem of `solve`, maximise <c, w> - ½ <w, Q w> over the simplex, for a whole batch at once, which
-is the last axis here. Planes are inside or outside. Weights start at the best vertex, and each round takes one step:
-the outside plane that rises most gets weight, and those inside give it up such that they stay level with each other,
-until either the plane is level with them and comes inside, or one of them is used up and goes outside. The dual value
-never falls. Each round does the same arithmetic, whatever the data are, so the method can be captured in a graph.
+is the last axis here. Planes are inside or outside. Each round takes one step: the outside plane that rises most gets
+weight, and those inside give it up such that they stay level with each other, until either the plane is level with
+them and comes inside, or one of them is used up and goes outside. The dual value never falls, and it starts at the
+best vertex, so that the last plane inside is never used up. Each round does the same arithmetic, whatever the data
+are, so the method can be captured in a graph.
 
 What it carries from round to round is a table: with y = Q w + μ - c (μ: the multiplier of Σ w = 1, chosen so that the
 planes inside are level), the table T says how the weights inside and the values outside answer to the other two,
@@ -58,10 +59,8 @@ def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
         level = inside * xp.sum(table * (inside * ascent), axis=1)  # what rounding has put out of level, put right
         w, used_up = _walk(w, length * ray + level)
 
-        alone = xp.sum(inside, axis=0) == 1  # the last plane inside cannot go before another has come
-        comes = enters & xp.where(xp.sum(used_up, axis=0) > 0, alone, ~straight)
-        swap = entering * xp.astype(comes, c.dtype) + inside * used_up * xp.astype(~alone, c.dtype)
-        table, inside = _pivot(table, inside, swap)
+        comes = enters & ~straight & (xp.sum(used_up, axis=0) == 0)
+        table, inside = _pivot(table, inside, entering * xp.astype(comes, c.dtype) + inside * used_up)
     return best
 
 
