@@ -1,10 +1,11 @@
 """Exact weights of more planes than the closed forms take: an active-set method of a fixed number of rounds.
 
 It solves the dual problem of `solve`, maximise <c, w> - ½ <w, Q w> over the simplex, for a whole batch at once, which
-is the last axis here. Planes are inside or outside. Weights start at the best vertex, and each round takes one step:
-the outside plane that rises most gets weight, and those inside give it up such that they stay level with each other,
-until either the plane is level with them and comes inside, or one of them is used up and goes outside. The dual value
-never falls. Each round does the same arithmetic, whatever the data are, so the method can be captured in a graph.
+is the last axis here. Planes are inside or outside. Each round takes one step: the outside plane that rises most gets
+weight, and those inside give it up such that they stay level with each other, until either the plane is level with
+them and comes inside, or one of them is used up and goes outside. The dual value never falls, and it starts at the
+best vertex, so that the last plane inside is never used up. Each round does the same arithmetic, whatever the data
+are, so the method can be captured in a graph.
 
 What it carries from round to round is a table: with y = Q w + μ - c (μ: the multiplier of Σ w = 1, chosen so that the
 planes inside are level), the table T says how the weights inside and the values outside answer to the other two,
@@ -20,7 +21,6 @@ from __future__ import annotations
 from proxmom.planes import Array, namespace
 
 ROUNDS = 5  # rounds for each plane: random and degenerate models took up to 1.8, models bred to take many 4.6
-DEPENDENT = 4  # a plane whose squared distance to those inside is this many eps of their squares depends on them
 
 
 def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
@@ -35,7 +35,6 @@ def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
         w, (K, N): non-negative, sums to one.
     """
     xp = namespace(linear)
-    eps = float(xp.finfo(linear.dtype).eps)
     c, q = linear, xp.reshape(quadratic, (*linear.shape[:1], *linear.shape))
     squares = xp.stack([q[k, k] for k in range(c.shape[0])])
     w = inside = best = _first_largest(xp.where(counts > 0, c - squares / 2, -xp.inf))
@@ -47,24 +46,21 @@ def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
         gap = xp.max(xp.where(counts > 0, ascent, -xp.inf), axis=0)
         better = gap < smallest
         best, smallest = xp.where(better, w, best), xp.where(better, gap, smallest)
-        open_ = gap > eps * xp.sum(w * (xp.abs(c) + squares), axis=0)  # below, all is rounding: stay
 
         outside = counts * (1 - inside)  # one of them may have weight: it was on its way in, and goes on
         entering = outside * _first_largest(xp.where(outside > 0, xp.where(w > 0, xp.inf, ascent), -xp.inf))
         column = xp.sum(table * entering, axis=1)
         ray, curvature = entering + inside * column, xp.sum(entering * column, axis=0)
         rise = xp.sum(ray * ascent, axis=0)
-        dependent = curvature <= DEPENDENT * eps * xp.sum(squares * (entering + w), axis=0)
-        enters = open_ & ((rise > 0) | (xp.sum(entering * w, axis=0) > 0))
-        length = rise / xp.where(dependent, 1.0, xp.maximum(curvature, xp.abs(rise) / 2))  # 2 leaves the simplex
-        length = xp.where(enters, xp.where(dependent, 2.0, length), 0.0)
+        straight = curvature <= 0  # its slope is a combination of those inside: go until one of them is used up
+        enters = (rise > 0) | (xp.sum(entering * w, axis=0) > 0)
+        length = rise / xp.where(straight, 1.0, xp.maximum(curvature, xp.abs(rise) / 2))  # 2 leaves the simplex
+        length = xp.where(enters, xp.where(straight, 2.0, length), 0.0)
         level = inside * xp.sum(table * (inside * ascent), axis=1)  # what rounding has put out of level, put right
-        w, used_up = _walk(w, xp.where(open_, length * ray + level, 0.0))
+        w, used_up = _walk(w, length * ray + level)
 
-        alone = xp.sum(inside, axis=0) == 1  # the last plane inside cannot go before another has come
-        comes = enters & xp.where(xp.sum(used_up, axis=0) > 0, alone, ~dependent)
-        swap = entering * xp.astype(comes, c.dtype) + inside * used_up * xp.astype(~alone, c.dtype)
-        table, inside = _pivot(table, inside, swap)
+        comes = enters & ~straight & (xp.sum(used_up, axis=0) == 0)
+        table, inside = _pivot(table, inside, entering * xp.astype(comes, c.dtype) + inside * used_up)
     return best
 
 

@@ -137,7 +137,7 @@ def test_coinciding_slopes_at_rounding_level_are_decided_by_height() -> None:
     np.testing.assert_array_equal(weights(noise, q, heights=np.array([1e-9, 0.0])), [1, 0])
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 16])
+@pytest.mark.parametrize("count", [2, 3, 4])
 def test_a_batch_is_its_members_and_torch_is_numpy(count: int, random: np.random.Generator) -> None:
     slopes = random.integers(-2, 3, size=(6, 7, count, 3)).astype(float)
     heights = random.integers(-2, 3, size=(6, 7, count)).astype(float)
