@@ -12,6 +12,7 @@ from torch import Tensor
 from proxmom import kernels
 from proxmom.metrics import Adam
 from proxmom.torch.layout import Layout, Part, as_tensor
+from proxmom.torch.memory import Integers
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 
@@ -101,8 +102,8 @@ class _Batch:
             self._version = layout.version
         self.table.gradient[:] = self._mine(layout.gradient_at)
 
-    def _mine(self, values: list[int]) -> list[int]:
-        return values if self._places is None else [values[i] for i in self._places]
+    def _mine(self, values: Integers) -> Integers:
+        return values if self._places is None else values[self._places]
 
 
 def _name(dtype: torch.dtype) -> str:
