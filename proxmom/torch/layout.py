@@ -99,7 +99,8 @@ class Layout:
     places: where each member stands among all parameters; parts: what is known of them, (T,); groups: each unit's
     parameter group, (U,); table: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and step size
     (`sized`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
-    parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add up; states:
+    parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
+    up, if over several; states:
     the members' entries in the optimizer's state; vectors, named: the names in them that are vectors and numbers;
     young: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
 
@@ -112,7 +113,7 @@ class Layout:
     groups: list[int]
     table: Tensor
     membership: tuple[Tensor, Tensor] | None
-    meshes: Meshes
+    meshes: Meshes | None
     columns: tuple[str, ...]
     named: tuple[str, ...]
     sized: tuple[str, ...]
@@ -123,6 +124,7 @@ class Layout:
     version: int = 0
 
     def __post_init__(self) -> None:
+        self.device = self.table.device
         self.rows = self.array(self.table)
         self.group_of = self.array(torch.tensor(self.groups, device=self.device))
         self.scope = Scope()
@@ -300,10 +302,6 @@ class Layout:
     def array(self, tensor: Tensor) -> Array:
         """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""
         return tensor.numpy() if self.on_host else tensor
-
-    @property
-    def device(self) -> torch.device:
-        return self.table.device
 
     @property
     def on_host(self) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall
 from proxmom.step import Step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
-from proxmom.torch.arrange import arrange
+from proxmom.torch.arrange import _layout
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings, cuda
 from proxmom.torch.passes.operations import TorchPasses
@@ -116,7 +116,7 @@ class Case:
 def arranged(params: Any, groups: Any, state: Any, step: Step, scope: str) -> Layout:
     """A layout in the middle of a step."""
     members = [(group, place, p) for place, (group, p) in enumerate(zip(groups, params, strict=True))]
-    layout = arrange(members, [f"parameter {place}" for place in range(len(params))], state, step, scope)
+    layout = _layout(members, [f"parameter {place}" for place in range(len(params))], state, step, scope)
     layout.params = params
     look(layout)
     return layout

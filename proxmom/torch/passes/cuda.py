@@ -81,6 +81,8 @@ class _Chunk(NamedTuple):
 class TritonPasses:
     """See `Passes`."""
 
+    name = "Triton kernels"
+
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings, self._kernels = settings, _kernels()
         parts, table = layout.parts, layout.table
