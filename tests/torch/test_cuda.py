@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from proxmom import AdaptiveMemory, Euclidean, HeavyBall
-from proxmom.step import Step
+from proxmom.step import Method, Step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
 from proxmom.torch.passes import Numbers, cuda
 from proxmom.torch.passes.operations import TorchPasses
@@ -63,7 +63,7 @@ def test_types_may_be_mixed_and_are_summed_in_the_best(adam: bool) -> None:
     case, mixed = Case(adam=adam), []
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         mixed += Case(dtype).layout().params
-    step = Step(AdaptiveMemory(), case.metric, inertia=case.inertia, decay="decoupled")
+    step = Step(Method(AdaptiveMemory(), case.metric, inertia=case.inertia, decay="decoupled"))
     layout = arranged(mixed, GROUPS * 3, defaultdict(dict), step, "group")
     numbers = case.numbers(layout)
     sums = cuda.TritonPasses(layout, case.settings()).measure(layout, numbers)
@@ -262,7 +262,7 @@ def test_triton_is_not_loaded_before_it_is_needed() -> None:
 
 
 def test_the_host_is_not_served() -> None:
-    step = Step(HeavyBall(), Euclidean(), inertia=0.0, decay="coupled")
+    step = Step(Method(HeavyBall(), Euclidean(), inertia=0.0, decay="coupled"))
     p = nn.Parameter(torch.zeros(2))
     p.grad = torch.zeros(2)
     layout = arranged([p], (0,), defaultdict(dict), step, "model")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from proxmom import ConjugateMemory, Secant, TruncatedMemory
+from proxmom import GradientDescent, TruncatedMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer, TruncatedMemorySGD
 from tests.torch.common import close, drive, give, inputs, parameters, same
 
@@ -103,18 +103,30 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_changes_nothing(make: 
         for one, params in ((first, clean), (second, dirty)):
             give(params, gradients)
             one.step(loss=loss)
-        if first._step.facts.needs_loss:
+        if first._step.method.facts.needs_loss:
             second.step(loss=bad)
         same(clean, dirty)
     skipped = second.diagnostics()["skipped"]
     assert skipped is not None
-    assert skipped == (10 if first._step.facts.needs_loss else 5)
+    assert skipped == (10 if first._step.method.facts.needs_loss else 5)
+
+
+class Tenfold:
+    """A step size that is never long enough."""
+
+    scalars: ClassVar[dict[str, float]] = {"scale": 1.0}
+
+    def factor(self, now: Any) -> Any:
+        return 10 * now.recall("scale")
+
+    def remember(self, now: Any) -> dict[str, Any]:
+        return {"scale": self.factor(now)}
 
 
 @pytest.mark.parametrize("foreach", [None, True, False])
 def test_a_step_size_that_grows_beyond_float32_skips_the_step(foreach: bool | None) -> None:
     p = torch.zeros(4, requires_grad=True)
-    optimizer = ProxOptimizer([p], ConjugateMemory(), 0.1, step_size=Secant(), foreach=foreach)
+    optimizer = ProxOptimizer([p], GradientDescent(), 0.1, step_size=Tenfold(), foreach=foreach)
     for _ in range(60):  # a linear loss: no step is too long for it
         p.grad = torch.ones(4)
         optimizer.step()

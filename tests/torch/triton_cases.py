@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean
-from proxmom.step import Step
+from proxmom.step import Method, Step
 from proxmom.torch.arrange import _layout
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings, cuda
@@ -47,14 +47,14 @@ class Case:
         return Adam(beta2=0.9, eps=1e-3) if self.adam else Euclidean()
 
     def settings(self) -> Settings:
-        return Settings(self.metric, self.inertia, self.sign, (), False)
+        return Settings(self.metric, self.inertia, self.sign, {}, False)
 
     def layout(self, shapes: Any = SHAPES, groups: Any = GROUPS) -> Layout:
         """Always the same numbers; every tensor begins one element behind where an allocator would put it."""
         random = torch.Generator().manual_seed(0)
         params = [self._parameter(shape, random) for shape in shapes]
         state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
-        step = Step(AdaptiveMemory(), self.metric, inertia=self.inertia, decay="decoupled")
+        step = Step(Method(AdaptiveMemory(), self.metric, inertia=self.inertia, decay="decoupled"))
         layout = arranged(params, groups, state, step, "group")
         for part in layout.parts:
             part.memories[0].copy_(torch.randn(part.count, generator=random))
