@@ -61,7 +61,7 @@ def plain(optimizer: ProxOptimizer) -> dict[Tensor, dict[str, Any]]:
 
 
 def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict[Tensor, dict[str, Any]]:
-    lam, adam = step.inertia, isinstance(step.metric, Adam)
+    lam, adam = step.method.inertia, isinstance(step.method.metric, Adam)
     olds, gs, xs, mus, lrs = [], [], [], [], []
     for i, p in members:
         group, x, g = optimizer.param_groups[i], double(p), double(p.grad.to(p.dtype))
@@ -372,4 +372,4 @@ def test_whatever_happens_between_steps(path: str, actions: list[str], kind: str
 
 def test_the_sequences_know_all_that_may_be_done() -> None:
     assert len(ACTIONS) == 21
-    assert isinstance(make("euclidean", [nn.Parameter(torch.zeros(1))], "model", None)._step.metric, Euclidean)
+    assert isinstance(make("euclidean", [nn.Parameter(torch.zeros(1))], "model", None)._step.method.metric, Euclidean)
