@@ -27,6 +27,7 @@ LAYERS = {
     "metrics": 2,
     "stepsize": 2,
     "lookup": 2,
+    "columns": 1,
     "step": 3,
     "kernels": 3,
     "numpy": 4,

@@ -22,7 +22,8 @@ from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.record import faults, store
 from proxmom.study.record.store import METRICS, RunWriter, aborted_runs, load_runs
-from proxmom.study.report import export, finals
+from proxmom.study.report import export
+from proxmom.study.report.results import Losses
 from proxmom.study.report.write import terminal_table, write_report
 from proxmom.study.run.runner import run_study
 from proxmom.study.training import build_task, checkpoint, train
@@ -145,13 +146,13 @@ def test_a_seed_that_the_machine_ended_is_missing_and_one_that_the_method_ended_
         done = store.run_directory(out, keys[0]) / "done.json"
         whole = next(run for run in load_runs(out) if run.method == "gradient")
         done.write_text((whole.directory / "done.json").read_text())  # one seed is whole
-        tables[name] = finals.collect(load_runs(out), 12)
-    column = tables["failed"].losses[0, tables["failed"].methods.index("mine")]
+        tables[name] = Losses.of(load_runs(out), 12)
+    column = tables["failed"].values[0, tables["failed"].methods.index("mine")]
     assert column[1] == pytest.approx(1.0)  # the relative gap at the start
     missing = tables["aborted"].losses[0, tables["aborted"].methods.index("mine")]
     assert math.isnan(missing[1])
     assert missing[0] == column[0]
-    assert finals.lost_seeds(tables["aborted"])[tables["aborted"].problems[0], "mine"] == (0, 0, 1)
+    assert tables["aborted"].lost_seeds[tables["aborted"].problems[0], "mine"] == (0, 0, 1)
 
 
 def test_points_that_the_machine_ended_do_not_stop_a_study(study: Any) -> None:

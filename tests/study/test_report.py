@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 from proxmom.cli import main
 from proxmom.study.record.store import Outcome, Planned, Run, RunWriter, key_of, run_directory, write_plan
-from proxmom.study.report import export, panels, pictures, summary, tuning
-from proxmom.study.report.terminal import interval_text, number_text
+from proxmom.study.report import compare, export, panels, pictures, statistics, tuning
+from proxmom.study.report.results import Counts
+from proxmom.study.report.text import interval_text, number_text
 from proxmom.study.report.write import terminal_table, write_report
 from proxmom.study.run.runner import run_study
 
@@ -46,10 +47,10 @@ def make_run(problem="p", method="m", count=100, point=None, index=0, gap=1e-7, 
     )
 
 
-def results_of(counts: dict[str, list[int | None]]) -> summary.Results:
+def results_of(counts: dict[str, list[int | None]]) -> Counts:
     """One run of each method (keys) on the problems p0, p1, ..."""
     runs = [make_run(f"p{row}", m, c) for m, column in counts.items() for row, c in enumerate(column)]
-    return summary.collect(runs, BUDGET)
+    return Counts.of(runs, BUDGET)
 
 
 def sweep(counts, name="lr", values=None, method="m", **others):
@@ -67,49 +68,49 @@ def sweep(counts, name="lr", values=None, method="m", **others):
 def test_best_run_is_fewest_evaluations_then_smallest_gap():
     runs = [make_run(count=None, gap=1e-9, index=0), make_run(count=50, gap=1e-7, index=1)]
     runs += [make_run(count=50, gap=5e-8, index=2), make_run(count=51, gap=1e-12, index=3)]
-    assert summary.collect(runs, BUDGET).best["p", "m"].point_index == 2
+    assert Counts.of(runs, BUDGET).best["p", "m"].point_index == 2
     missed = [make_run(count=None, gap=np.nan, index=0), make_run(count=None, gap=0.1, index=1)]
-    assert summary.collect(missed, BUDGET).best["p", "m"].point_index == 1
+    assert Counts.of(missed, BUDGET).best["p", "m"].point_index == 1
 
 
 def test_counts_are_infinite_for_misses_and_nan_without_runs():
     runs = [make_run("a", "x", 10), make_run("a", "y", None), make_run("b", "x", 20)]
-    results = summary.collect(runs, BUDGET)
+    results = Counts.of(runs, BUDGET)
     assert (results.problems, results.methods) == (("a", "b"), ("x", "y"))
     np.testing.assert_array_equal(results.counts, [[10, np.inf], [20, np.nan]])
 
 
 def test_ratio_counts_a_miss_as_ten_times_the_budget_and_leaves_out_what_was_not_run():
     results = results_of({"reference": [100, 100, 400], "m": [50, None, 200], "short": [200]})
-    means = summary.mean_ratios(results, "reference")
+    means = compare.mean_ratios(results, "reference")
     assert means["m"].mean == pytest.approx((0.5 * 100 * 0.5) ** (1 / 3))
     assert means["m"].low == pytest.approx(0.5)
     assert means["m"].high == pytest.approx(100.0)
-    assert means["reference"] == summary.Interval(1.0, 1.0, 1.0, 3)
+    assert means["reference"] == statistics.Interval(1.0, 1.0, 1.0, 3)
     assert (means["short"].mean, means["short"].size) == (pytest.approx(2.0), 1)
     assert np.isnan(means["short"].low)
-    assert summary.mean_ratios(results, "m")["reference"].mean == pytest.approx(1 / means["m"].mean)
+    assert compare.mean_ratios(results, "m")["reference"].mean == pytest.approx(1 / means["m"].mean)
 
 
 def test_ratio_to_an_unknown_method_names_the_known_ones():
     with pytest.raises(ValueError, match=r"reference must be .*'a', 'b'.*got 'c'"):
-        summary.ratios(results_of({"a": [1], "b": [2]}), "c")
+        compare.log_ratios(results_of({"a": [1], "b": [2]}), "c")
 
 
 def test_bootstrap_interval_covers_a_known_mean_and_is_reproducible():
     rng = np.random.default_rng(1)
-    intervals = [summary.bootstrap_mean(rng.normal(3.0, 1.0, 40)) for _ in range(100)]
+    intervals = [statistics.bootstrap_mean(rng.normal(3.0, 1.0, 40)) for _ in range(100)]
     assert 85 <= sum(i.low <= 3.0 <= i.high for i in intervals) <= 100
     assert np.mean([i.high - i.low for i in intervals]) == pytest.approx(2 * 1.96 / np.sqrt(40), rel=0.1)
     values = np.arange(5.0)
-    assert summary.bootstrap_mean(values, seed=3) == summary.bootstrap_mean(values, seed=3)
+    assert statistics.bootstrap_mean(values, seed=3) == statistics.bootstrap_mean(values, seed=3)
 
 
 def test_performance_profile_by_hand():
     results = results_of({"a": [10, 40, None, None], "b": [20, 10, 30, None], "c": [10]})
-    shares = summary.shares_within(results.counts, np.array([1.0, 1.9, 2.0, 4.0, 1e9]))
+    shares = statistics.shares_within(results.counts, np.array([1.0, 1.9, 2.0, 4.0, 1e9]))
     np.testing.assert_allclose(shares, [[0.25, 0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 0.75, 0.75, 0.75], [1.0] * 5])
-    np.testing.assert_allclose(summary.steps_of(results.counts), [1, 2, 4])
+    np.testing.assert_allclose(statistics.steps_of(results.counts), [1, 2, 4])
 
 
 def test_lr_sensitivity_is_the_mean_capped_gap_within_a_decade_of_the_best():
@@ -119,7 +120,7 @@ def test_lr_sensitivity_is_the_mean_capped_gap_within_a_decade_of_the_best():
     runs[4] = make_run("p", "m", None, {"lr": 30.0}, 4, gap=1e-3, status="diverged")
     three = [make_run("p", "three", 10, {"lr": lr}, k) for k, lr in enumerate([1.0, 2.0, 3.0, 1e3])]
     fixed = [make_run("p", "fixed", 10, {"beta": 0.1 * k}, k) for k in range(1, 6)]
-    numbers = tuning.lr_sensitivity(summary.collect([*runs, *three, *fixed], BUDGET))
+    numbers = tuning.lr_sensitivity(Counts.of([*runs, *three, *fixed], BUDGET))
     assert set(numbers) == {"m"}
     assert numbers["m"].mean == pytest.approx((1.0 + 0.25 + 1e-7 + 1.0 + 0.55) / 5)
 
@@ -129,8 +130,8 @@ def test_best_so_far_by_hand():
         make_run(method="reference", count=c, index=i, point={"lr": i + 1.0}) for i, c in enumerate([400, 200, 100])
     ]
     tuned = [make_run(method="m", count=c, index=i, point={"lr": i + 1.0}) for i, c in enumerate([None, 50, 300])]
-    results = summary.collect([*reference, *tuned, make_run(method="fixed", count=300)], BUDGET)
-    budgets, means = tuning.best_so_far(results, "reference")
+    results = Counts.of([*reference, *tuned, make_run(method="fixed", count=300)], BUDGET)
+    budgets, means = tuning.best_so_far(results, results.points[:, 0])
     assert budgets == (1, 2, 3)
     np.testing.assert_allclose(means, [[4, 2, 1], [100, 0.5, 0.5], [3, 3, 3]])
 
@@ -139,14 +140,14 @@ def test_variants_are_compared_with_their_own_method():
     runs = [make_run(f"p{i}", "m", c) for i, c in enumerate([100, 100, 100])]
     runs += [make_run(f"p{i}", "m, defaults", c, variant_of="m") for i, c in enumerate([400, 100, 25])]
     runs += [make_run(f"p{i}", "other", 1000) for i in range(3)]
-    results = summary.collect(runs, BUDGET)
-    [variant] = summary.variants(results)
-    assert (variant.name, variant.of, variant.fewer, variant.more) == ("m, defaults", "m", 1, 1)
+    results = Counts.of(runs, BUDGET)
+    [variant] = compare.variants(results)
+    assert (variant.name, variant.of, variant.lower, variant.higher) == ("m, defaults", "m", 1, 1)
     assert variant.ratio.mean == pytest.approx(1.0)
     assert results.without_variants().methods == ("m", "other")
-    alone = summary.collect([run for run in runs if run.variant_of], BUDGET)
+    alone = Counts.of([run for run in runs if run.variant_of], BUDGET)
     assert alone.without_variants().methods == ("m, defaults",)
-    assert summary.variants(alone) == []
+    assert compare.variants(alone) == []
 
 
 def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
@@ -157,8 +158,8 @@ def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
     worse = make_run("p0", "derived", 99, index=1, mean_beta=0.0, capped=0.0)
     fixed, none = runs("fixed", [0.9, 0.9], [1.0, 1 - 1e-15]), runs("gradient", [0.0, 0.0], [0.0, 0.0])
     scipy = [make_run("p0", "scipy", 10)]
-    results = summary.collect([*runs("derived", [0.6, 0.8], [0.5, 0.1]), worse, *fixed, *none, *scipy], BUDGET)
-    [row] = summary.memory(results)
+    results = Counts.of([*runs("derived", [0.6, 0.8], [0.5, 0.1]), worse, *fixed, *none, *scipy], BUDGET)
+    [row] = compare.memory_weights(results)
     assert (row.method, row.beta.mean, row.capped.mean) == ("derived", pytest.approx(0.7), pytest.approx(0.3))
     assert (row.capped.low, row.capped.high) == (pytest.approx(0.1), pytest.approx(0.5))
 
@@ -176,36 +177,34 @@ def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
     ],
 )
 def test_edges_and_plateaus_of_one_dimension(counts, expected):
-    edges = tuning.edges(summary.collect(sweep(counts), BUDGET))
+    edges = tuning.edges(Counts.of(sweep(counts), BUDGET))
     assert [(edge.side, edge.plateau) for edge in edges] == expected
 
 
 def test_a_plateau_must_reach_a_decade_from_the_edge():
-    short = summary.collect(sweep([90, 80, 21, 20], values=[0.01, 1.0, 20.0, 100.0]), BUDGET)
-    long = summary.collect(sweep([90, 80, 21, 20], values=[0.01, 1.0, 10.0, 100.0]), BUDGET)
+    short = Counts.of(sweep([90, 80, 21, 20], values=[0.01, 1.0, 20.0, 100.0]), BUDGET)
+    long = Counts.of(sweep([90, 80, 21, 20], values=[0.01, 1.0, 10.0, 100.0]), BUDGET)
     assert [edge.plateau for edge in (*tuning.edges(short), *tuning.edges(long))] == [False, True]
 
 
 def test_edges_in_two_dimensions_step_over_points_that_are_bad_for_another_reason():
     lr, beta = [0.01, 0.1, 1.0, 10.0, 100.0], [0.9, 0.5, 0.8, 0.99, 0.7]
     runs = sweep([90, 80, 21, None, 20], values=lr, beta=beta)
-    assert [(e.name, e.side, e.plateau) for e in tuning.edges(summary.collect(runs, BUDGET))] == [
-        ("lr", "largest", True)
-    ]
+    assert [(e.name, e.side, e.plateau) for e in tuning.edges(Counts.of(runs, BUDGET))] == [("lr", "largest", True)]
     on_beta = sweep([20, None, 70, 60, 50], values=[1.0, 0.01, 10.0, 0.1, 100.0], beta=[0.999, 0.5, 0.9, 0.8, 0.99])
-    [edge] = tuning.edges(summary.collect(on_beta, BUDGET))
+    [edge] = tuning.edges(Counts.of(on_beta, BUDGET))
     assert (edge.name, edge.side, edge.value, edge.plateau) == ("beta", "largest", 0.999, False)
 
 
 @pytest.mark.parametrize(("values", "plateau"), [([0.5, 0.8, 0.93, 0.995], True), ([0.5, 0.8, 0.96, 0.995], False)])
 def test_decades_of_a_weight_are_those_of_one_minus_it(values, plateau):
-    [edge] = tuning.edges(summary.collect(sweep([90, 80, 21, 20], "beta", values), BUDGET))
+    [edge] = tuning.edges(Counts.of(sweep([90, 80, 21, 20], "beta", values), BUDGET))
     assert (edge.name, edge.plateau) == ("beta", plateau)
 
 
 @pytest.mark.parametrize(("values", "plateau"), [([0.0, 0.5, 0.7, 1.0], True), ([0.0, 0.5, 0.9, 1.0], False)])
 def test_on_a_linear_scale_a_fifth_of_the_range_is_a_decade(values, plateau):
-    [edge] = tuning.edges(summary.collect(sweep([90, 80, 21, 20], "inertia", values), BUDGET))
+    [edge] = tuning.edges(Counts.of(sweep([90, 80, 21, 20], "inertia", values), BUDGET))
     assert edge.plateau == plateau
 
 
@@ -218,9 +217,9 @@ def test_numbers_as_text(value, text):
 
 
 def test_an_interval_without_spread_is_its_mean():
-    assert interval_text(summary.Interval(0.5, 0.25, 0.75, 4)) == "0.50 [0.25, 0.75]"
-    assert interval_text(summary.Interval(1.0, 1.0, 1.0, 4)) == "1.00"
-    assert interval_text(summary.Interval(2.0, np.nan, np.nan, 1)) == "2.00"
+    assert interval_text(statistics.Interval(0.5, 0.25, 0.75, 4)) == "0.50 [0.25, 0.75]"
+    assert interval_text(statistics.Interval(1.0, 1.0, 1.0, 4)) == "1.00"
+    assert interval_text(statistics.Interval(2.0, np.nan, np.nan, 1)) == "2.00"
 
 
 # ------------------------------------------------------------------------------------------------- reports

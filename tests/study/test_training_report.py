@@ -20,11 +20,11 @@ from scipy import stats
 from proxmom.cli import main
 from proxmom.study.record.ranking import best_run
 from proxmom.study.record.store import Outcome, Planned, Run, RunWriter, key_of, run_directory, write_plan
-from proxmom.study.report import export, finals, finals_compare, finals_curves, finals_pictures, finals_tuning, summary
-from proxmom.study.report.finals_terminal import comparison_text
+from proxmom.study.report import compare, curves, export, pictures, statistics, tuning
 from proxmom.study.report.panels import Style
-from proxmom.study.report.sources import merge, merge_trained, read_source
-from proxmom.study.report.terminal import difference_text, loss_text, ratio_text
+from proxmom.study.report.results import Losses
+from proxmom.study.report.sources import merge, read_source
+from proxmom.study.report.text import comparison_text, difference_text, loss_text, ratio_text
 from proxmom.study.report.write import terminal_table, write_report
 
 STEPS, ROWS, SEEDS, UNITS = 400, 40, 5, 6
@@ -58,7 +58,7 @@ def make_run(problem="p", method="m", loss=1.0, seed=1, stage="final", start=4.0
     )
 
 
-def trained_of(losses: Mapping[str, Any], start=4.0, **more) -> finals.Trained:
+def trained_of(losses: Mapping[str, Any], start=4.0, **more) -> Losses:
     """Final runs alone: by method, losses by problem (rows) and seed (columns); nan is a diverged seed."""
     runs = []
     for method, table in losses.items():
@@ -66,7 +66,7 @@ def trained_of(losses: Mapping[str, Any], start=4.0, **more) -> finals.Trained:
             for seed, value in enumerate(values, start=1):
                 status = "diverged" if np.isnan(value) else "finished"
                 runs.append(make_run(f"p{row}", method, float(value), seed, start=start, status=status, **more))
-    return finals.collect(runs, STEPS)
+    return Losses.of(runs, STEPS)
 
 
 def sweep(losses, name="lr", values=None, **more) -> list[Run]:
@@ -181,8 +181,8 @@ def directory(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(directory) -> finals.Trained:
-    return merge_trained([read_source(directory)])
+def trained(directory) -> Losses:
+    return merge([read_source(directory)])
 
 
 def stored(directory: Path, column: str, stage: str = "final") -> dict[tuple[str, str, int], float]:
@@ -200,26 +200,26 @@ def stored(directory: Path, column: str, stage: str = "final") -> dict[tuple[str
 
 def test_the_answer_is_the_mean_over_seeds_of_the_test_loss_with_a_t_interval(directory, trained):
     test = stored(directory, "test loss")
-    assert trained.splits == ("test", "test")
+    assert set(trained.splits.values()) == {"test"}
     values = np.array([test[NETWORK, ADAPTIVE, seed] for seed in range(1, 6)])
-    interval = finals_compare.means(trained, trained.losses)[0][trained.methods.index(ADAPTIVE)]
+    interval = compare.means(trained, trained.values)[0][trained.methods.index(ADAPTIVE)]
     low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=values.std(ddof=1) / np.sqrt(5))
     np.testing.assert_allclose([interval.mean, interval.low, interval.high], [values.mean(), low, high])
 
 
 def test_the_validation_loss_decides_where_there_is_no_test_loss():
     trained = trained_of({"m": [[1.0, 3.0]]})
-    assert (trained.splits, trained.measure) == (("validation",), "validation loss")
-    assert finals_compare.means(trained, trained.losses)[0][0].mean == 2.0
+    assert (trained.splits, trained.measure) == ({"p0": "validation"}, "validation loss")
+    assert compare.means(trained, trained.values)[0][0].mean == 2.0
     tested = trained_of({"m": [[1.0, 3.0]]}, test=7.0)
-    assert (tested.measure, finals_compare.means(tested, tested.losses)[0][0].mean) == ("test loss", 7.0)
-    assert finals_compare.means(tested, tested.validation)[0][0].mean == 2.0
+    assert (tested.measure, compare.means(tested, tested.values)[0][0].mean) == ("test loss", 7.0)
+    assert compare.means(tested, tested.validation)[0][0].mean == 2.0
 
 
 def test_differences_are_paired_by_seed(directory, trained):
     test = stored(directory, "test loss")
     pairs = [test[NETWORK, ADAPTIVE, seed] - test[NETWORK, METHODS[0], seed] for seed in range(1, 6)]
-    pair = finals_compare.comparisons(trained, METHODS[0])[0][trained.methods.index(ADAPTIVE)]
+    pair = compare.comparisons(trained, METHODS[0])[0][trained.methods.index(ADAPTIVE)]
     low, high = stats.ttest_1samp(pairs, 0.0).confidence_interval(0.95)
     np.testing.assert_allclose([pair.interval.mean, pair.interval.low, pair.interval.high], [np.mean(pairs), low, high])
     assert (pair.sign, pair.factor) == (-1, False)
@@ -230,13 +230,13 @@ def test_differences_are_paired_by_seed(directory, trained):
 def test_relative_gaps_are_compared_by_ratios_and_have_geometric_means(directory, trained):
     test = stored(directory, "test loss")
     own, other = ([test[CONVEX, method, seed] for seed in range(1, 6)] for method in (ADAPTIVE, METHODS[0]))
-    assert (trained.gaps, trained.names) == ((False, True), ("test loss", "relative gap"))
-    pair = finals_compare.comparisons(trained, METHODS[0])[1][trained.methods.index(ADAPTIVE)]
+    assert (trained.by_ratio, trained.names) == ((False, True), ("test loss", "relative gap"))
+    pair = compare.comparisons(trained, METHODS[0])[1][trained.methods.index(ADAPTIVE)]
     interval = stats.ttest_1samp(np.log(own) - np.log(other), 0.0).confidence_interval(0.95)
     np.testing.assert_allclose([pair.interval.low, pair.interval.high], np.exp(interval))
     assert (pair.interval.mean, pair.factor) == (pytest.approx(stats.gmean(np.divide(own, other))), True)
     assert pair.sign == -1
-    mean = finals_compare.means(trained, trained.losses)[1][trained.methods.index(ADAPTIVE)]
+    mean = compare.means(trained, trained.values)[1][trained.methods.index(ADAPTIVE)]
     assert mean.mean == pytest.approx(stats.gmean(own))
     assert 0 < mean.low < mean.mean < mean.high
 
@@ -244,8 +244,8 @@ def test_relative_gaps_are_compared_by_ratios_and_have_geometric_means(directory
 def test_pairs_are_made_by_the_seed_and_not_by_the_order():
     runs = [make_run("p", "a", float(seed), seed) for seed in (1, 2, 3)]
     runs += [make_run("p", "b", seed + 0.5, seed) for seed in (3, 2)]  # seed 1 is missing, and the order is another
-    [[_, b]] = finals_compare.comparisons(finals.collect(runs, STEPS), "a")
-    assert b.interval == summary.Interval(0.5, 0.5, 0.5, 2)
+    [[_, b]] = compare.comparisons(Losses.of(runs, STEPS), "a")
+    assert b.interval == statistics.Interval(0.5, 0.5, 0.5, 2)
 
 
 @pytest.mark.parametrize("start", [9.0, 1.0])  # differences, and relative gaps, which start at 1
@@ -254,7 +254,7 @@ def test_a_pair_is_marked_where_its_interval_excludes_equality(shift, sign, star
     base = np.array([2.0, 3.0, 4.0, 5.0, 6.0])
     noise = np.array([0.01, -0.02, 0.0, 0.02, -0.01])
     trained = trained_of({"a": base, "b": base + shift + noise}, start=start)
-    assert finals_compare.comparisons(trained, "a")[0][1].sign == sign
+    assert compare.comparisons(trained, "a")[0][1].sign == sign
 
 
 def test_a_lost_seed_counts_as_the_initial_loss_of_its_seed(directory, trained):
@@ -263,9 +263,9 @@ def test_a_lost_seed_counts_as_the_initial_loss_of_its_seed(directory, trained):
     assert [value is None for value in values] == [False, True, False, True, False]
     assert validation[NETWORK, "SGD", 2] is None  # nan when it was written
     expected = [value if value is not None else START[seed] for seed, value in enumerate(values, start=1)]
-    np.testing.assert_allclose(trained.losses[0, trained.methods.index("SGD")], expected)
-    assert finals.lost_seeds(trained)[NETWORK, "SGD"] == (1, 1, 5)
-    assert finals.lost_seeds(trained)[CONVEX, "SGD"] == (0, 0, 5)
+    np.testing.assert_allclose(trained.values[0, trained.methods.index("SGD")], expected)
+    assert trained.lost_seeds[NETWORK, "SGD"] == (1, 1, 5)
+    assert trained.lost_seeds[CONVEX, "SGD"] == (0, 0, 5)
     accuracy = trained.accuracy[0, trained.methods.index("SGD")]
     assert [accuracy[1], accuracy[3]] == [0.0, 0.0]
     assert accuracy[0] == pytest.approx(1 - validation[NETWORK, "SGD", 1] / 5)
@@ -275,39 +275,39 @@ def test_a_lost_seed_counts_as_the_initial_loss_of_its_seed(directory, trained):
 def test_an_initial_loss_that_was_not_recorded_is_that_of_another_run():
     runs = [make_run("p", "a", 1.0, 1, start=6.0), make_run("p", "a", 1.0, 2, start=8.0)]
     runs += [make_run("p", "b", None, seed, start=None, status="failed") for seed in (1, 2, 3)]
-    trained = finals.collect(runs, STEPS)
-    np.testing.assert_array_equal(trained.losses[0, 1], [6.0, 8.0, 7.0])  # of the same seed; else their mean
+    trained = Losses.of(runs, STEPS)
+    np.testing.assert_array_equal(trained.values[0, 1], [6.0, 8.0, 7.0])  # of the same seed; else their mean
 
 
 def test_ratios_are_geometric_over_seeds_and_then_over_problems():
     rng = np.random.default_rng(2)
     tables = {name: 10.0 ** rng.uniform(-6, 0, (4, 5)) for name in "ab"}
     logs = np.log(tables["b"] / tables["a"]).mean(axis=1)
-    mean = finals_compare.mean_ratios(trained_of(tables), "a")["b"]
+    mean = compare.mean_ratios(trained_of(tables), "a")["b"]
     assert (mean.mean, mean.size) == (pytest.approx(np.exp(logs.mean())), 4)
-    expected = summary.bootstrap_mean(logs)
+    expected = statistics.bootstrap_mean(logs)
     np.testing.assert_allclose([mean.low, mean.high], np.exp([expected.low, expected.high]))
     assert mean.low < mean.mean < mean.high
 
 
 def test_with_one_problem_the_interval_of_a_ratio_is_over_seeds():
     a, b = np.array([1.0, 2.0, 4.0, 3.0]), np.array([1.1, 2.5, 4.1, 3.9])
-    mean = finals_compare.mean_ratios(trained_of({"a": a, "b": b}), "a")["b"]
+    mean = compare.mean_ratios(trained_of({"a": a, "b": b}), "a")["b"]
     low, high = stats.ttest_1samp(np.log(b / a), 0.0).confidence_interval(0.95)
     np.testing.assert_allclose([mean.mean, mean.low, mean.high], np.exp([np.log(b / a).mean(), low, high]))
 
 
 def test_relative_gaps_below_what_is_known_count_as_that():
     trained = trained_of({"a": [[1e-10, 1e-14]], "b": [[-1e-17, 1e-8]]})
-    assert finals_compare.mean_ratios(trained, "a")["b"].mean == pytest.approx(np.sqrt(100))
+    assert compare.mean_ratios(trained, "a")["b"].mean == pytest.approx(np.sqrt(100))
 
 
 def test_variants_are_compared_with_their_own_method(trained):
-    found = {variant.name: variant for variant in finals_compare.variants(trained)}
+    found = {variant.name: variant for variant in compare.variants(trained)}
     assert list(found) == [FROZEN, DEFAULTS]
     assert {variant.of for variant in found.values()} == {ADAPTIVE}
     position = [trained.methods.index(name) for name in (DEFAULTS, ADAPTIVE)]
-    worse, own = (trained.losses[:, index] for index in position)
+    worse, own = (trained.values[:, index] for index in position)
     assert found[DEFAULTS].ratio.mean == pytest.approx(np.exp(np.log(worse / own).mean()))
     pairs = [pair.interval.mean for pair in found[DEFAULTS].pairs]
     np.testing.assert_allclose(pairs, [(worse - own)[0].mean(), stats.gmean((worse / own)[1])])
@@ -324,13 +324,13 @@ def test_the_best_point_has_the_smallest_loss_at_the_end_among_those_that_finish
 
 
 def test_only_final_runs_are_the_answer_and_only_search_runs_the_tuning(directory, trained):
-    assert trained.losses.shape == (2, 5, 5)
+    assert trained.values.shape == (2, 5, 5)
     assert trained.seeds == (1, 2, 3, 4, 5)
-    assert {run.seed for runs in trained.search.runs.values() for run in runs} == {0}
-    searched = {pair[1] for pair in trained.search.runs}
+    assert {run.seed for runs in trained.tried.values() for run in runs} == {0}
+    searched = {pair[1] for pair in trained.tried}
     assert searched == {METHODS[0], ADAPTIVE, FROZEN}
-    assert all(len(runs) == 8 for runs in trained.search.runs.values())
-    assert trained.search.best[NETWORK, ADAPTIVE].point_index == 4
+    assert all(len(runs) == 8 for runs in trained.tried.values())
+    assert trained.best[NETWORK, ADAPTIVE].point_index == 4
 
 
 def test_lr_sensitivity_by_hand():
@@ -342,7 +342,7 @@ def test_lr_sensitivity_by_hand():
         *(replace(r, final={**r.final, "initial loss": 4.5}) for r in (*wide, *best)),
         make_run(loss=1.0, start=4.5),
     ]
-    numbers = finals_tuning.lr_sensitivity(finals.collect(runs, STEPS))
+    numbers = tuning.lr_sensitivity(Losses.of(runs, STEPS))
     expected = [(2.5 - 0.5) / 4, 1.0, 0.5 / 4, 1.5 / 4, 1.0]  # from 4.5 at the start to 0.5 at the best
     assert numbers["m"].mean == pytest.approx(np.mean(expected))
     assert min(expected) < numbers["m"].low < numbers["m"].mean < numbers["m"].high < 1.0
@@ -355,7 +355,7 @@ def test_lr_sensitivity_over_problems_is_a_mean_of_means():
     for problem, losses in {"p": [1.0, 1.0, 1.0, 1.0], "q": [1.0, 3.0, 3.0, 3.0]}.items():
         runs += sweep(losses, values=[1.0, 2.0, 3.0, 4.0], problem=problem, start=5.0)
         runs.append(make_run(problem, loss=1.0, start=5.0))
-    mean = finals_tuning.lr_sensitivity(finals.collect(runs, STEPS))["m"]
+    mean = tuning.lr_sensitivity(Losses.of(runs, STEPS))["m"]
     assert (mean.mean, mean.size) == (pytest.approx((0 + 3 * 0.5 / 4) / 2), 2)
 
 
@@ -363,8 +363,8 @@ def test_best_so_far_by_hand():
     runs = [*sweep([4.0, 2.0, 1.0], method="reference"), *sweep([np.nan, 0.5, 3.0], method="m")]
     runs[3] = replace(runs[3], status="diverged")
     runs += [make_run(method=name) for name in ("reference", "m", "fixed")]
-    trained = finals.collect(runs, STEPS)
-    budgets, means = finals_tuning.best_so_far(trained, trained.points_losses[:, 0])
+    trained = Losses.of(runs, STEPS)
+    budgets, means = tuning.best_so_far(trained, trained.points[:, 0])
     assert budgets == (1, 2, 3)
     np.testing.assert_allclose(means[:2], [[4, 2, 1], [4, 0.5, 0.5]])  # what diverged: the initial loss, 4
     assert np.isnan(means[2]).all()
@@ -378,7 +378,7 @@ def test_steps_and_seconds_to_a_target_are_medians_over_seeds_with_misses_as_inf
             rows = [json.loads(line) for line in (file.parent / "metrics.jsonl").read_text().splitlines()]
             hits = [(row["step"], row["seconds"]) for row in rows if row["validation"] <= 1.5]
             firsts[run["method"]].append(hits[0] if hits else (np.inf, np.inf))
-    steps, seconds = (finals_curves.median(values)[0] for values in finals_curves.first_below(trained, 1.5))
+    steps, seconds = (statistics.last_median(values)[0] for values in curves.first_below(trained, 1.5))
     for index, method in enumerate(METHODS):
         assert (steps[index], seconds[index]) == tuple(np.median(firsts[method], axis=0)), method
     assert np.isinf(steps[METHODS.index("SGD")])
@@ -387,23 +387,23 @@ def test_steps_and_seconds_to_a_target_are_medians_over_seeds_with_misses_as_inf
 
 def test_median_by_hand():
     table = np.array([[3.0, np.inf, 1.0], [np.inf, 1.0, np.inf], [1.0, np.nan, 3.0], [np.nan] * 3])
-    np.testing.assert_array_equal(finals_curves.median(table), [3.0, np.inf, 2.0, np.nan])
+    np.testing.assert_array_equal(statistics.last_median(table), [3.0, np.inf, 2.0, np.nan])
 
 
 def test_a_mean_curve_is_over_the_seeds_that_are_still_going(directory, trained):
-    steps, means = finals_curves.curve_of(trained, (NETWORK, "SGD"), "validation")
+    steps, means = curves.curve_of(trained, (NETWORK, "SGD"), "validation")
     assert steps.tolist() == np.linspace(10, STEPS, ROWS).tolist()
     assert [mean.size for mean in means] == [5] * 7 + [3] * 33
-    curves = [trained.curves[run.key]["validation"] for run in trained.final.runs[NETWORK, "SGD"]]
-    assert means[-1].mean == pytest.approx(np.mean([curve[-1] for curve in curves if curve.size == ROWS]))
-    assert means[3].mean == pytest.approx(np.mean([curve[3] for curve in curves]))
+    recorded = [trained.curves[run.key]["validation"] for run in trained.final[NETWORK, "SGD"]]
+    assert means[-1].mean == pytest.approx(np.mean([curve[-1] for curve in recorded if curve.size == ROWS]))
+    assert means[3].mean == pytest.approx(np.mean([curve[3] for curve in recorded]))
 
 
 def test_the_weight_on_memory_of_final_runs(trained):
-    assert finals_compare.adaptive(trained) == (ADAPTIVE, DEFAULTS)  # not the frozen one, which is always at its cap
-    row = finals_compare.memory(trained)[0]
+    assert compare.adaptive(trained) == (ADAPTIVE, DEFAULTS)  # not the frozen one, which is always at its cap
+    row = compare.memory_weights(trained)[0]
     assert (row.method, row.beta.mean, row.capped.mean) == (ADAPTIVE, pytest.approx(0.6), pytest.approx(0.2))
-    steps, betas = finals_curves.betas_of(trained, (NETWORK, ADAPTIVE))
+    steps, betas = curves.betas_of(trained, (NETWORK, ADAPTIVE))
     assert betas.shape == (steps.size, SEEDS * UNITS) == (ROWS, 30)
 
 
@@ -419,23 +419,23 @@ def test_the_weight_on_memory_of_final_runs(trained):
     ],
 )
 def test_edges_and_plateaus(losses, expected):
-    trained = finals.collect([*sweep(losses, start=5.0), make_run(loss=1.0, start=5.0)], STEPS)
-    assert [(edge.side, edge.plateau) for edge in finals_tuning.edges(trained)] == expected
+    trained = Losses.of([*sweep(losses, start=5.0), make_run(loss=1.0, start=5.0)], STEPS)
+    assert [(edge.side, edge.plateau) for edge in tuning.edges(trained)] == expected
 
 
 def test_a_profile_is_of_geometric_means_over_seeds():
     trained = trained_of({"a": [[1.0, 4.0], [1.0, 1.0]], "b": [[1.0, 1.0], [2.0, 8.0]]})
-    np.testing.assert_allclose(finals_compare.profiled(trained), [[2.0, 1.0], [1.0, 4.0]])
-    np.testing.assert_allclose(summary.shares_within(finals_compare.profiled(trained), np.array([1.0, 2.0, 4.0])).T,
+    np.testing.assert_allclose(trained.profiled(), [[2.0, 1.0], [1.0, 4.0]])
+    np.testing.assert_allclose(statistics.shares_within(trained.profiled(), np.array([1.0, 2.0, 4.0])).T,
                                [[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]])  # fmt: skip
 
 
 def test_a_reference_without_final_runs_is_refused():
     runs = [*sweep([1.0, 2.0], method="only searched"), make_run(method="m")]
     with pytest.raises(ValueError, match=r"reference must be a method with finished runs \('m'\), got 'only searched'"):
-        finals_compare.mean_ratios(finals.collect(runs, STEPS), "only searched")
+        compare.mean_ratios(Losses.of(runs, STEPS), "only searched")
     with pytest.raises(ValueError, match=r"no run of a best point is finished.* Run the study again"):
-        finals.collect(sweep([1.0, 2.0]), STEPS)
+        Losses.of(sweep([1.0, 2.0]), STEPS)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_losses_as_text(value, text):
     ],
 )
 def test_differences_as_text(ends, text):
-    assert difference_text(summary.Interval(*ends, 5)) == text
+    assert difference_text(statistics.Interval(*ends, 5)) == text
 
 
 # ------------------------------------------------------------------------------------------------- reports
@@ -541,18 +541,18 @@ def test_names_are_escaped_and_all_there(html, page):
 
 
 def test_the_page_shows_the_answer_the_differences_and_the_lost_seeds(page, trained):
-    row = page.row(ADAPTIVE, ratio_text(finals_compare.mean_ratios(trained, METHODS[0])[ADAPTIVE]))
+    row = page.row(ADAPTIVE, ratio_text(compare.mean_ratios(trained, METHODS[0])[ADAPTIVE]))
     assert [cell.strip() for cell in row[-3:]] == ["2", "0", "2"]
     network = page.row(ADAPTIVE, "1.4", "-0.")
-    assert network[2].startswith(comparison_text(finals_compare.comparisons(trained, METHODS[0])[0][1]))
+    assert network[2].startswith(comparison_text(compare.comparisons(trained, METHODS[0])[0][1]))
     assert network[2].endswith("lower ")
     convex = page.row(ADAPTIVE, "6.", "×0.")
-    assert convex[2].startswith(comparison_text(finals_compare.comparisons(trained, METHODS[0])[1][1]))
+    assert convex[2].startswith(comparison_text(compare.comparisons(trained, METHODS[0])[1][1]))
     assert [cell.strip() for cell in network[-3:]] == ["0.60", "0.80", "0 of 5"]
     assert page.row("SGD", "3.2", "+1.")[-1] == "1 diverged, 1 failed of 5 "
-    seeds = page.row("SGD", loss_text(trained.losses[0, 4, 0]))
+    seeds = page.row("SGD", loss_text(trained.values[0, 4, 0]))
     assert [cell.strip() for cell in seeds[2:5:2]] == ["4.100 diverged", "4.300 failed"]
-    assert page.row(DEFAULTS, ratio_text(finals_compare.variants(trained)[1].ratio))[-1].endswith("higher ")
+    assert page.row(DEFAULTS, ratio_text(compare.variants(trained)[1].ratio))[-1].endswith("higher ")
     assert "2 of 5 seeds of SGD count as the initial loss" in page.text
     assert "Test loss or relative gap at the end over that of" in page.text
 
@@ -613,7 +613,7 @@ def test_a_method_with_its_own_schedule_is_named(tmp_path):
 
 def test_unfinished_runs_are_counted_and_missing_seeds_named(tmp_path):
     folder = write_study(tmp_path / "cut")
-    runs = merge_trained([read_source(folder)]).final.runs[CONVEX, ADAPTIVE]
+    runs = merge([read_source(folder)]).final[CONVEX, ADAPTIVE]
     (run_directory(folder, runs[-1].key) / "done.json").unlink()
     text = Page(write_report([folder]).read_text(encoding="utf-8")).text
     assert "1 of the 98 runs of cut are not finished" in text
@@ -639,9 +639,9 @@ def test_directories_merge(directory, tmp_path):
     mine = [make_run(problem, "mine", 0.2, seed, test=0.2) for problem in (NETWORK, CONVEX) for seed in range(1, 6)]
     runs = [(replace(run, configuration=_same_problem(run)), 4.0) for run in mine]
     other = write_study(tmp_path / "second", [run for run, _ in runs])
-    trained = merge_trained([read_source(directory), read_source(other)])
+    trained = merge([read_source(directory), read_source(other)])
     assert trained.methods == (*METHODS, "mine")
-    assert trained.losses.shape == (2, 6, 5)
+    assert trained.values.shape == (2, 6, 5)
     page = Page(write_report([directory, other], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert page.row("mine", "0.2")
     assert page.heads[-2:] == ["first", "second"]
@@ -675,8 +675,6 @@ def test_training_studies_and_those_that_count_are_not_mixed(directory, tmp_path
     for folders in ([directory, other], [other, directory]):
         with pytest.raises(ValueError, match=message):
             write_report(folders, tmp_path / "r.html")
-    with pytest.raises(ValueError, match="'first' holds a training study"):
-        merge([read_source(directory)])
 
 
 def test_one_name_for_two_methods_is_refused(directory, tmp_path):
@@ -693,12 +691,12 @@ def test_one_name_for_two_methods_is_refused(directory, tmp_path):
 def test_the_terminal_table_of_several_problems(directory, trained):
     table = terminal_table([directory])
     assert max(map(len, table.splitlines())) <= 100
-    ratio = re.escape(ratio_text(finals_compare.mean_ratios(trained, METHODS[0])[ADAPTIVE]))
+    ratio = re.escape(ratio_text(compare.mean_ratios(trained, METHODS[0])[ADAPTIVE]))
     assert re.search(rf"^{ADAPTIVE} +1\.4\d+\* +[\d.e-]+\* +{ratio}$", table, re.MULTILINE)
     assert re.search(r"^SGD +0 +2 +2 +2 of 10$", table, re.MULTILINE)
     assert re.search(rf"^{FROZEN} +1\.\d+ \[.*\] +0 +2$", table, re.MULTILINE)
     assert re.search(rf"^{ADAPTIVE} +0\.60 +0\.20$", table, re.MULTILINE)
-    sensitivities = finals_tuning.lr_sensitivity(trained)
+    sensitivities = tuning.lr_sensitivity(trained)
     assert ADAPTIVE in sensitivities
     for method, value in sensitivities.items():
         assert re.search(rf"^{method} +{re.escape(ratio_text(value))}$", table, re.MULTILINE)
@@ -748,10 +746,10 @@ def test_exported_values_are_those_of_the_runs(directory):
 def test_a_map_of_units_has_a_path_for_each_shade(trained):
     shown = trained.without_variants()
     styles = [Style(index, method) for index, method in enumerate(shown.methods)]
-    [picture] = finals_pictures.units(shown, styles)
+    [picture] = pictures.units(shown, styles)
     shades = [int(shade) for shade in re.findall(r'id="units0-heat(\d+)"', picture.svg)]
-    run = finals_curves.middle_run(shown, (NETWORK, ADAPTIVE))
+    run = curves.middle_run(shown, (NETWORK, ADAPTIVE))
     betas = trained.curves[run.key]["beta"]
     assert shades == sorted(set(np.round(10 * betas).astype(int).ravel().tolist()) - {0})
-    losses = [trained.loss(each) for each in trained.final.runs[NETWORK, ADAPTIVE]]
+    losses = [trained.loss(each) for each in trained.final[NETWORK, ADAPTIVE]]
     assert trained.loss(run) == np.median(losses)
