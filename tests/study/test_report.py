@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from proxmom.cli import main
-from proxmom.study.record.store import Outcome, Planned, Run, RunWriter, key_of, run_directory, write_plan
+from proxmom.study.record.store import Ending, Planned, Run, RunWriter, key_of, run_directory, write_plan
 from proxmom.study.report import compare, export, panels, pictures, statistics, tuning
 from proxmom.study.report.results import Counts
 from proxmom.study.report.text import interval_text, number_text
@@ -237,7 +237,7 @@ def write_run(folder: Path, run: Run) -> Planned:
         for evaluations in range(1, 30):
             beta = None if run.method == "fixed" else 0.5 + 0.4 * np.sin(evaluations)
             writer.append(evaluations, 0.5**evaluations if evaluations != 7 else np.inf, beta)
-        writer.finish(Outcome(run.status, run.evaluations, run.best_gap, run.seconds, run.message))
+        writer.finish(Ending(run.status, run.evaluations, run.best_gap, run.seconds, run.message))
     return Planned(key, run.problem, run.method, run.point_index)
 
 

@@ -24,7 +24,7 @@ from proxmom.study.plan.points import Dimension, sample
 from proxmom.study.plan.toml import find_lines
 from proxmom.study.problems.collection import Problem, build_problem
 from proxmom.study.record import store
-from proxmom.study.record.store import Outcome, RunWriter, load_runs
+from proxmom.study.record.store import Ending, RunWriter, load_runs
 from proxmom.study.run.runner import run_study
 
 SMALL = """\
@@ -538,7 +538,7 @@ def test_a_run_that_is_started_again_is_not_done_until_it_is(tmp_path):
     for _ in range(2):
         with RunWriter(tmp_path / "run", {"key": "k"}) as writer:
             assert not (tmp_path / "run/done.json").exists()
-            writer.finish(Outcome("missed", 2, 0.5, 0.1, ""))
+            writer.finish(Ending("missed", 2, 0.5, 0.1, ""))
 
 
 @pytest.mark.parametrize(
@@ -575,7 +575,7 @@ def test_records_reach_the_file_at_once_and_infinities_survive(tmp_path):
         writer.append(1, 1.0, 0.5)
         assert json.loads((tmp_path / "run/metrics.jsonl").read_text()) == {"evaluations": 1, "gap": 1.0, "beta": 0.5}
         writer.append(2, np.inf, None)
-        writer.finish(Outcome("diverged", 2, np.inf, 0.1, ""))
+        writer.finish(Ending("diverged", 2, np.inf, 0.1, ""))
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["done.json", "metrics.jsonl", "run.json"]
     assert json.loads((tmp_path / "run/done.json").read_text())["best_gap"] is None
 

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.collection import build_problem
-from proxmom.study.record.store import CHECKPOINT, METRICS, Outcome, RunWriter
+from proxmom.study.record.store import CHECKPOINT, METRICS, Ending, RunWriter
 from proxmom.study.training import (
     TASKS,
     Task,
@@ -65,7 +65,7 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(
     method: Mapping[str, Any], task: Task, directory: Path, *, point: Any = None, steps: int = 20, **options: Any
-) -> tuple[Outcome, list[dict[str, Any]]]:
+) -> tuple[Ending, list[dict[str, Any]]]:
     """Trains, with the records in a file as a study writes them."""
     given = {"schedule": "cosine", "warmup": 0.0, "test": False, **options}
     with RunWriter(directory, {}) as writer:

@@ -19,7 +19,7 @@ from scipy import stats
 
 from proxmom.cli import main
 from proxmom.study.record.ranking import best_run
-from proxmom.study.record.store import Outcome, Planned, Run, RunWriter, key_of, run_directory, write_plan
+from proxmom.study.record.store import Ending, Planned, Run, RunWriter, key_of, run_directory, write_plan
 from proxmom.study.report import compare, curves, export, pictures, statistics, tuning
 from proxmom.study.report.panels import Style
 from proxmom.study.report.results import Losses
@@ -114,7 +114,7 @@ def write_run(folder: Path, run: Run, start: float) -> Planned:
             row = {"step": int(step), "seconds": 0.01 * step, "train": 0.97 * loss, "validation": loss}
             writer.record(row | {"beta": betas.tolist() if run.method in BETAS else None})
         writer.finish(
-            Outcome(
+            Ending(
                 run.status,
                 run.evaluations,
                 run.best_gap,

@@ -19,7 +19,7 @@ from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.record import store
 from proxmom.study.record.ranking import best_run
-from proxmom.study.record.store import Outcome, Planned, RunWriter, load_run, load_runs
+from proxmom.study.record.store import Ending, Planned, RunWriter, load_run, load_runs
 from proxmom.study.run import progress, runner
 from proxmom.study.run.runner import run_study
 
@@ -315,7 +315,7 @@ def test_a_writer_goes_on_where_there_is_a_checkpoint_and_starts_afresh_where_th
         assert len((directory / "metrics.jsonl").read_text().splitlines()) == 2
         assert store.keep_records(directory, 1)
         writer.record({"step": 3})
-        writer.finish(Outcome("finished", 3, 1.0, 0.1, "", final={"validation loss": math.nan}))
+        writer.finish(Ending("finished", 3, 1.0, 0.1, "", final={"validation loss": math.nan}))
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "validation": None, "beta": [0.5, None]}, {"step": 3}]
     assert {file.name for file in directory.iterdir()} == {"run.json", "metrics.jsonl", "done.json"}
@@ -530,7 +530,7 @@ def test_old_results_are_read_as_they_are(tmp_path):
     configuration = {"problem": {}, "method": {}, "point": {}}
     description = {"key": "k", "configuration": configuration, "provenance": {}, "seed": 3, "problem": "p"}
     with RunWriter(directory, {**description, "method": "m", "point_index": 0}) as writer:
-        writer.finish(Outcome("missed", 1, 0.5, 0.1, ""))
+        writer.finish(Ending("missed", 1, 0.5, 0.1, ""))
     done = json.loads((directory / "done.json").read_text())
     del done["final"]
     (directory / "done.json").write_text(json.dumps(done))
@@ -691,7 +691,7 @@ def test_numbers_of_a_curve_that_are_missing_are_nan(tmp_path):
     with RunWriter(tmp_path / "runs/k", {**description, "method": "m", "point_index": 0}) as writer:
         writer.record({"step": 1, "seconds": 0.1, "train": math.inf, "validation": 1.0, "beta": None})
         writer.record({"step": 2, "seconds": 0.2, "train": 1.0, "validation": 2.0, "beta": [0.5, math.nan]})
-        writer.finish(Outcome("diverged", 2, 1.0, 0.2, "", final={"validation loss": math.inf}))
+        writer.finish(Ending("diverged", 2, 1.0, 0.2, "", final={"validation loss": math.inf}))
     [run_] = load_runs(tmp_path)
     assert np.isnan(run_.curve()["beta"]).tolist() == [[True, True], [False, True]]
     assert np.isnan(run_.curve()["train"]).tolist() == [True, False]

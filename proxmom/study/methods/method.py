@@ -19,7 +19,7 @@ from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
 from proxmom.study.methods.baselines import heavy_ball, nag_restart
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults
-from proxmom.study.record.store import Outcome
+from proxmom.study.record.store import Ending
 
 ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor: its weight shortens the step
 
@@ -138,7 +138,7 @@ class Steps:
         self._capped += beta >= (1 - 1e-9) * self._cap > 0
 
     def means(self, lr: float | None) -> dict[str, float]:
-        """The fields of an `Outcome`; lr in the units that the mean step shall have, None if it is not known."""
+        """The fields of an `Ending`; lr in the units that the mean step shall have, None if it is not known."""
         if not self._count:
             return {}
         share = 1 / self._count
@@ -146,7 +146,7 @@ class Steps:
         return found if lr is None else {**found, "mean_step": share * self._kept * lr}
 
 
-def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Outcome:
+def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Ending:
     """Runs a method until the oracle ends it, or it ends by itself.
 
     Args:
@@ -174,7 +174,7 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
     seconds = time.perf_counter() - started
     if oracle.status:  # whatever a method makes of the oracle's exception
         status, message = oracle.status, oracle.message
-    return Outcome(status, oracle.evaluations, oracle.best_gap, seconds, message, **means)
+    return Ending(status, oracle.evaluations, oracle.best_gap, seconds, message, **means)
 
 
 def rehearse(settings: Values, point: Values) -> None:

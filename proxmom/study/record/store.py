@@ -56,7 +56,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How a run ended.
 
     status: "reached" (the target), "missed" (the budget was spent, or the method stopped), "diverged", "failed" (the
@@ -84,7 +84,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what `Planned` and `Outcome` say of it.
+    """A finished run: what `Planned` and `Ending` say of it.
 
     seed: of the points or, in a training study, the training seed.
     """
@@ -165,7 +165,7 @@ class RunWriter:
         """Records one row, one line of JSON that reaches the file at once; what is not finite becomes null."""
         self._metrics.write(json.dumps(_finite(dict(row))) + "\n")
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Ending) -> None:
         """Writes the end marker, after the records are safely on disk.
 
         Then a checkpoint is of no more use, unless the run was aborted: the next start goes on from it.
@@ -250,7 +250,7 @@ def load_run(directory: Path, planned: Planned) -> Run:
 
 def mark_ended(run: Path, status: str, message: str) -> None:
     """Writes the end marker of a run that could not write it itself."""
-    write_atomically(run / DONE, _finite(asdict(Outcome(status, 0, np.inf, 0.0, message))))
+    write_atomically(run / DONE, _finite(asdict(Ending(status, 0, np.inf, 0.0, message))))
 
 
 def forget(directory: Path, keys: Iterable[str], statuses: Container[str]) -> int:
@@ -360,12 +360,12 @@ def _description(file: Path) -> dict[str, Any]:
         raise _unreadable(file, error) from error
 
 
-def _outcome(file: Path) -> Outcome:
+def _outcome(file: Path) -> Ending:
     try:
         fields = kinds.outcome(_json(file))
         final = {name: np.nan if value is None else value for name, value in fields.get("final", {}).items()}
         gap = np.inf if fields["best_gap"] is None else fields["best_gap"]
-        return Outcome(**{**fields, "best_gap": gap, "final": final})
+        return Ending(**{**fields, "best_gap": gap, "final": final})
     except _BROKEN as error:
         raise _unreadable(file, error) from error
 

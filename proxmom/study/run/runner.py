@@ -14,7 +14,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from proxmom.study.plan.cells import Cell, plan, planned
+from proxmom.study.plan.cells import StudyCell, plan, planned
 from proxmom.study.plan.config import ProblemSpec, Study, StudyError, load_study
 from proxmom.study.problems.collection import Problem, build_problem
 from proxmom.study.record import store
@@ -117,7 +117,7 @@ class _Start:
         except (ValueError, TypeError) as error:
             raise StudyError(f"{problem.where}: {error}") from error
 
-    def _all_names(self, cells: Iterable[Cell]) -> list[str]:
+    def _all_names(self, cells: Iterable[StudyCell]) -> list[str]:
         """The display name of each problem; those that have nothing to do were named by their finished runs."""
         first = {cell.problem: cell.key for cell in reversed(list(cells))}
         names: list[str] = []

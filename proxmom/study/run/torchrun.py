@@ -19,10 +19,10 @@ import torch.distributed.nn  # imported after the processes are connected it wou
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
-from proxmom.study.plan.cells import Cell
+from proxmom.study.plan.cells import StudyCell
 from proxmom.study.plan.config import Study, StudyError
 from proxmom.study.record.faults import ABORTED, FAILED
-from proxmom.study.record.store import Outcome
+from proxmom.study.record.store import Ending
 from proxmom.study.run.engines import Problems, require_device
 from proxmom.study.run.progress import Progress
 from proxmom.study.run.work import Worker
@@ -79,7 +79,7 @@ class Together:
             if (batch := problem.arguments.get("batch", size)) % size:
                 raise StudyError(f"{problem.where}: batch must be a multiple of the {size} processes, got {batch}.")
 
-    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress) -> None:
         """Runs the cells one after another."""
         for cell in todo:
             with worker.writing(cell) as writer:
@@ -98,7 +98,7 @@ class Together:
             self._train(worker, cell, lambda row: None)
             self._in_step = True
 
-    def _train(self, worker: Worker, cell: Cell, record: Callable[[Mapping[str, Any]], None]) -> Outcome:
+    def _train(self, worker: Worker, cell: StudyCell, record: Callable[[Mapping[str, Any]], None]) -> Ending:
         """One run by all; StudyError if it failed in some of the processes, not in all."""
         outcome = worker.train(cell, record)
         rank, size, store = distributed.get_rank(), distributed.get_world_size(), self._store

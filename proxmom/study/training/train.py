@@ -43,7 +43,7 @@ def train(
     device: str = "cpu",
     checkpoint_every: float = 60.0,
     threads: int = 1,
-) -> store.Outcome:
+) -> store.Ending:
     """Trains a task, from its checkpoint if there is one.
 
     On the CPU a run that was killed ends bit for bit as one that was not. Where several processes train together, the
@@ -83,7 +83,7 @@ def train(
         except Exception as error:
             status, message = faults.status_of(error), faults.described(error)
         if course is None:
-            return store.Outcome(status, 0, math.inf, 0.0, message)
+            return store.Ending(status, 0, math.inf, 0.0, message)
         return course.outcome(status, message)
 
 
@@ -138,9 +138,9 @@ class _Course:
         """Adds a split's loss and accuracy to the final ones."""
         self._final |= {f"{split} {name}": value for name, value in self._evaluate(split).items()}
 
-    def outcome(self, status: str, message: str) -> store.Outcome:
+    def outcome(self, status: str, message: str) -> store.Ending:
         means = self._means.fields(self._lrs[0])
-        return store.Outcome(status, self._step, self._best, self._seconds, message, **means, final=self._final)
+        return store.Ending(status, self._step, self._best, self._seconds, message, **means, final=self._final)
 
     def _take_step(self, factor: float, clock: Clock) -> None:
         for group, lr in zip(self._optimizer.param_groups, self._lrs, strict=True):

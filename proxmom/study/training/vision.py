@@ -95,7 +95,7 @@ class ResidualNetwork(nn.Module):
         super().__init__()
         widths = [channels * 2**k for k in range(blocks)]
         self.stem = nn.Conv2d(1, channels, 3, stride=2 if large else 1, padding=1, bias=False)
-        self.blocks = nn.Sequential(*map(Block, [channels, *widths], widths))
+        self.blocks = nn.Sequential(*map(ResidualBlock, [channels, *widths], widths))
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class ResidualNetwork(nn.Module):
         return logits
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x + two normalised convolutions of x; halves the image where the number of channels grows."""
 
     def __init__(self, before: int, after: int) -> None:
