@@ -19,7 +19,7 @@ from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
 from proxmom.study.methods.baselines import heavy_ball, nag_restart
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults
-from proxmom.study.record.store import Ending
+from proxmom.study.record.run import Ending
 
 ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor: its weight shortens the step
 

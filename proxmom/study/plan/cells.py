@@ -14,6 +14,7 @@ from proxmom.study.plan.specs import Control
 from proxmom.study.problems import data as datasets
 from proxmom.study.record import ranking, store
 from proxmom.study.record.faults import ABORTED
+from proxmom.study.record.run import Planned, Run
 
 SEARCH, FINAL = "search", "final"
 
@@ -23,7 +24,7 @@ class StudyCell:
     """One run of a study: a method, at one of its points, on a problem (by its index in the study).
 
     ready: not before the runs that this one depends on are done; until then the key is a placeholder.
-    seed, stage: in a training study, as in `store.Planned`.
+    seed, stage: in a training study, as in `Planned`.
     """
 
     problem: int
@@ -52,10 +53,10 @@ def plan(study: Study, data_dir: Path | None = None, folder: Path | None = None)
                 yield from planner.control_cells(control, [cell for cell in cells if cell.stage == SEARCH] or cells)
 
 
-def planned(cell: StudyCell, problem: str) -> store.Planned:
+def planned(cell: StudyCell, problem: str) -> Planned:
     """The cell's line in `plan.json`; problem: its display name."""
     names = {"problem": problem, "method": cell.method.name, "variant_of": cell.method.variant_of}
-    return store.Planned(cell.key, point_index=cell.point_index, seed=cell.seed, stage=cell.stage, **names)
+    return Planned(cell.key, point_index=cell.point_index, seed=cell.seed, stage=cell.stage, **names)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class _Planner:
         method = control.method(best)
         return self.cells(method) if method else []
 
-    def _best(self, cells: Sequence[StudyCell]) -> store.Run | None:
+    def _best(self, cells: Sequence[StudyCell]) -> Run | None:
         """The best of these runs, once all are done; none if the machine aborted every one of them."""
         if self.folder is None or store.pending(self.folder, (cell.key for cell in cells)):
             return None

@@ -200,7 +200,7 @@ def _builders(runs: Evaluations | Training) -> tuple[Mapping[str, Callable[..., 
 
 
 def _choices(table: Table, key: str) -> list[Any]:
-    value = table.plain(key)
+    value = table.json_value(key)
     if value == []:
         raise table.error(f"{key} must be a value or a list of some, got [].", key)
     return value if isinstance(value, list) else [value]

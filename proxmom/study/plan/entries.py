@@ -156,7 +156,7 @@ def _defaults(table: Table, method: MethodSpec, dialect: Dialect) -> list[Method
         return []
     if not method.search:
         raise table.error(f"method {method.name!r} searches nothing: its defaults are what it is.", "defaults")
-    values = {key: given.plain(key) for key in given.values}
+    values = {key: given.json_value(key) for key in given.values}
     if "lr" not in values and "lr" not in method.configuration:
         raise table.error(f"defaults must give lr{dialect.unit}, as it is searched.", "defaults")
     return [method.with_defaults(values)]
@@ -196,7 +196,7 @@ def _fixed(table: Table, kind: str, searched: Sequence[str], dialect: Dialect) -
         if key in table or key in arguments:
             raise table.error(f"{key} is both fixed and searched; keep one.", "search")
     keys = dialect.kinds[kind]
-    plain = {key: arguments.plain(key) for key in arguments.values}
+    plain = {key: arguments.json_value(key) for key in arguments.values}
     fixed: dict[str, Any] = {"arguments": plain} if "arguments" in keys else {}
     free = dialect is DETERMINISTIC and "step_size" in table  # such a method may find its own first step
     for key, default in keys.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxmom.study.methods.method import STEP
 from proxmom.study.plan.points import Dimension, Point, sample
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 
 FREEZABLE = ("momentum", "lr")
 AS_RULES = {  # for those who want a control of them

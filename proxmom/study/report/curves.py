@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from proxmom.study.record.ranking import lost
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 from proxmom.study.report.compare import adaptive
 from proxmom.study.report.results import LEAST, Losses, Pair, Results
 from proxmom.study.report.statistics import Array, Interval, exponential, t_mean

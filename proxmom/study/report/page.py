@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from proxmom.study.plan.specs import Training
 from proxmom.study.record.ranking import lost
-from proxmom.study.record.store import STATUSES, TRAINING_STATUSES, Run
+from proxmom.study.record.run import STATUSES, TRAINING_STATUSES, Run
 from proxmom.study.report import panels, pictures, tuning
 from proxmom.study.report.compare import Comparison, comparisons, mean_ratios, means, memory_weights, variants
 from proxmom.study.report.curves import first_below

@@ -12,7 +12,7 @@ from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from proxmom.study.record.ranking import lost
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 from proxmom.study.report import statistics, tuning
 from proxmom.study.report.compare import adaptive
 from proxmom.study.report.curves import betas_of, curve_of, middle_run

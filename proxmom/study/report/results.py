@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom.study.record.ranking import best_run, evaluations, lost
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 from proxmom.study.report.statistics import Array, last_mean, least
 
 Pair = tuple[str, str]

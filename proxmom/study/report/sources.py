@@ -11,7 +11,8 @@ from typing import Any
 
 from proxmom.study.plan.specs import Evaluations, Training
 from proxmom.study.plan.toml import Table, read_toml
-from proxmom.study.record.store import STATUSES, Run, aborted_runs, causes, load_runs, read_plan
+from proxmom.study.record.run import STATUSES, Run
+from proxmom.study.record.store import aborted_runs, causes, load_runs, read_plan
 from proxmom.study.report.compare import log_ratios
 from proxmom.study.report.results import Counts, Losses, Results
 from proxmom.study.report.rows import ROWS, read_origin, read_rows

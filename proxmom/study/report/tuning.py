@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom.study.record.ranking import best_run
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 from proxmom.study.report.results import Pair, Results
 from proxmom.study.report.statistics import Array, Interval, bootstrap_mean, last_mean
 

@@ -164,7 +164,7 @@ def _choose_gpu(folder: Path) -> None:
     import torch
 
     for number in range(torch.cuda.device_count()):
-        if store.taken(folder / f"gpu-{number}.lock"):
+        if store.try_lock(folder / f"gpu-{number}.lock"):
             return torch.cuda.set_device(number)
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from proxmom.study.record import store
+from proxmom.study.record.run import METRICS
 
 EVERY = 1.0  # seconds between looks at what runs have recorded
 
@@ -64,7 +65,7 @@ class Progress:
     def _taken(self, key: str) -> int:
         """The step that an unfinished run recorded last; 0 if none."""
         try:
-            lines = (store.run_directory(self._folder, key) / store.METRICS).read_bytes().splitlines()
+            lines = (store.run_directory(self._folder, key) / METRICS).read_bytes().splitlines()
             return int(json.loads(lines[-1])["step"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return 0

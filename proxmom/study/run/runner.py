@@ -58,7 +58,7 @@ def run_study(
     engine.check(study)
     folder = Path(out) if out is not None else Path("results") / study.name
     again = (ABORTED, FAILED) if retry_failed else (ABORTED,)
-    store.forget(folder, (cell.key for cell in plan(study, data_dir, folder)), again)
+    store.reopen(folder, (cell.key for cell in plan(study, data_dir, folder)), again)
     start = _Start(study, data_dir, folder, engine, quiet)
     while start.run_what_is_ready():
         pass  # more becomes ready when what it depends on is done

@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from proxmom.study.plan.cells import StudyCell
 from proxmom.study.plan.config import Study, StudyError
 from proxmom.study.record.faults import ABORTED, FAILED
-from proxmom.study.record.store import Ending
+from proxmom.study.record.run import Ending
 from proxmom.study.run.engines import Problems, require_device
 from proxmom.study.run.progress import Progress
 from proxmom.study.run.work import Worker
@@ -33,7 +33,7 @@ GRACE = timedelta(minutes=1)  # for the others to fail as well, as they do where
 ALONE = "proxmom alone"  # written by a process that leaves: what the others meet then is its end, no failure of theirs
 
 
-class Together:
+class Torchrun:
     """All processes that torchrun started; a context manager, inside which they are connected.
 
     leads: whether this is the first process, which alone may call `run_study`; the others call `follow`.
@@ -43,7 +43,7 @@ class Together:
         self.leads = os.environ["RANK"] == "0"
         self._in_step = True  # whether all are between two runs, where the others wait to be told what comes
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> Torchrun:
         gpus = torch.cuda.is_available()
         if gpus:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

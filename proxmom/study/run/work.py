@@ -18,6 +18,7 @@ from proxmom.study.plan.config import Study, Training
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults, store
 from proxmom.study.record.provenance import accelerated, machine
+from proxmom.study.record.run import Ending
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class Worker:
     def writing(self, cell: StudyCell) -> Iterator[store.RunWriter | None]:
         """The run's writer, which nobody else has at that time; None if the run is done by now."""
         directory = store.run_directory(self.folder, cell.key)
-        with store.claimed(directory):
+        with store.locked(directory):
             if not store.pending(self.folder, [cell.key]):
                 yield None
                 return
             with store.RunWriter(directory, self._describe(cell)) as writer:
                 yield writer
 
-    def train(self, cell: StudyCell, record: Callable[[Mapping[str, Any]], None]) -> store.Ending:
+    def train(self, cell: StudyCell, record: Callable[[Mapping[str, Any]], None]) -> Ending:
         """One run of a training study, from its checkpoint if there is one; what it raises is in its outcome."""
         from proxmom.study import training
 
@@ -78,9 +79,9 @@ class Worker:
                 checkpoint_every=self.checkpoint_every,
             )
         except Exception as error:
-            return store.Ending(faults.status_of(error), 0, np.inf, 0.0, faults.described(error))
+            return Ending(faults.status_of(error), 0, np.inf, 0.0, faults.described(error))
 
-    def _run(self, problem: Problem | None, cell: StudyCell, writer: store.RunWriter) -> store.Ending:
+    def _run(self, problem: Problem | None, cell: StudyCell, writer: store.RunWriter) -> Ending:
         runs = self.study.runs
         if isinstance(runs, Training):
             return self.train(cell, writer.record)

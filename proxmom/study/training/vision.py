@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from proxmom.study.problems.problem import unless, whole
+from proxmom.study.problems.problem import name_part, whole
 from proxmom.study.training.images import ImageExamples, images_name, load_images
 from proxmom.study.training.network import NetworkTask
 from proxmom.study.training.seeds import initial_weights
@@ -81,7 +81,7 @@ def cnn(
 
 
 def _name(network: str, data: str, **of_examples: int) -> str:
-    return f"{network}, {images_name(data)}" + "".join(unless(USUAL[k], **{k: v}) for k, v in of_examples.items())
+    return f"{network}, {images_name(data)}" + "".join(name_part(USUAL[k], **{k: v}) for k, v in of_examples.items())
 
 
 def _of_examples(batch: int, shift: int) -> dict[str, int]:

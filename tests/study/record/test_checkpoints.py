@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from proxmom.study.record.store import METRICS, RunWriter
+from proxmom.study.record.run import METRICS
+from proxmom.study.record.store import RunWriter
 from proxmom.study.training import build_task, checkpoint, train
 
 METHOD = {"folder": "", "arguments": {"momentum": 0.9}, "torch": "torch.optim:SGD", "lr": 0.1}

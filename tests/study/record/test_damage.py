@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from proxmom.study.plan.config import StudyError, load_study
-from proxmom.study.record.store import METRICS, load_runs
+from proxmom.study.record.run import METRICS
+from proxmom.study.record.store import load_runs
 from proxmom.study.report import export
 from proxmom.study.report.write import terminal_table
 from proxmom.study.run.runner import run_study

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from proxmom.study.record import store
-from proxmom.study.record.store import Ending, RunWriter, load_runs
+from proxmom.study.record.run import Ending
+from proxmom.study.record.store import RunWriter, load_runs
 from proxmom.study.run.runner import run_study
 from tests.study.conftest import MINE, RULE, SMALL, touched
 

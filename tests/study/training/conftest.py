@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxmom.study.record.store import METRICS, Ending, RunWriter
+from proxmom.study.record.run import METRICS, Ending
+from proxmom.study.record.store import RunWriter
 from proxmom.study.training import (
     Task,
     build_task,

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxmom.study.record.store import CHECKPOINT, METRICS
+from proxmom.study.record.run import METRICS
+from proxmom.study.record.store import CHECKPOINT
 from tests.study.training.conftest import AMADAMW, SGD, Watched, flat, run, tiny
 
 METHODS: dict[str, dict[str, Any]] = {

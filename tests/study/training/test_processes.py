@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import distributed
 
-from proxmom.study.record.store import CHECKPOINT, METRICS
+from proxmom.study.record.run import METRICS
+from proxmom.study.record.store import CHECKPOINT
 from proxmom.study.training import (
     build_task,
     describe_task,

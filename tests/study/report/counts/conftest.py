@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proxmom.study.record.store import Ending, Planned, Run, RunWriter, key_of, run_directory, write_plan
+from proxmom.study.record.run import Ending, Planned, Run
+from proxmom.study.record.store import RunWriter, key_of, run_directory, write_plan
 from proxmom.study.report.write import write_report
 
 BUDGET = 1000

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxmom.study.record.store import Run, run_directory, write_plan
+from proxmom.study.record.run import Run
+from proxmom.study.record.store import run_directory, write_plan
 from proxmom.study.report import compare
 from proxmom.study.report.sources import merge, read_source
 from proxmom.study.report.text import comparison_text, loss_text, ratio_text

@@ -53,7 +53,7 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     code = "import sys; from pathlib import Path; from proxmom.study.record import store; "
-    code += f"print(store.taken(Path({str(tmp_path / 'gpu-0.lock')!r})), flush=True); sys.stdin.read()"
+    code += f"print(store.try_lock(Path({str(tmp_path / 'gpu-0.lock')!r})), flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "True\n"
     engines._choose_gpu.cache_clear()

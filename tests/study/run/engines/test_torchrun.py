@@ -137,13 +137,13 @@ def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path)
 
 def test_what_torchrun_cannot_spread(study, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
-    from proxmom.study.run.torchrun import Together
+    from proxmom.study.run.torchrun import Torchrun
 
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(StudyError, match="this study does not train: start it without torchrun, where --jobs"):
-        Together().check(load_study(study()))
+        Torchrun().check(load_study(study()))
     file = tmp_path / "training.toml"
     file.write_text(TRAINING.format(batch=64).replace('"mlp"\nhidden = 8', '"logistic"'))
     with pytest.raises(StudyError, match="line 10: a logistic problem is trained by one process: leave torchrun out"):
-        Together().check(load_study(file))
+        Torchrun().check(load_study(file))

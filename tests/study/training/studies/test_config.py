@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("torch")
 
 from proxmom.study.plan.config import StudyError, load_study
-from proxmom.study.record.store import Ending, RunWriter, load_runs
+from proxmom.study.record.run import Ending
+from proxmom.study.record.store import RunWriter, load_runs
 from tests.study.training.studies.conftest import NETWORK, SEARCH, SMALL, run
 
 LR = "lr = {low = 1e-3, high = 1,"

@@ -10,7 +10,8 @@ pytest.importorskip("torch")
 
 from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import load_study
-from proxmom.study.record.store import Ending, Planned, RunWriter, load_run
+from proxmom.study.record.run import Ending, Planned
+from proxmom.study.record.store import RunWriter, load_run
 from tests.study.training.studies.conftest import MINE, NETWORK, RULES, SMALL, by_row, run, touched
 
 OPTIMIZERS = """

@@ -17,7 +17,8 @@ from proxmom.study import training
 from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import load_study
 from proxmom.study.record import store
-from proxmom.study.record.store import Ending, RunWriter
+from proxmom.study.record.run import Ending
+from proxmom.study.record.store import RunWriter
 from proxmom.study.run import progress, runner
 from proxmom.study.run.runner import run_study
 from tests.study.training.studies.conftest import CONTROLLED, NETWORK, SMALL, WILD, by_row, outcomes, run, touched
@@ -131,7 +132,7 @@ def test_a_writer_goes_on_where_there_is_a_checkpoint_and_starts_afresh_where_th
     (directory / "checkpoint.pt.1.tmp").write_text("x")
     with RunWriter(directory, {"key": "k"}) as writer:
         assert len((directory / "metrics.jsonl").read_text().splitlines()) == 2
-        assert store.keep_records(directory, 1)
+        assert store.cut_records(directory, 1)
         writer.record({"step": 3})
         writer.finish(Ending("finished", 3, 1.0, 0.1, "", final={"validation loss": math.nan}))
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
@@ -144,16 +145,16 @@ def test_a_writer_goes_on_where_there_is_a_checkpoint_and_starts_afresh_where_th
 def test_records_that_a_checkpoint_knows_may_be_lost(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert store.keep_records(tmp_path, 2)
+    assert store.cut_records(tmp_path, 2)
     assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
-    assert not store.keep_records(tmp_path, 3)
+    assert not store.cut_records(tmp_path, 3)
     assert file.read_text() == ""
-    assert store.keep_records(tmp_path, 0)
-    assert store.keep_records(tmp_path / "none", 0)
+    assert store.cut_records(tmp_path, 0)
+    assert store.cut_records(tmp_path / "none", 0)
 
 
 def _hold(directory, held, release):
-    with store.claimed(directory):
+    with store.locked(directory):
         held.set()
         release.wait(30)
         (directory / "done.json").write_text("{}")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from proxmom.study.record.faults import described
 
 DEEPEST = 64  # levels; ours have five, and Python's own functions give up a little below a thousand
 
@@ -11,18 +15,7 @@ TEXT, WHOLE, NUMBER, NUMBER_OR_NULL = "a text", "a whole number", "a number", "a
 TABLE, NUMBERS, NUMBERS_OR_NULL = "an object", "an object of numbers", "an object of numbers or null"
 FACTS = "an object of texts, numbers, true, false and null"
 
-_OUTCOME = {
-    "status": TEXT,
-    "evaluations": WHOLE,
-    "best_gap": NUMBER_OR_NULL,
-    "seconds": NUMBER,
-    "message": TEXT,
-    "mean_beta": NUMBER_OR_NULL,
-    "mean_step": NUMBER_OR_NULL,
-    "capped": NUMBER_OR_NULL,
-    "final": NUMBERS_OR_NULL,
-}
-_OUTCOME_ALWAYS = ("status", "evaluations", "best_gap", "seconds", "message")  # older ones lack the others
+_OF_TYPE = {str: TEXT, int: WHOLE, float: NUMBER, float | None: NUMBER_OR_NULL, Mapping[str, float]: NUMBERS_OR_NULL}
 _DESCRIPTION = {
     "key": TEXT,
     "configuration": TABLE,
@@ -36,16 +29,9 @@ _DESCRIPTION = {
 }
 _DESCRIPTION_ALWAYS = tuple(key for key in _DESCRIPTION if key not in ("variant_of", "stage"))
 _CONFIGURATION = {"problem": TABLE, "method": TABLE, "point": NUMBERS}
-_PLANNED = {
-    "key": TEXT,
-    "problem": TEXT,
-    "method": TEXT,
-    "point_index": WHOLE,
-    "variant_of": TEXT,
-    "seed": WHOLE,
-    "stage": TEXT,
-}
-_PLANNED_ALWAYS = ("key", "problem", "method", "point_index")
+
+BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError)
+"""What reading a damaged file can raise."""
 
 
 def shallow(value: Any) -> Any:
@@ -59,9 +45,14 @@ def shallow(value: Any) -> Any:
     return value
 
 
-def outcome(value: Any) -> dict[str, Any]:
-    """What `done.json` holds; TypeError or KeyError if that is no outcome."""
-    return _fields(value, _OUTCOME, _OUTCOME_ALWAYS)
+def fields_of(value: Any, kind: type, **others: str) -> dict[str, Any]:
+    """The fields of a dataclass, those with a default if they are there; TypeError or KeyError if that is none.
+
+    others: what fields are that in a file are not what their type says.
+    """
+    types = get_type_hints(kind)
+    kinds = {field.name: others.get(field.name) or _OF_TYPE[types[field.name]] for field in fields(kind)}
+    return _fields(value, kinds, [f.name for f in fields(kind) if f.default is f.default_factory is MISSING])
 
 
 def description(value: Any) -> dict[str, Any]:
@@ -72,16 +63,21 @@ def description(value: Any) -> dict[str, Any]:
     return found
 
 
-def plan(value: Any) -> list[dict[str, Any]]:
-    """What `plan.json` holds; TypeError or KeyError if that is no plan."""
+def entries(value: Any) -> list[Any]:
+    """What `plan.json` holds; TypeError if that is no list."""
     if not isinstance(value, list):
         raise TypeError(f"it must be a list of runs, got {_short(value)}")
-    return [_fields(entry, _PLANNED, _PLANNED_ALWAYS) for entry in value]
+    return value
 
 
 def number(value: Any) -> float | None:
     """A number of a record, or None; TypeError for anything else."""
     return None if value is None else _refuse_unlike("a value", value, NUMBER_OR_NULL)
+
+
+def unreadable(file: Path, error: Exception) -> ValueError:
+    reason = described(error)
+    return ValueError(f"{file} is truncated or unreadable ({reason}). Delete {file.parent} and run the study again.")
 
 
 def _fields(value: Any, kinds: Mapping[str, str], always: Iterable[str]) -> dict[str, Any]:
