@@ -6,17 +6,16 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from proxmom.lookup import find_metric, find_rule, find_step_size
 from proxmom.numpy import minimize
 from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
 from proxmom.study.methods.baselines import heavy_ball, nag_restart
+from proxmom.study.methods.settings import Values, rule_of, step_of
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults
 from proxmom.study.record.run import Ending
@@ -24,17 +23,10 @@ from proxmom.study.record.run import Ending
 ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor: its weight shortens the step
 
 Record = Callable[[int, float, float | None], None]  # evaluations, relative gap, weight of memory
-Values = Mapping[str, Any]
 
 DIVERGED = 1e10  # a relative gap above this ends a run
 EVERY = 50  # so many first evaluations are all recorded, later ones when their number grew by GROWTH
 GROWTH = 1.02
-OPTIMUM = "optimum"  # as an argument of a rule: the problem's f*
-STEP = (
-    "inertia",
-    "weight_decay",
-    "decay",
-)  # go to minimize as they are; the rest to the rule
 
 SCIPY: dict[str, dict[str, float]] = {  # tolerances of zero: only the oracle ends a run
     "L-BFGS-B": {"maxcor": 10, "ftol": 0.0, "gtol": 0.0, "maxfun": 10**9, "maxiter": 10**9},
@@ -207,11 +199,8 @@ def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle, mean
 
 
 def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle, means: dict[str, float]) -> str:
-    values = {**settings, **point}
-    searched = {name: value for name, value in point.items() if name not in ("lr", *STEP)}
-    arguments = {**settings["arguments"], **searched}
-    known = {name: problem.optimum if value == OPTIMUM else value for name, value in arguments.items()}
-    rule = find_rule(settings["rule"], folders=[Path(settings["folder"])], **known)
+    lr = {**settings, **point}.get("lr")
+    rule = rule_of(settings, point, problem.optimum)
     steps = Steps(rule)
 
     def note(intermediate_result: Any) -> None:
@@ -225,16 +214,14 @@ def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle,
             oracle,
             problem.x0,
             rule,
-            lr=values["lr"] / problem.smoothness if "lr" in values else None,
-            step_size=find_step_size(settings["step_size"]) if "step_size" in settings else None,
-            metric=find_metric(settings["metric"]),
-            **{name: values[name] for name in STEP},
+            lr=None if lr is None else lr / problem.smoothness,
+            **step_of(settings, point),
             max_iter=oracle.max_evaluations,
             gtol=0.0,
             callback=note,
         )
     finally:
-        means |= steps.means(values.get("lr"))
+        means |= steps.means(lr)
     return str(result.message)
 
 

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from proxmom.study.methods.method import OPTIMUM
+from proxmom.study.methods.settings import OPTIMUM
 from proxmom.study.plan.entries import DETERMINISTIC, TRAINING, read_methods, read_rule, read_schedule
 from proxmom.study.plan.points import Dimension
 from proxmom.study.plan.specs import Evaluations, MethodSpec, ProblemSpec, Training

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from proxmom.lookup import find_rule
-from proxmom.study.methods.method import OPTIMUM, rehearse
+from proxmom.study.methods.method import rehearse
+from proxmom.study.methods.settings import OPTIMUM
 from proxmom.study.plan.points import SCALES, Dimension, Point
 from proxmom.study.plan.specs import MethodSpec, why_not_frozen
 from proxmom.study.plan.toml import Table

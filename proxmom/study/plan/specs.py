@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxmom.study.methods.method import STEP
+from proxmom.study.methods.settings import STEP
 from proxmom.study.plan.points import Dimension, Point, sample
 from proxmom.study.record.run import Run
 

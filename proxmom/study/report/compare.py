@@ -6,6 +6,7 @@ Student's t, since resampling a few seeds gives too narrow ones; those over prob
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,6 +84,12 @@ def comparisons(results: Results, reference: str) -> list[list[Comparison]]:
     ]
 
 
+def signs(results: Results, reference: str) -> dict[str, tuple[int, int, int]]:
+    """By method, on how many problems it is lower than `reference`, higher, and compared at all."""
+    columns = zip(*comparisons(results, reference), strict=True)
+    return {method: _signs(column) for method, column in zip(results.methods, columns, strict=True)}
+
+
 def log_ratios(results: Results, reference: str) -> Array:
     """Logarithms of each value over that of `reference`, shape (problems, methods, seeds).
 
@@ -119,8 +126,7 @@ def variants(results: Results) -> list[Variant]:
     for name, of in results.variant_of.items():
         if {name, of} <= set(results.ran):
             column = tuple(row[results.methods.index(name)] for row in comparisons(results, of))
-            signs = [pair.sign for pair in column]
-            found.append(Variant(name, of, mean_ratios(results, of)[name], column, signs.count(-1), signs.count(1)))
+            found.append(Variant(name, of, mean_ratios(results, of)[name], column, *_signs(column)[:2]))
     return found
 
 
@@ -137,3 +143,8 @@ def adaptive(results: Results) -> tuple[str, ...]:
     """The methods whose weight on memory is neither always 0 nor, but for a step in a thousand, always the cap."""
     runs = [run for found in results.final.values() for run in found if run.mean_beta and (run.capped or 0.0) < 0.999]
     return tuple(method for method in results.methods if any(run.method == method for run in runs))
+
+
+def _signs(pairs: Sequence[Comparison]) -> tuple[int, int, int]:
+    found = [pair.sign for pair in pairs]
+    return found.count(-1), found.count(1), sum(pair.interval.size > 0 for pair in pairs)

@@ -15,7 +15,7 @@ from proxmom.study.plan.specs import Training
 from proxmom.study.record.ranking import lost
 from proxmom.study.record.run import STATUSES, TRAINING_STATUSES, Run
 from proxmom.study.report import panels, pictures, tuning
-from proxmom.study.report.compare import Comparison, comparisons, mean_ratios, means, memory_weights, variants
+from proxmom.study.report.compare import Comparison, comparisons, mean_ratios, means, memory_weights, signs, variants
 from proxmom.study.report.curves import first_below
 from proxmom.study.report.panels import Style
 from proxmom.study.report.results import Counts, Losses, Results, Runs
@@ -138,10 +138,10 @@ def _losses(results: Losses, reference: str, sources: Sequence[Source]) -> dict[
         "differences": not all(results.by_ratio),
         "lost": any(diverged + failed for diverged, failed, _ in results.lost_seeds.values()),
         "alone": dict(zip(results.methods, pairs[0], strict=True)) if len(pairs) == 1 else {},
-        "signs": _signs(results, pairs),
+        "signs": signs(results, reference),
         "tables": _tables(results, pairs),
         "folded": len(results.problems) > _OPEN,
-        "raw": _raw(results, ratios),
+        "ratios": [ratios[method] for method in results.methods],
         "targets": _targets(results, sources),
         "statuses": [(method, [*tried, *final]) for (method, tried), (_, final) in zip(*statuses, strict=True)],
     }
@@ -171,12 +171,9 @@ def _bars(ratios: Mapping[str, Interval], close: bool = False) -> list[dict[str,
 
 def _own_schedules(results: Losses) -> list[str]:
     """The methods that have their own schedule or warm-up, and which."""
-    found: dict[str, str] = {}
-    for (_, method), runs in results.final.items():
-        own = runs[0].configuration["method"]
-        texts = [f"{key} {own[key]}" for key in ("schedule", "warmup") if key in own]
-        found |= {method: f"{method} has its own: {', '.join(texts)}"} if texts else {}
-    return [found[method] for method in results.methods if method in found]
+    asked = {method: runs[0].configuration["method"] for (_, method), runs in results.final.items()}
+    own = {m: [f"{k} {asked[m][k]}" for k in ("schedule", "warmup") if k in asked[m]] for m in results.ran}
+    return [f"{method} has its own: {', '.join(texts)}" for method, texts in own.items() if texts]
 
 
 def _targets(results: Losses, sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -202,15 +199,10 @@ def _target_rows(results: Losses, target: float) -> list[tuple[str, list[dict[st
     return [(method, [cell(row, column) for row in rows]) for column, method in enumerate(results.methods)]
 
 
-def _signs(results: Losses, pairs: Sequence[Sequence[Comparison]]) -> dict[str, tuple[int, int]]:
-    """By method, on how many problems its interval says lower, and higher."""
-    columns = [[pair.sign for pair in column] for column in zip(*pairs, strict=True)]
-    return {method: (signs.count(-1), signs.count(1)) for method, signs in zip(results.methods, columns, strict=True)}
-
-
 def _tables(results: Losses, pairs: Sequence[Sequence[Comparison]]) -> list[dict[str, Any]]:
     """The table of each problem: what each method came to, and every seed of it."""
     losses, validation = (means(results, values) for values in (results.values, results.validation))
+    columns = zip(losses, pairs, validation, results.accuracy, results.values, strict=True)
     return [
         {
             "problem": problem,
@@ -223,25 +215,17 @@ def _tables(results: Losses, pairs: Sequence[Sequence[Comparison]]) -> list[dict
                 {
                     "method": method,
                     "loss": loss,
+                    "best": loss.mean == _least(losses[row]),
                     "pair": pair,
                     "validation": checked,
                     "accuracy": t_mean(right),
-                    "best": loss.mean == _least(losses[row]),
                     "seeds": _seeds(results, results.final.get((problem, method), ()), values),
                     **_of_runs(results.final.get((problem, method), ())),
                 }
-                for method, loss, pair, checked, right, values in zip(
-                    results.methods,
-                    losses[row],
-                    pairs[row],
-                    validation[row],
-                    results.accuracy[row],
-                    results.values[row],
-                    strict=True,
-                )
+                for method, loss, pair, checked, right, values in zip(results.methods, *table, strict=True)
             ],
         }
-        for row, problem in enumerate(results.problems)
+        for row, (problem, table) in enumerate(zip(results.problems, columns, strict=True))
     ]
 
 
@@ -264,22 +248,9 @@ def _of_runs(runs: Sequence[Run]) -> dict[str, Any]:
         "beta": float(np.mean(betas)) if betas else np.nan,
         "below": 1 - float(np.mean(capped)) if capped else np.nan,
         "runs": len(runs),
+        "gone": len(ends),
         "lost": ", ".join(f"{ends.count(end)} {end}" for end in ("diverged", "failed") if end in ends),
     }
-
-
-def _raw(results: Losses, ratios: Mapping[str, Interval]) -> list[tuple[str, list[dict[str, Any]], Interval]]:
-    """Mean losses of methods by problem, the smallest marked, with their ratio to the reference."""
-    table = means(results, results.values)
-    gone = {pair: failed + diverged for pair, (diverged, failed, _) in results.lost_seeds.items()}
-    rows = []
-    for column, method in enumerate(results.methods):
-        cells = [
-            {"loss": row[column], "best": row[column].mean == _least(row), "lost": gone.get((problem, method), 0)}
-            for problem, row in zip(results.problems, table, strict=True)
-        ]
-        rows.append((method, cells, ratios[method]))
-    return rows
 
 
 def _statuses(methods: Sequence[str], runs: Runs, names: Sequence[str]) -> list[tuple[str, list[int]]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from proxmom.columns import GAP, columns
 from proxmom.study.report import tuning
-from proxmom.study.report.compare import Comparison, comparisons, mean_ratios, means, memory_weights, variants
+from proxmom.study.report.compare import Comparison, comparisons, mean_ratios, means, memory_weights, signs, variants
 from proxmom.study.report.results import MISS_FACTOR, Counts, Losses, Results
 from proxmom.study.report.statistics import Array, Interval, least
 from proxmom.study.report.text import comparison_text, interval_text, loss_text, number_text, ratio_text, value_text
@@ -100,23 +100,19 @@ def _lost(results: Losses, method: str) -> str:
 
 def _signs(results: Losses, reference: str) -> list[str]:
     """On how many problems each method is lower and higher than the reference, and its lost seeds."""
-    rows = [["method", "lower on", "higher on", "problems", "lost seeds"]]
-    for method, column in zip(results.methods, zip(*comparisons(results, reference), strict=True), strict=True):
-        signs = [pair.sign for pair in column]
-        known = sum(pair.interval.size > 0 for pair in column)
-        rows.append([method, f"{signs.count(-1)}", f"{signs.count(1)}", f"{known}", _lost(results, method)])
-    return _lines(rows)
+    rows = [[m, *map(str, counts), _lost(results, m)] for m, counts in signs(results, reference).items()]
+    return _lines([["method", "lower on", "higher on", "problems", "lost seeds"], *rows])
 
 
 def _variants(results: Results) -> list[str]:
     """Defaults and controls against their own methods; none where there are none."""
     alone = ["difference"] if results.by_ratio == (False,) else []
-    ends = ["fewer on", "more on", "problems"] if results.exact else [*alone, "lower on", "higher on"]
-    rows = [["variant", "ratio to its method", *ends]]
+    ends = ["fewer on", "more on", "problems"] if results.exact else ["lower on", "higher on"]
+    rows = [["variant", "ratio to its method", *alone, *ends]]
     for row in variants(results):
-        signs = [f"{row.lower}", f"{row.higher}"]
-        numbers = [*signs, f"{row.ratio.size}"] if results.exact else [*(_marked(row.pairs[0]) for _ in alone), *signs]
-        rows.append([row.name, ratio_text(row.ratio, results.exact), *numbers])
+        counts = [str(count) for count in (row.lower, row.higher, row.ratio.size)[: len(ends)]]
+        pairs = [_marked(row.pairs[0]) for _ in alone]
+        rows.append([row.name, ratio_text(row.ratio, results.exact), *pairs, *counts])
     return _lines(rows) if len(rows) > 1 else []
 
 

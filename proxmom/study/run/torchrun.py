@@ -11,7 +11,6 @@ import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -52,9 +51,7 @@ class Torchrun:
         distributed.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=PATIENCE)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if not self._in_step or (kind is not None and not issubclass(kind, Exception)):
             return  # the others cannot listen; torchrun ends them with this process
         if self.leads:

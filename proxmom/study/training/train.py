@@ -15,12 +15,13 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from proxmom.study.methods.settings import Values
 from proxmom.study.record import faults, store
 from proxmom.study.record.run import Ending
 from proxmom.study.training import checkpoint, ranks
 from proxmom.study.training.clock import Clock
 from proxmom.study.training.means import Means
-from proxmom.study.training.optimizers import Values, make_optimizer, take_step
+from proxmom.study.training.optimizers import make_optimizer, take_step
 from proxmom.study.training.schedules import factor
 from proxmom.study.training.tasks import Task
 
