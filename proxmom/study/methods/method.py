@@ -25,7 +25,7 @@ ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor
 Record = Callable[[int, float, float | None], None]  # evaluations, relative gap, weight of memory
 
 DIVERGED = 1e10  # a relative gap above this ends a run
-EVERY = 50  # so many first evaluations are all recorded, later ones when their number grew by GROWTH
+EVERY = 50  # evaluations that are all recorded; later ones are when their number grew by GROWTH
 GROWTH = 1.02
 
 SCIPY: dict[str, dict[str, float]] = {  # tolerances of zero: only the oracle ends a run
@@ -120,22 +120,22 @@ class Steps:
     def __init__(self, rule: Rule) -> None:
         self._cap = Facts.of(rule).beta_max
         self._adaptive = isinstance(rule, ADAPTIVE_STEP)
-        self._count, self._beta, self._kept, self._capped = 0, 0.0, 0.0, 0
+        self._count, self._beta, self._moved, self._capped = 0, 0.0, 0.0, 0
 
     def add(self, beta: float, weights: NDArray[np.float64]) -> None:
         """One step with this weight on memory and these weights of the planes."""
         self._count += 1
         self._beta += beta
-        self._kept += 1 - float(weights[-1]) if self._adaptive else 1.0
+        self._moved += 1 - float(weights[-1]) if self._adaptive else 1.0
         self._capped += beta >= (1 - 1e-9) * self._cap > 0
 
     def means(self, lr: float | None) -> dict[str, float]:
-        """The fields of an `Ending`; lr in the units that the mean step shall have, None if it is not known."""
+        """The fields of an `Ending`; lr in the units of the mean step, None if it is not known."""
         if not self._count:
             return {}
         share = 1 / self._count
         found = {"mean_beta": share * self._beta, "capped": share * self._capped}
-        return found if lr is None else {**found, "mean_step": share * self._kept * lr}
+        return found if lr is None else {**found, "mean_step": share * self._moved * lr}
 
 
 def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Ending:
@@ -149,8 +149,8 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
         oracle: of this problem, not used before.
 
     Returns:
-        the outcome. A method that raises has failed, unless the machine was at fault: then the run is "aborted"; the
-        cause is the outcome's message.
+        how it ended. A method that raises has failed, unless the machine was at fault: then the run is "aborted". The
+        message says why.
     """
     started = time.perf_counter()
     status, message = "missed", ""
@@ -164,7 +164,7 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
         status, message = faults.status_of(error), faults.described(error)
     oracle.close()
     seconds = time.perf_counter() - started
-    if oracle.status:  # whatever a method makes of the oracle's exception
+    if oracle.status:  # even if the method caught the oracle's exception
         status, message = oracle.status, oracle.message
     return Ending(status, oracle.evaluations, oracle.best_gap, seconds, message, **means)
 
@@ -184,7 +184,7 @@ def rehearse(settings: Values, point: Values) -> None:
 
 
 def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle, means: dict[str, float]) -> str:
-    """Runs the method; returns its own closing words if it ends by itself. `means` gets those of a rule's steps."""
+    """Runs the method; returns why it ended, if it did so by itself. `means` gets those of a rule's steps."""
     if "rule" in settings:
         return _run_rule(settings, problem, point, oracle, means)
     if "solver" in settings:

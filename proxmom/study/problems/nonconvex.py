@@ -1,4 +1,4 @@
-"""Three non-convex classics, a tier of their own: their L is a unit for lr, and their f* may be a local minimum.
+"""Three non-convex classics: their L is but a unit for lr, and their f* may be a local minimum.
 
 `smoothness` bounds the gradient's Lipschitz constant for `robust_regression` alone; the others have none, and it is the
 largest eigenvalue of the Hessian at a named point. A method that ends in another local minimum misses, or, if that one

@@ -53,5 +53,5 @@ def whole(name: str, value: int, low: float = 0, high: float = math.inf) -> int:
 
 
 def name_part(default: float, **value: float) -> str:
-    """For names of problems: ", key value" unless the value is the default."""
+    """Part of a problem's name: ", key value" unless the value is the default."""
     return "".join(f", {key} {given:g}" for key, given in value.items() if given != default)

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from proxmom.study.record.faults import described
 
-DEEPEST = 64  # levels; ours have five, and Python's own functions give up a little below a thousand
+DEEPEST = 64  # levels; ours have five, and Python's functions give up a little below a thousand
 
 TEXT, WHOLE, NUMBER, NUMBER_OR_NULL = "a text", "a whole number", "a number", "a number or null"
 TABLE, NUMBERS, NUMBERS_OR_NULL = "an object", "an object of numbers", "an object of numbers or null"

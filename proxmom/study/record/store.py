@@ -30,9 +30,9 @@ try:
 except ImportError:  # Windows: no lock, and no cluster either
     fcntl = None  # type: ignore[assignment]
 
-_LOCKS: list[Any] = []  # files whose locks this process keeps
+_LOCKS: list[Any] = []  # open files whose locks this process holds until it ends
 CHECKPOINT, DONE = "checkpoint.pt", "done.json"
-_HOW = {ABORTED: "aborted by the machine, to be run again"}
+_WORDS = {ABORTED: "aborted by the machine, to be run again"}
 
 
 class RunWriter:
@@ -41,7 +41,7 @@ class RunWriter:
     def __init__(self, directory: Path, description: Mapping[str, Any]) -> None:
         """Starts the run afresh, unless a checkpoint is there: what a killed one left behind is removed.
 
-        Records stay beside a checkpoint; who reads it keeps those that it knows, by `cut_records`.
+        Records stay beside a checkpoint; whoever loads it cuts them to those it knows, by `cut_records`.
         """
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def named_if_unwritable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds the lock of a run's directory, and waits for it first: nobody else writes there.
+    """Waits for the lock of a run's directory and holds it: nobody else writes there.
 
     The system releases it when its holder dies, however that happens. Where files cannot be locked there is no lock.
     """
@@ -107,7 +107,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def try_lock(file: Path) -> bool:
-    """Whether this process could take the lock of a file; it keeps it until it ends."""
+    """Takes the lock of a file if nobody has it, and holds it until this process ends; returns whether it did."""
     stream = file.open("a")
     try:
         if fcntl is not None:
@@ -156,7 +156,7 @@ def mark_ended(run: Path, status: str, message: str) -> None:
 
 
 def reopen(directory: Path, keys: Iterable[str], statuses: Container[str]) -> int:
-    """Takes the end marker from runs that ended in one of these ways: they are pending again; returns their number."""
+    """Removes the end markers of runs with one of these statuses: they are pending again. Returns their number."""
     markers = [run_directory(directory, key) / DONE for key in dict.fromkeys(keys)]
     found = [marker for marker in markers if marker.is_file() and _ending(marker).status in statuses]
     for marker in found:
@@ -191,7 +191,7 @@ def aborted_runs(directory: str | Path) -> list[Run]:
 
 
 def shortfall(directory: str | Path) -> list[str]:
-    """What a study lacks, a line for each cause: runs that failed, that were aborted, that were not begun or ended."""
+    """What a study lacks, a line for each cause: runs that failed, were aborted, or are not finished."""
     folder = Path(directory)
     lines = causes(run for run in _ended_runs(folder) if run.status in (FAILED, ABORTED))
     missing = len(pending(folder, (planned.key for planned in read_plan(folder))))
@@ -202,7 +202,7 @@ def causes(runs: Iterable[Run]) -> list[str]:
     """How many of these runs ended as they did, by method, problem and cause."""
     counts = Counter((run.method, run.problem, run.status, run.message) for run in runs)
     return [
-        f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} {_HOW.get(status, status)}: {message}"
+        f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} {_WORDS.get(status, status)}: {message}"
         for (method, problem, status, message), count in counts.items()
     ]
 

@@ -26,7 +26,7 @@ Runs = Mapping[Pair, tuple[Run, ...]]
 MISS_FACTOR = 10
 """A miss counts as this many times the budget in means."""
 LEAST = 1e-10
-"""In ratios losses below this count as this: relative gaps are not known any closer."""
+"""Smaller losses count as this in ratios: relative gaps are not known any closer."""
 _TOLERANCE, _SHARE = 1.2, 0.01  # as good as the best: at most 20% above it, a loss also at most 1% of the way back
 
 

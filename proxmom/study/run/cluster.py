@@ -70,7 +70,7 @@ class Cluster:
 
     Args:
         kind: "slurm", or "local" for processes of this computer that submitit starts and watches like jobs.
-        jobs: at most so many at a time; -1 is all at once or, for "local", one per core.
+        jobs: the most at a time; -1 is all at once or, for "local", one per core.
         options: of sbatch, by the names that submitit has for them: partition, time (in minutes), gpus_per_node, ...
 
     Raises:

@@ -31,7 +31,7 @@ CHUNK = 4  # most runs handed to a worker at once: more saves overhead, fewer ke
 
 
 class Engine(Protocol):
-    """Runs cells; returns when each of them is done, and one that took its process with it is marked as such."""
+    """Runs cells; returns when all are done. A run that ended its process is marked as such."""
 
     def check(self, study: Study) -> None:
         """Raises StudyError for a study that it cannot run; called before anything is written."""

@@ -32,7 +32,7 @@ class Progress:
         self._bar = tqdm(total=len(keys) * max(steps, 1), disable=quiet, leave=False, file=sys.stderr, **unit)
         self._over = threading.Event()
         self._before = sum(map(self._taken, keys)) if steps and not self._bar.disable else 0
-        self._bar.initial = self._bar.n = self._before  # so that the time left is guessed from this start alone
+        self._bar.initial = self._bar.n = self._before  # the time left is guessed from this start alone
         self._done = 0
 
     def __enter__(self) -> Progress:
@@ -46,7 +46,7 @@ class Progress:
         self._bar.close()
 
     def advance(self, runs: int) -> None:
-        """So many more runs are done."""
+        """Counts runs that are done."""
         if not self._steps:
             self._bar.update(runs)
 

@@ -67,7 +67,7 @@ def run_study(
 
 @dataclass(frozen=True)
 class _Start:
-    """One start of a study. problems, names: those that had to be known, by the index of the problem."""
+    """One start of a study. problems, names: of those that were needed so far, by the index of the problem."""
 
     study: Study
     data_dir: Path | None
@@ -100,7 +100,7 @@ class _Start:
                 f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr
             )
             raise
-        # Where nothing could be done nothing more becomes ready: what it waits for was aborted, to be run another time.
+        # Where nothing could be done, nothing more becomes ready: what it waits for was aborted.
         return bool(todo) and not all(cell.ready for cell in cells)
 
     def _prepare(self, index: int) -> None:

@@ -27,7 +27,7 @@ from proxmom.study.run.progress import Progress
 from proxmom.study.run.work import Worker
 from proxmom.study.training.convex import KINDS
 
-PATIENCE = timedelta(minutes=30)  # for a process that fell behind: an evaluation, a slow disk
+PATIENCE = timedelta(minutes=30)  # with a process that fell behind: an evaluation, a slow disk
 GRACE = timedelta(minutes=1)  # for the others to fail as well, as they do where the method or the data is at fault
 ALONE = "proxmom alone"  # written by a process that leaves: what the others meet then is its end, no failure of theirs
 
@@ -40,7 +40,7 @@ class Torchrun:
 
     def __init__(self) -> None:
         self.leads = os.environ["RANK"] == "0"
-        self._in_step = True  # whether all are between two runs, where the others wait to be told what comes
+        self._in_step = True  # whether all are between two runs, where the others wait for the next one
 
     def __enter__(self) -> Torchrun:
         gpus = torch.cuda.is_available()

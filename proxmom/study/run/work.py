@@ -1,4 +1,4 @@
-"""What a process does that is handed runs of a study, whoever started it."""
+"""What a worker process does with the runs it is given, whichever engine started it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Worker:
 
     @contextmanager
     def writing(self, cell: StudyCell) -> Iterator[store.RunWriter | None]:
-        """The run's writer, which nobody else has at that time; None if the run is done by now."""
+        """The run's writer, under the run's lock; None if another process has finished the run meanwhile."""
         directory = store.run_directory(self.folder, cell.key)
         with store.locked(directory):
             if not store.pending(self.folder, [cell.key]):

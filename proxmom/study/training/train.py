@@ -1,4 +1,4 @@
-"""One training run: so many steps under a schedule, evaluated on the way, and continued after a kill."""
+"""One training run: steps under a schedule, evaluated on the way, and continued after it was killed."""
 
 from __future__ import annotations
 
@@ -66,10 +66,9 @@ def train(
         threads: that torch computes with, >= 1; results may depend on it by rounding.
 
     Returns:
-        the outcome: "finished", "diverged" (loss, parameters or validation loss not finite at a row, or the latter
+        how it ended: "finished", "diverged" (loss, parameters or validation loss not finite at a row, or the latter
         above 10 times the initial one plus 10), "failed" if the method raised, or "aborted" if the machine was at fault
-        (disk, memory, device). Its `final` has "initial loss",
-        "validation loss", "test loss", and accuracies likewise.
+        (disk, memory, device). Its `final` has "initial loss", "validation loss", "test loss", and accuracies likewise.
     """
     place = torch.device(device)
     schedule, warmup = settings.get("schedule", schedule), settings.get("warmup", warmup)
@@ -95,7 +94,7 @@ class _TrainingRun:
     def __init__(self, settings: Values, task: Task, point: Values, device: torch.device, directory: Path) -> None:
         self._task, self._device, self._directory = task, device, directory
         self._make = partial(make_optimizer, settings, point, task.parameters.values(), task.optimum)
-        self._before: _InitialState | None = None  # kept until a step was taken from the checkpoint
+        self._before: _InitialState | None = None  # until a step was taken from the checkpoint
         self._begin()
         if not self._continue():
             self._final["initial loss"] = self._evaluate("validation")["loss"]
@@ -201,7 +200,7 @@ class _TrainingRun:
         checkpoint.save(self._directory, {**counts, **found, **state})
 
     def _continue(self) -> bool:
-        """Goes on from the checkpoint; False if there is none that fits, or the records that it knows are gone."""
+        """Continues from the checkpoint; False if there is none that fits, or its records are gone."""
         state = ranks.from_first(self._known_state)
         if state is None:
             return False
@@ -233,7 +232,7 @@ class _TrainingRun:
         _set_random(state["random"], self._device)
 
     def _begin_again(self, reason: str) -> None:
-        """The run from its start, which a checkpoint that cannot be gone on from has hidden."""
+        """Starts afresh, since the run cannot continue from its checkpoint."""
         self._return_to_the_beginning(reason)
         self._final["initial loss"] = self._evaluate("validation")["loss"]
 
@@ -256,10 +255,10 @@ class _TrainingRun:
         if type(rows) is not int or rows < 0:
             checkpoint.refuse(self._directory, f"its number of rows must be a whole number >= 0, got {rows!r}")
             state, rows = None, 0
-        kept = store.cut_records(self._directory, rows)
-        if state is not None and not kept:
-            checkpoint.refuse(self._directory, "the records that it knows are gone")
-        return state if kept else None
+        whole = store.cut_records(self._directory, rows)
+        if state is not None and not whole:
+            checkpoint.refuse(self._directory, "its records are gone")
+        return state if whole else None
 
 
 @dataclass(frozen=True)
@@ -295,7 +294,7 @@ def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
 
 @contextlib.contextmanager
 def _reproducible(device: torch.device, threads: int) -> Iterator[None]:
-    """So many threads, torch's generators seeded and, on the CPU, deterministic algorithms; all restored."""
+    """Inside: this number of threads, torch's generators seeded, and on the CPU deterministic algorithms."""
     before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     on_cpu = device.type == "cpu"
     with threadpool_limits(threads), torch.random.fork_rng(devices=[] if on_cpu else [device]):
