@@ -99,7 +99,7 @@ def test_a_seed_that_the_machine_ended_is_missing_and_one_that_the_method_ended_
         tables[name] = Losses.of(load_runs(out), 12)
     column = tables["failed"].values[0, tables["failed"].methods.index("mine")]
     assert column[1] == pytest.approx(1.0)  # the relative gap at the start
-    missing = tables["aborted"].losses[0, tables["aborted"].methods.index("mine")]
+    missing = tables["aborted"].values[0, tables["aborted"].methods.index("mine")]
     assert math.isnan(missing[1])
     assert missing[0] == column[0]
     assert tables["aborted"].lost_seeds[tables["aborted"].problems[0], "mine"] == (0, 0, 1)

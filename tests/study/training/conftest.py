@@ -76,39 +76,3 @@ class Watched:
         time.sleep(self.pause)
         found: dict[str, float] = self.task.evaluate(split)
         return found
-
-
-class TwoFaced(torch.optim.SGD):
-    """Evaluates other weights than it trains, as schedule-free methods do."""
-
-    def __init__(self, params: Any, lr: float) -> None:
-        super().__init__(params, lr=lr)
-        self.mode = "train"
-
-    def step(self, closure: Any = None) -> Any:
-        assert self.mode == "train"
-        return super().step(closure)
-
-    def _move(self, mode: str, by: float) -> None:
-        if mode != self.mode:
-            self.mode = mode
-            with torch.no_grad():
-                for p in self.param_groups[0]["params"]:
-                    p.add_(by)
-
-    def train(self) -> None:
-        self._move("train", -1.0)
-
-    def eval(self) -> None:
-        self._move("eval", 1.0)
-
-
-class Noisy(torch.optim.SGD):
-    """Adds noise."""
-
-    def step(self, closure: Any = None) -> Any:
-        found = super().step(closure)
-        with torch.no_grad():
-            for p in self.param_groups[0]["params"]:
-                p.add_(1e-3 * torch.randn_like(p))
-        return found

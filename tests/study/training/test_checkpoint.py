@@ -103,6 +103,17 @@ def test_what_is_left_of_a_run_without_its_checkpoint_is_not_used(harm: str, tmp
     assert without_seconds(rows) == without_seconds(run(SGD, tiny("mlp"), tmp_path / "b")[1])
 
 
+class Noisy(torch.optim.SGD):
+    """Adds noise."""
+
+    def step(self, closure: Any = None) -> Any:
+        found = super().step(closure)
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.add_(1e-3 * torch.randn_like(p))
+        return found
+
+
 @pytest.mark.parametrize("path", [f"{__name__}:Noisy", "schedulefree:AdamWScheduleFree"])
 def test_an_optimizers_random_numbers_and_modes_go_on_where_they_were(path: str, tmp_path: Path) -> None:
     if path.startswith("schedulefree"):

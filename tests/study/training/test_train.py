@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,31 @@ def test_means_over_the_steps(tmp_path: Path) -> None:
         assert found.mean_step < method["lr"] or method is adaptive
     sgd = run(SGD, tiny("mlp"), tmp_path / "c")[0]
     assert (sgd.mean_beta, sgd.mean_step, sgd.capped) == (None, None, None)
+
+
+class TwoFaced(torch.optim.SGD):
+    """Evaluates other weights than it trains, as schedule-free methods do."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr=lr)
+        self.mode = "train"
+
+    def step(self, closure: Any = None) -> Any:
+        assert self.mode == "train"
+        return super().step(closure)
+
+    def _move(self, mode: str, by: float) -> None:
+        if mode != self.mode:
+            self.mode = mode
+            with torch.no_grad():
+                for p in self.param_groups[0]["params"]:
+                    p.add_(by)
+
+    def train(self) -> None:
+        self._move("train", -1.0)
+
+    def eval(self) -> None:
+        self._move("eval", 1.0)
 
 
 def test_optimizers_with_modes_are_evaluated_in_theirs(tmp_path: Path) -> None:
