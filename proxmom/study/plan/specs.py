@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from proxmom.rules import TruncatedMemory
 from proxmom.study.methods.settings import STEP
 from proxmom.study.plan.points import Dimension, Point, sample
 from proxmom.study.record.run import Run
@@ -16,7 +17,11 @@ AS_RULES = {  # as the message to whoever wants a control of them says
     "AMAdamW": 'rule = "AdaptiveMemory", metric = "Adam", inertia = 0.1, weight_decay = 0.01, '
     'scope = "tensor", arguments = {beta_max = 0.89}',
 }
-_WITHOUT_FLOOR = {"TruncatedMemory": "AdaptiveMemory", "MoMo": "HeavyBall", "Polyak": "GradientDescent"}
+_WITHOUT_FLOOR: dict[str, tuple[str, dict[str, Any]]] = {  # and its arguments, where the defaults differ
+    "TruncatedMemory": ("AdaptiveMemory", {"height": TruncatedMemory.height}),
+    "MoMo": ("HeavyBall", {}),
+    "Polyak": ("GradientDescent", {}),
+}
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,10 @@ class Control:
 
     def _step(self, point: Point, lr: float) -> MethodSpec:
         searched = {key: value for key, value in point.items() if key != "lr" and key not in STEP}
-        arguments = {**self.of.configuration["arguments"], **searched}
+        rule, own = _WITHOUT_FLOOR[self.of.configuration["rule"]]
+        arguments = {**own, **self.of.configuration["arguments"], **searched}
         arguments.pop("lower_bound")
-        values = {"rule": _WITHOUT_FLOOR[self.of.configuration["rule"]], "arguments": arguments, "lr": _rounded(lr)}
+        values = {"rule": rule, "arguments": arguments, "lr": _rounded(lr)}
         return self._replaced({**values, **_of_the_step(point)}, ())
 
     def _searched_again(self) -> tuple[Dimension, ...]:
