@@ -63,8 +63,8 @@ def diabetes() -> Data:
 def digits_pair(first: int, second: int) -> Data:
     """The digits of two classes, about 360 x 64; pixels divided by 16."""
     loaded = digits()
-    kept = np.isin(loaded.target, (first, second))
-    return Data(f"digits {first} and {second}", loaded.features[kept], loaded.target[kept])
+    chosen = np.isin(loaded.target, (first, second))
+    return Data(f"digits {first} and {second}", loaded.features[chosen], loaded.target[chosen])
 
 
 EMBEDDED: dict[str, Callable[[], Data]] = {

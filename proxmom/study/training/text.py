@@ -57,13 +57,13 @@ def stdlib_files(megabytes: float) -> list[Path]:
     """Whole files of the standard library, sorted by name; which ones they are is decided by a hash of the name."""
     root = Path(sysconfig.get_path("stdlib"))
     names = [file.relative_to(root) for file in root.rglob("*.py") if _is_code(file.relative_to(root))]
-    kept, left = [], megabytes * 1e6
+    chosen, left = [], megabytes * 1e6
     for name in sorted(names, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest()):
         size = (root / name).stat().st_size
         if size <= left:
-            kept.append(name)
+            chosen.append(name)
             left -= size
-    return [root / name for name in sorted(kept, key=Path.as_posix)]
+    return [root / name for name in sorted(chosen, key=Path.as_posix)]
 
 
 def _is_code(name: Path) -> bool:
