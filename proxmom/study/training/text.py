@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxmom.study.training.files import digest, find_file, read_bytes
+from proxmom.study.problems.data import find_file
+from proxmom.study.training.files import digest, read_bytes
 from proxmom.study.training.network import Pair
 from proxmom.study.training.seeds import STARTS, generator
 
@@ -34,7 +35,7 @@ def load_text(data: str, data_dir: Path | None, megabytes: float | None) -> byte
     """
     if data == STDLIB:
         return _stdlib(megabytes or STDLIB_MEGABYTES)
-    content = read_bytes(find_file(data, data_dir, STDLIB, "a text file (plain or .gz)"))
+    content = read_bytes(find_file(data, data_dir, repr(STDLIB), "a text file (plain or .gz)"))
     return content if megabytes is None else content[: round(megabytes * 1e6)]
 
 
