@@ -205,7 +205,7 @@ class Optimizer:
         return vector if self._diagonal is None else vector / self._diagonal
 
     def stretch(self, factor: float) -> None:
-        """Makes the last step `factor` times as long after it was taken; skipped, like a step, where x would overflow."""
+        """Makes the last step `factor` times as long, after it was taken; skipped where x would overflow."""
         if factor == 1:
             return
         with np.errstate(over="ignore", invalid="ignore"):
