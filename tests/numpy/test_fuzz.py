@@ -1,7 +1,7 @@
 """`minimize` on random functions: f never above f(x0), no false success, no exception of ours.
 
 A sample runs with every `make test`. More, and others each time: `PROXMOM_FUZZ=20000 python -m pytest -n 0
-tests/test_fuzz.py`.
+tests/numpy/test_fuzz.py`.
 """
 
 from __future__ import annotations
