@@ -30,7 +30,7 @@ asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences 
 	CXX="$(ASAN)" $(BIN)/python -c "import pathlib; from proxmom.kernels import build; build.build(pathlib.Path(build.__file__).parent)"
 	CXX="$(ASAN)" LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -n 0 -k fastest \
-	tests/test_torch_fuzz.py tests/test_torch_safety.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
+	tests/torch/test_fuzz.py tests/torch/test_safety.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
 
 verify: $(VENV)/.dev  ## every rule against the convex solver, 1000 states a setting (about ten minutes)
 	$(BIN)/proxmom verify --trials 1000 --jobs 2

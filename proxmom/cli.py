@@ -149,9 +149,9 @@ def run(
     with 1 if a run failed, was ended by the machine, or is missing; the report is written all the same.
     """
     with _clear_errors("run"):
-        from proxmom.study.report import terminal_table, write_report
-        from proxmom.study.runner import run_study
-        from proxmom.study.store import shortfall
+        from proxmom.study.record.store import shortfall
+        from proxmom.study.report.write import terminal_table, write_report
+        from proxmom.study.run.runner import run_study
 
         with _engine(executor, jobs, options) as engine:
             if not getattr(engine, "leads", True):
@@ -173,7 +173,7 @@ def run(
 
 def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
     """What runs the cells of a study, as a context manager."""
-    from proxmom.study.engines import Processes, under_torchrun
+    from proxmom.study.run.engines import Processes, under_torchrun
 
     values = dict(option.partition("=")[::2] for option in options)
     if not all(values.values()):
@@ -181,14 +181,14 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
     if values and executor != "slurm":
         raise ValueError(f"--slurm goes with --executor slurm, got {executor}.")
     if under_torchrun():
-        from proxmom.study.torchrun import Together
+        from proxmom.study.run.torchrun import Together
 
         if executor != "joblib":
             raise ValueError(f"torchrun starts the processes itself: leave --executor {executor} out.")
         return Together()
     if executor == "joblib":
         return nullcontext(Processes(jobs))
-    from proxmom.study.cluster import Cluster
+    from proxmom.study.run.cluster import Cluster
 
     return nullcontext(Cluster(executor, jobs, values))
 
@@ -197,18 +197,23 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Without it report.html in DIRECTORY.")
 @click.option("--reference", help="Method that ratios are to; without it the first study's.")
-@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write a row for each run there.")
+@click.option(
+    "--csv",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A row for each run there, beside it their origin.",
+)
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
 def report(
     directory: tuple[Path, ...], out: Path | None, reference: str | None, csv: Path | None, parquet: Path | None
 ) -> None:
     """Tables and report.html from the finished runs in each DIRECTORY.
 
+    That is a results directory, or a folder NAME of exported rows, NAME/runs.csv, with the study NAME.toml beside it.
     Reads TOML and JSON, and runs nothing: no rule's file is imported, no checkpoint and no pickle is loaded.
     """
     with _clear_errors("report"):
-        from proxmom.study.export import write_csv, write_parquet
-        from proxmom.study.report import terminal_table, write_report
+        from proxmom.study.report.export import write_csv, write_parquet
+        from proxmom.study.report.write import terminal_table, write_report
 
         page = write_report(directory, out=out, reference=reference)
         for write, file in ((write_csv, csv), (write_parquet, parquet)):

@@ -126,7 +126,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert "needs the verify extra: pip install 'proxmom[verify]'" in result.output
     monkeypatch.setitem(sys.modules, "joblib", None)
     for module in ("runner", "engines"):
-        monkeypatch.delitem(sys.modules, f"proxmom.study.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"proxmom.study.run.{module}", raising=False)
     result = proxmom("run", "any.toml")
     assert "needs the study extra: pip install 'proxmom[study]'" in result.output
 
@@ -146,7 +146,7 @@ def test_ctrl_c_exits_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: Any, **settings: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("proxmom.study.runner.run_study", interrupted)
+    monkeypatch.setattr("proxmom.study.run.runner.run_study", interrupted)
     assert proxmom("run", "any.toml").exit_code == 130
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from proxmom.study.config import load_study
-from proxmom.study.report import terminal_table, write_report
-from proxmom.study.runner import run_study
-from proxmom.study.store import load_runs
+from proxmom.study.plan.config import load_study
+from proxmom.study.record.store import load_runs
+from proxmom.study.report.export import write_csv
+from proxmom.study.report.sources import read_source
+from proxmom.study.report.write import terminal_table, write_report
+from proxmom.study.run.runner import run_study
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STUDIES = sorted(EXPERIMENTS.rglob("*.toml"))
@@ -40,6 +43,28 @@ def test_the_smoke_tier_runs(path: Path, tmp_path: Path) -> None:
     for method in tomllib.loads(path.read_text())["method"]:
         assert method["name"] in table
         assert method["name"].replace("'", "&#39;") in page
+
+
+@pytest.mark.parametrize("folder", [rows.parent for rows in sorted(EXPERIMENTS.glob("*/*/runs.csv"))], ids=_id)
+def test_committed_rows_give_the_committed_table(folder: Path) -> None:
+    """And say where they come from; `proxmom report` makes the page in the same way."""
+    assert terminal_table([folder]) == (folder / "table.txt").read_text().rstrip("\n")
+    assert read_source(folder).origin["commit"]
+
+
+def test_a_report_is_made_of_rows_as_of_runs_but_for_curves(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(SMOKE[0].read_text())
+    directory = run_study(study, tmp_path / "results", jobs=1, quiet=True)
+    (tmp_path / "study").mkdir()
+    write_csv([directory], tmp_path / "study" / "runs.csv")
+    assert terminal_table([tmp_path / "study"]) == terminal_table([directory])
+    made, again = (write_report([folder]).read_text(encoding="utf-8") for folder in (directory, tmp_path / "study"))
+    sections = [re.findall("<h[23].*", page) for page in (made, again)]
+    assert [line for line in sections[0] if line not in sections[1]] == [
+        '<h3 id="convergence">Convergence</h3>',
+        '<h3 id="momentum">Weight on memory</h3>',
+    ]
 
 
 def test_the_overhead_of_a_step_is_measured(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ LAYERS = {
     "cli": 6,
     "__main__": 6,
 }
+ROOMS = {"problems": 1, "record": 1, "methods": 2, "training": 3, "plan": 4, "run": 5, "report": 5}  # of proxmom.study
 HEAVY = {
     "torch": {"torch", "testing", "bench", "study"},
     "cvxpy": {"reference"},
@@ -62,7 +63,8 @@ def _imports(path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
+            whole = node.module in ("proxmom", "proxmom.study")  # what is imported from these are rooms
+            names += [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
     return names
 
 
@@ -76,10 +78,28 @@ def test_a_module_imports_only_from_its_own_and_lower_layers(path: Path) -> None
         assert here in HEAVY.get(top, {here}), f"{here} imports {top}"
 
 
-LAZY = sorted(path for path in (PACKAGE / "study").glob("*.py") if path.name != "torchrun.py")
+STUDY = PACKAGE / "study"
 
 
-@pytest.mark.parametrize("path", LAZY, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(STUDY.glob("*/*.py")), ids=lambda path: str(path.relative_to(STUDY)))
+def test_a_room_of_the_study_imports_only_lower_rooms(path: Path) -> None:
+    """Rooms of one level do not know each other, so that no circle is possible."""
+    here = path.parent.name
+    for name in _imports(path):
+        if name.startswith("proxmom.study."):
+            room = name.split(".")[2]
+            assert room == here or ROOMS[room] < ROOMS[here], name
+
+
+def test_every_room_of_the_study_has_a_level() -> None:
+    assert {path.parent.name for path in STUDY.glob("*/*.py")} == set(ROOMS)
+    assert [path.name for path in STUDY.glob("*.py")] == ["__init__.py"]
+
+
+LAZY = sorted(p for p in STUDY.rglob("*.py") if p.parent.name != "training" and p.name != "torchrun.py")
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda path: str(path.relative_to(STUDY)))
 def test_studies_without_networks_run_without_torch(path: Path) -> None:
     """Outside study/training torch, and what imports it, is imported within functions alone."""
     for node in ast.parse(path.read_text()).body:

@@ -1,6 +1,6 @@
-"""Prints the tables of the README from the finished runs of small.toml.
+"""Prints the tables of the README from the runs of small.toml: the committed rows, or a results directory.
 
-python experiments/ablation/tables.py results/ablation
+python experiments/ablation/tables.py [results/ablation]
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from proxmom.study.sources import merge, read_source
-from proxmom.study.summary import Results
-from proxmom.study.terminal import text_table
+from proxmom.study.report.sources import merge, read_source
+from proxmom.study.report.summary import Results
+from proxmom.study.report.terminal import text_table
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
 PAPER = "linearised, 0.9"
@@ -47,4 +48,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "results/ablation")
+    main(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parent / "small"))

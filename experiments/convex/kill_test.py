@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxmom.study.export import table
-from proxmom.study.report import terminal_table
-from proxmom.study.store import load_runs
+from proxmom.study.record.store import load_runs
+from proxmom.study.report.export import table
+from proxmom.study.report.write import terminal_table
 
 STUDY = Path(__file__).with_suffix(".toml")
 Finished = dict[str, tuple[int, int]]  # by key: identity and time of the end marker

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from proxmom.bench.devices import find_device
 from proxmom.bench.ratios import ratio
 from proxmom.bench.rounds import take_turns
-from proxmom.study.provenance import provenance
+from proxmom.study.record.provenance import provenance
 from proxmom.study.training import build_task
 from proxmom.study.training.optimizers import take_step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD

@@ -26,9 +26,9 @@ import variants
 from scipy import optimize
 from threadpoolctl import threadpool_limits
 
-from proxmom.study.config import load_study
-from proxmom.study.problems import build_problem
-from proxmom.study.summary import geometric_mean
+from proxmom.study.plan.config import load_study
+from proxmom.study.problems.collection import build_problem
+from proxmom.study.report.summary import geometric_mean
 
 HERE = Path(__file__).resolve().parent
 SETS = {"in-sample": HERE.parent / "convex" / "small.toml", "held-out": HERE / "heldout.toml"}

@@ -29,8 +29,8 @@ from proxmom import AdaptiveMemory, Euclidean, HeavyBall, Plane, SteadyMemory, m
 from proxmom.numpy import minimize
 from proxmom.planes import namespace
 from proxmom.step import MEMORY, Products, Scalars, Scope, Step
-from proxmom.study.config import load_study
-from proxmom.study.problems import build_problem
+from proxmom.study.plan.config import load_study
+from proxmom.study.problems.collection import build_problem
 
 Array = NDArray[np.float64]
 HERE = Path(__file__).parent

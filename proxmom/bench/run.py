@@ -13,7 +13,7 @@ from proxmom.bench.page import FORMAT
 from proxmom.bench.plan import Plan
 from proxmom.bench.progress import watched
 from proxmom.bench.solver import measure_solver
-from proxmom.study.provenance import provenance
+from proxmom.study.record.provenance import provenance
 
 
 def measure(plan: Plan) -> Iterator[dict[str, Any]]:

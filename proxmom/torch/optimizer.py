@@ -13,12 +13,12 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
 from proxmom.step import Outcome, Step
 from proxmom.stepsize import StepSize
-from proxmom.torch import arguments, checkpoint, cuda, flattened, native, shards
+from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, check_rate
 from proxmom.torch.arrange import arrange
 from proxmom.torch.layout import SKIPPED, STEP, Layout, Member, as_tensor
-from proxmom.torch.operations import TorchPasses
 from proxmom.torch.passes import Passes, Settings
+from proxmom.torch.passes.choose import choose
 from proxmom.torch.turn import commit, measure, scalar
 
 SCOPES = ("model", "group", "tensor")
@@ -331,12 +331,7 @@ class ProxOptimizer(torch.optim.Optimizer):
             averaging=tuple(self._step.memories.values()),
             stochastic_rounding=self._options["stochastic_rounding"],
         )
-        foreach = self._options["foreach"]
-        if foreach is None and cuda.serves(layout, settings):
-            return cuda.TritonPasses(layout, settings)
-        if foreach is None and native.serves(layout, settings):
-            return native.NativePasses(layout, settings)
-        return TorchPasses(layout, settings, pack=foreach is not False)
+        return choose(layout, settings, self._options["foreach"])
 
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""

@@ -29,7 +29,7 @@ from proxmom import (
 from proxmom.numpy import Optimizer
 from proxmom.rules import Facts
 from proxmom.torch import AMSGD, AMAdamW, ProxOptimizer
-from tests.test_torch_paths import PATHS, Reads, path
+from tests.torch.test_paths import PATHS, Reads, path
 
 RULES = [
     GradientDescent(),

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from proxmom.study.faults import described
-from proxmom.study.store import CHECKPOINT
+from proxmom.study.record.faults import described
+from proxmom.study.record.store import CHECKPOINT
 
 FORMAT = 1  # a number of its own for each way to lay out a checkpoint
 

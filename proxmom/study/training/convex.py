@@ -1,4 +1,4 @@
-"""Mini-batches of the regressions in `proxmom.study.problems`: the optimum of the whole objective is certified."""
+"""Mini-batches of the regressions in `problems`: the optimum of the whole objective is certified."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from proxmom.study.data import Vector
-from proxmom.study.losses import LinearModel, SmoothedL1, Softmax
-from proxmom.study.problem import whole
-from proxmom.study.problems import PROBLEMS, Problem, build_problem
+from proxmom.study.problems.collection import PROBLEMS, Problem, build_problem
+from proxmom.study.problems.data import Vector
+from proxmom.study.problems.losses import LinearModel, SmoothedL1, Softmax
+from proxmom.study.problems.problem import whole
 from proxmom.study.training import ranks
 from proxmom.study.training.seeds import Indices, Order
 

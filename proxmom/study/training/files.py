@@ -7,7 +7,7 @@ import hashlib
 import zlib
 from pathlib import Path
 
-from proxmom.study.data import ENVIRONMENT_VARIABLE, directory
+from proxmom.study.problems.data import ENVIRONMENT_VARIABLE, directory
 
 
 def find_file(data: str, data_dir: Path | None, embedded: str, what: str) -> Path:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from proxmom.study import data as datasets
+from proxmom.study.problems import data as datasets
 from proxmom.study.training.files import digest, find_file, read_bytes
 from proxmom.study.training.network import Pair
 from proxmom.study.training.seeds import SHIFT, SPLIT, Order, generator

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
-from proxmom.study.problem import number, unless, whole
+from proxmom.study.problems.problem import number, unless, whole
 from proxmom.study.training.network import NetworkTask
 from proxmom.study.training.seeds import initial_weights
 from proxmom.study.training.text import TextExamples, load_text, text_name

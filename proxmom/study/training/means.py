@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxmom.rules import Facts
-from proxmom.study.methods import ADAPTIVE_STEP
+from proxmom.study.methods.method import ADAPTIVE_STEP
 from proxmom.torch import ProxOptimizer
 
 NEARLY = 1 - 1e-6  # of the largest weight counts as the largest

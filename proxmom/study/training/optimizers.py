@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from proxmom.lookup import find_factory, find_metric, find_rule, find_step_size
-from proxmom.study.methods import OPTIMUM, STEP
+from proxmom.study.methods.method import OPTIMUM, STEP
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 
 Values = Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from proxmom.study import data as datasets
+from proxmom.study.problems import data as datasets
 from proxmom.study.training import convex, ranks
 from proxmom.study.training.files import digest
 from proxmom.study.training.images import images_digest

@@ -15,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from proxmom.study import faults, store
+from proxmom.study.record import faults, store
 from proxmom.study.training import checkpoint, ranks
 from proxmom.study.training.clock import Clock
 from proxmom.study.training.means import Means

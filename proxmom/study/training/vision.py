@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from proxmom.study.problem import unless, whole
+from proxmom.study.problems.problem import unless, whole
 from proxmom.study.training.images import ImageExamples, images_name, load_images
 from proxmom.study.training.network import NetworkTask
 from proxmom.study.training.seeds import initial_weights

@@ -1,0 +1,1 @@
+"""What a study file asks for, checked: problems, methods, points, and the runs that they make."""

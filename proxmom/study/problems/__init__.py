@@ -1,0 +1,1 @@
+"""What is minimised: functions with gradient, start, smoothness constant and certified optimum, and their data."""

@@ -1,0 +1,174 @@
+"""What every picture of a report shares: panels, axes, a style for each method, and SVG that a page can hold.
+
+Text and axes take the page's text colour, and every method has one colour variable, dash and marker in all
+pictures, so light and dark are the page's business. The variables are those of `palette_css`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from proxmom.study.report.summary import Array
+
+INK = "#010203"  # stands for currentColor until the SVG is written
+# Found by search: largest smallest distance of two colours, over normal and three kinds of impaired vision, among
+# colours of enough contrast to the page.
+_LIGHT = ("#0c60f0", "#f05400", "#3ca884", "#6c3ca8", "#90480c", "#a884f0", "#186c6c")
+_DARK = ("#60b4f0", "#e44824", "#9cfc84", "#9060f0", "#f09c30", "#f0e4fc", "#3aa898")
+_DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.4, 1.6)), (0, (1.6, 1.3)))
+_MARKERS = "osD^vPX<>"
+_RC: dict[Any, Any] = {"svg.fonttype": "none", "axes.linewidth": 0.7, "font.size": 8.5}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method looks in every picture."""
+
+    index: int
+    name: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Keywords of `Axes.plot` for a line."""
+        return {"color": _LIGHT[self.index % len(_LIGHT)], "linestyle": _DASHES[self.index % len(_DASHES)]}
+
+    @property
+    def marker(self) -> str:
+        """The marker where single runs are shown."""
+        return _MARKERS[self.index % len(_MARKERS)]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG with the heading it stands under; safe to put into a page as it is."""
+
+    heading: str
+    svg: str
+
+
+def palette_css(dark: bool) -> str:
+    """The colour variables of the methods as CSS declarations."""
+    return " ".join(f"--m{i}: {colour};" for i, colour in enumerate(_DARK if dark else _LIGHT))
+
+
+def swatch(style: Style) -> str:
+    """A small sample of a method's line and marker."""
+    figure = Figure(figsize=(0.5, 0.17))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, 1), ylim=(-1, 1))
+    axes.set_axis_off()
+    axes.plot([0.05, 0.95], [0, 0], linewidth=1.6, **style.line)
+    axes.plot([0.5], [0], linestyle="", color=style.line["color"], marker=style.marker, markersize=4)
+    return _inline(figure, f"swatch{style.index}", f"sample of the line of {style.name}", [])
+
+
+def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes."""
+    figure = Figure(figsize=(3.7, 2.8))
+    with mpl.rc_context(_RC):
+        axes = figure.add_axes((0.155, 0.155, 0.825, 0.82))
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    axes.tick_params(which="both", colors=INK, labelsize=8)
+    axes.grid(True, which="major", color=INK, alpha=0.13, linewidth=0.6)
+    axes.patch.set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set(color=INK, visible=side in ("left", "bottom"))
+    return figure, axes
+
+
+def plot_line(axes: Axes, style: Style, x: Array, y: Array, **keywords: Any) -> Line2D:
+    """A method's line, which shows the method's name when pointed at."""
+    look = {"linewidth": 1.5, **style.line, **keywords}
+    if not look["linewidth"]:
+        look["linestyle"] = "none"  # Matplotlib before 3.11 refuses dashes of length 0
+    (line,) = axes.plot(x, y, **look, gid=f"method{style.index}")
+    return line
+
+
+def plot_band(axes: Axes, style: Style, x: Array, low: Array, high: Array) -> None:
+    """A method's interval around its line."""
+    axes.fill_between(x, low, high, color=style.line["color"], alpha=0.16, linewidth=0, gid=f"method{style.index}")
+
+
+def level(axes: Axes, height: float) -> None:
+    """A thin level line."""
+    axes.axhline(height, color=INK, linewidth=0.7, alpha=0.6)
+
+
+def span(axes: Axes, side: str, low: float, high: float) -> bool:
+    """Ends and round ticks of an axis, which is made logarithmic, and True returned, if they are far apart."""
+    if 0 < low < high / 8:
+        axes.set(**{f"{side}scale": "log"})
+        log_span(axes, side, low, high)
+        return True
+    axes.set(**{f"{side}lim": (low, high)})
+    values = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    ticks(axes, side, [value for value in values if low <= value <= high])
+    return False
+
+
+def log_span(axes: Axes, side: str, low: float, high: float) -> None:
+    """Ends and round ticks of a log axis."""
+    axes.set(**{f"{side}lim": (low, high)})
+    ticks(axes, side, round_values(low, high))
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Powers of ten from low to high, not more than about ten; with 2 and 5 between them if that is a short way."""
+    first, last = int(np.floor(np.log10(low))), int(np.floor(np.log10(high)))
+    powers = range(first, last + 1, 1 + (last - first) // 10)
+    values = [step * 10.0**power for power in powers for step in ((1, 2, 5) if high < 60 * low else (1,))]
+    return [value for value in values if low <= value <= high]
+
+
+def ticks(axes: Axes, side: str, values: Sequence[float], last: str = "") -> None:
+    """Ticks with plain labels: parsing the usual powers as formulas is half the time of a picture."""
+    labels = [
+        f"{v:g}" if v == 0 or 0.001 <= abs(v) < 10_000 else f"{v:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        for v in values
+    ]
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_ticks(list(values), [*labels[:-1], last or labels[-1]] if labels else [])
+    axis.set_minor_locator(NullLocator())
+
+
+def picture(figure: Figure, ident: str, heading: str, what: str, styles: Sequence[Style]) -> Picture:
+    """The figure as a picture under a heading; ident: what its ids begin with, unique on a page."""
+    return Picture(heading, _inline(figure, ident, f"{heading}: {what}", [style.name for style in styles]))
+
+
+def _inline(figure: Figure, ident: str, label: str, names: Sequence[str]) -> str:
+    """The figure as SVG for a page: nothing outside it, ids that start with `ident`, colours as variables."""
+    figure.patch.set_visible(False)
+    text = StringIO()
+    with mpl.rc_context({**_RC, "svg.hashsalt": ident}):
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = text.getvalue()
+    box = re.search(r'viewBox="([^"]+)"', svg)
+    inner = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inner, flags=re.DOTALL)
+    inner = re.sub(r'<g id="method(\d+)">', lambda m: _named_group(names[int(m[1])]), inner)
+    inner = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", inner)
+    inner = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{ident}-", inner).replace("xlink:href", "href")
+    inner = re.sub(r' (d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), inner)
+    for index, colour in enumerate(_LIGHT):
+        inner = inner.replace(colour, f"var(--m{index})")
+    inner = re.sub(r"\s*\n\s*", "\n", inner.replace(INK, "currentColor"))
+    title = escape(label)
+    return f'<svg viewBox="{box and box[1]}" role="img" aria-label="{title}"><title>{title}</title>{inner}'
+
+
+def _named_group(name: str) -> str:
+    return f'<g class="method"><title>{escape(name)}</title>'

@@ -1,0 +1,206 @@
+"""Results directories as the input of a report: read, checked, and merged into one set of runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxmom.study.plan.toml import Table, read_toml
+from proxmom.study.record.store import STATUSES, Run, aborted_runs, causes, load_runs, read_plan
+from proxmom.study.report import finals, finals_compare, summary
+from proxmom.study.report.finals import Trained
+from proxmom.study.report.rows import ROWS, read_origin, read_rows
+from proxmom.study.report.summary import Results
+
+_VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
+_TRAINING_VERSIONS = ("torch", "accelerator")
+_ENDS = ("finished", *STATUSES)
+_TREES = {False: "as committed", True: "with uncommitted changes", None: "not a checkout"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training study asks for besides its methods.
+
+    warmup: share of the steps. targets: validation losses whose first crossing is reported.
+    """
+
+    steps: int
+    schedule: str
+    warmup: float
+    targets: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One results directory: what its study asked for, and its finished runs.
+
+    target, max_evaluations: of a deterministic study, else nan and 0. training: of a training study, else None.
+    planned: how many runs the study has, finished or not. aborted: those among the unfinished that the machine ended.
+    origin: where the runs come from: versions, machine, dates.
+    """
+
+    folder: str
+    name: str
+    claim: str
+    reference: str
+    points: int
+    target: float
+    max_evaluations: int
+    training: Training | None
+    text: str
+    planned: int
+    runs: tuple[Run, ...]
+    origin: Mapping[str, str]
+    aborted: tuple[Run, ...] = ()
+
+
+def read_source(directory: str | Path) -> Source:
+    """What a results directory holds, or a folder NAME with rows of runs, whose study file is NAME.toml beside it.
+
+    Raises ValueError if it is neither, or holds no finished run.
+    """
+    folder = Path(directory).resolve()
+    exported = not (folder / "study.toml").is_file() and (folder / ROWS).is_file()
+    file = folder.with_name(f"{folder.name}.toml") if exported else folder / "study.toml"
+    if not file.is_file():
+        raise ValueError(f"{str(directory)!r} is no results directory: it has no study.toml. Run a study first.")
+    text, document = read_toml(file)
+    head = document.table("study", "[study]")
+    runs = read_rows(folder, document) if exported else tuple(load_runs(folder))
+    aborted = () if exported else tuple(aborted_runs(folder))
+    if not runs:
+        why = "".join(f" {line}." for line in causes(aborted))
+        raise ValueError(f"{str(directory)!r} has no finished runs.{why} Run the study again.")
+    training = _training(head) if "steps" in head else None
+    return Source(
+        folder=folder.name,
+        name=head.text("name"),
+        claim=head.text("claim"),
+        reference=head.text("reference"),
+        points=head.whole("points", least=1),
+        target=head.number("target") if training is None else math.nan,
+        max_evaluations=head.whole("max_evaluations", least=1) if training is None else 0,
+        training=training,
+        text=text,
+        planned=len(read_plan(folder)) or len(runs) + len(aborted),
+        runs=runs,
+        origin=read_origin(folder, head.text("name")) if exported else _origin(runs),
+        aborted=aborted,
+    )
+
+
+def unfinished(source: Source) -> Iterator[str]:
+    """What is missing of a study: how many runs, and why the machine ended those that it did."""
+    if missing := source.planned - len(source.runs):
+        yield f"{missing} of the {source.planned} runs of {source.name} are not finished; run it again."
+    yield from causes(source.aborted)
+
+
+def trained(sources: Sequence[Source]) -> bool:
+    """Whether these are training studies.
+
+    Raises ValueError if there is no source, or some are and some are not.
+    """
+    if not sources:
+        raise ValueError("a report needs at least one results directory, got none.")
+    kinds = {source.training is not None: source.folder for source in sources}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{kinds[True]!r} holds a training study, which compares losses, and {kinds[False]!r} one that counts "
+            "evaluations: they cannot stand in one table. Report them one by one."
+        )
+    return True in kinds
+
+
+def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
+    """All runs of all sources, deterministic studies, each once; reference: as for `write_report`.
+
+    Raises ValueError if there is no source, or the sources cannot stand in one table: another target or
+    budget, one name for two methods or problems, or no finished run of the reference.
+    """
+    if trained(sources):
+        raise ValueError(f"{sources[0].folder!r} holds a training study, which has no evaluations to count.")
+    for key in ("target", "max_evaluations"):
+        _refuse_different(key, ((getattr(source, key), source.folder) for source in sources))
+    results = summary.collect(_all_runs(sources), sources[0].max_evaluations)
+    summary.ratios(results, reference or sources[0].reference)  # raises if that one has no runs
+    return results
+
+
+def merge_trained(sources: Sequence[Source], reference: str | None = None) -> Trained:
+    """All runs of all sources, training studies, each once; reference: as for `write_report`.
+
+    Raises ValueError if there is no source, or the sources cannot stand in one table: another number of steps or
+    schedule, one name for two methods or problems, or no finished run of a best point, or of the reference's.
+    """
+    if not trained(sources):
+        raise ValueError(f"{sources[0].folder!r} holds no training study.")
+    for key in ("steps", "schedule", "warmup"):
+        _refuse_different(key, ((getattr(source.training, key), source.folder) for source in sources))
+    results = finals.collect(_all_runs(sources), sources[0].training.steps if sources[0].training else 0)
+    finals_compare.log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
+    return results
+
+
+def _origin(runs: Sequence[Run]) -> dict[str, str]:
+    """Where runs come from, for people; where they differ, every value."""
+    records = [run.provenance for run in runs]
+    trained = any(run.trained for run in runs)
+    known = [name for name in _TRAINING_VERSIONS if any(record.get(name) for record in records)]
+    versions = (*_VERSIONS, *(known if trained else ()))
+    values = {name: dict.fromkeys(str(record.get(name) or "unknown") for record in records) for name in versions}
+    dates = sorted(str(r.get("started")) for r in records)
+    statuses = Counter(run.status for run in runs)
+    devices = dict.fromkeys(str(run.configuration.get("device", "cpu")) for run in runs)
+    dirty = {r.get("dirty") for r in records}
+    return {
+        **{name: ", ".join(found) for name, found in values.items()},
+        "working tree": " and ".join(text for flag, text in _TREES.items() if flag in dirty) or "unknown",
+        "runs": ", ".join(f"{statuses[status]} {status}" for status in _ENDS if statuses[status]),
+        "seeds": ", ".join(dict.fromkeys(str(run.seed) for run in runs)),
+        **({"device": ", ".join(devices)} if trained else {}),
+        "started": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        "seconds": f"{sum(run.seconds for run in runs):.0f} in all runs together",
+    }
+
+
+def _training(head: Table) -> Training:
+    return Training(
+        steps=head.whole("steps", least=1),
+        schedule=head.text("schedule", "constant"),
+        warmup=head.number("warmup", 0.0),
+        targets=tuple(float(target) for target in head.get("targets", list, [])),
+    )
+
+
+def _all_runs(sources: Sequence[Source]) -> list[Run]:
+    """The runs of all sources, each once."""
+    runs = list({(run.key, run.problem, run.method): run for source in sources for run in source.runs}.values())
+    known = [run for run in runs if run.directory]  # rows have no configuration
+    _refuse_two_meanings("problem", ((r.problem, r.problem, r.configuration["problem"]) for r in known))
+    methods = (((r.problem, r.method), r.method, r.configuration["method"]) for r in known)
+    _refuse_two_meanings("method", methods)
+    return runs
+
+
+def _refuse_different(key: str, entries: Iterable[tuple[Any, str]]) -> None:
+    values = dict(entries)
+    if len(values) > 1:
+        texts = {value: value if isinstance(value, str) else f"{value:g}" for value in values}
+        got = " and ".join(f"{texts[value]} in {folder!r}" for value, folder in values.items())
+        raise ValueError(f"results in one report must share {key}, got {got}. Report them one by one.")
+
+
+def _refuse_two_meanings(kind: str, entries: Iterable[tuple[Any, str, Any]]) -> None:
+    meanings: dict[Any, str] = {}
+    for key, name, configuration in entries:
+        meaning = json.dumps(configuration, sort_keys=True)
+        first = meanings.setdefault(key, meaning)
+        if first != meaning:
+            raise ValueError(f"{kind} {name!r} has two meanings, {first} and {meaning}. Rename one of them.")

@@ -1,0 +1,70 @@
+"""How far a study is: a bar of runs or, in a training study, of steps, which its runs have recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+from proxmom.study.record import store
+
+EVERY = 1.0  # seconds between looks at what runs have recorded
+
+
+class Progress:
+    """A bar on stderr, while the cells with these keys are run; a context manager.
+
+    Args:
+        folder: of the study's results.
+        keys: of the runs to do.
+        steps: of each run, in a training study; else 0, and runs are counted.
+        quiet: whether to hide the bar; None: shown if stderr is a terminal.
+    """
+
+    def __init__(self, folder: Path, keys: Sequence[str], steps: int, quiet: bool | None) -> None:
+        self._folder, self._left, self._steps = folder, list(keys), steps
+        unit = {"unit": "step", "unit_scale": True} if steps else {"unit": "run"}
+        self._bar = tqdm(total=len(keys) * max(steps, 1), disable=quiet, leave=False, file=sys.stderr, **unit)
+        self._over = threading.Event()
+        self._before = sum(map(self._taken, keys)) if steps and not self._bar.disable else 0
+        self._bar.initial = self._bar.n = self._before  # so that the time left is guessed from this start alone
+        self._done = 0
+
+    def __enter__(self) -> Progress:
+        if self._steps and not self._bar.disable:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._bar.close()
+
+    def advance(self, runs: int) -> None:
+        """So many more runs are done."""
+        if not self._steps:
+            self._bar.update(runs)
+
+    def _watch(self) -> None:
+        while not self._over.wait(EVERY):
+            left = store.pending(self._folder, self._left)
+            self._done += len(self._left) - len(left)
+            self._left = left
+            self._bar.set_postfix_str(f"{self._done} of {self._done + len(left)} runs", refresh=False)
+            self._bar.n = self._done * self._steps + sum(map(self._taken, left))
+            self._bar.refresh()
+
+    def _taken(self, key: str) -> int:
+        """The step that an unfinished run recorded last; 0 if none."""
+        try:
+            lines = (store.run_directory(self._folder, key) / store.METRICS).read_bytes().splitlines()
+            return int(json.loads(lines[-1])["step"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return 0

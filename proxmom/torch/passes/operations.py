@@ -1,0 +1,242 @@
+"""The two passes over memory in torch operations, block by block: inner products, then combine and move.
+
+This path needs nothing but torch and serves every metric, rule and device. The metric's own formulas run on each block,
+so there is no second copy of them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxmom.planes import Array, Scalar
+from proxmom.torch.layout import Layout
+from proxmom.torch.passes import Motion, Numbers, Settings
+from proxmom.torch.passes.blocks import Block, Columns, cut
+
+ROUNDING = 1e-14  # of a sum of weights
+
+
+class TorchPasses:
+    """See `Passes`."""
+
+    def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
+        self._settings = settings
+        self._blocks = cut(layout, pack=pack)
+        self._index = torch.cat([_no_units(layout), *(block.index for block in self._blocks)])
+        memories = zip(*(part.memories for part in layout.parts), strict=True)
+        self._memories = [list(rows) for rows in memories]
+        self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
+        self._own = tuple(layout.own())
+        self._units = len(layout.groups)
+        self._gradients: list[Tensor] = []
+        self._xs: list[Tensor] = []
+
+    def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
+        self._gradients, self._xs = layout.rows_of_gradients(), layout.xs()
+        columns = self._columns(numbers)
+        vectors = 1 + len(self._memories)
+        pairs = vectors * (vectors + 1) // 2
+        sums = [self._sums(block, columns, numbers.with_x) for block in self._blocks]
+        total = layout.table.new_zeros((self._units, 2 * pairs + vectors))
+        if not sums:
+            return total
+        rows = torch.cat(sums).to(total.dtype)
+        moved, rest = rows[:, :pairs], rows[:, pairs:]
+        if rest.shape[1] < pairs:  # the identity metric: all weights are one number
+            moved = moved / (1 + self._settings.inertia)
+            rest = torch.cat([moved, rest], dim=1)
+        rows = torch.cat([moved, rest], dim=1)
+        return total.index_add_(0, self._index, torch.nn.functional.pad(rows, (0, total.shape[1] - rows.shape[1])))
+
+    def _sums(self, block: Block, columns: Columns, with_x: bool) -> Tensor:
+        """Products of one block, (k, ...)."""
+        scalars = columns.of(block)
+        g = self._gradient(block, scalars)
+        state = self._state(block, scalars)
+        u = [g, *(self._load(block, memories) for memories in self._memories)]
+        metric, inertia = self._settings.metric, self._settings.inertia
+        diagonal = metric.diagonal(metric.update(state, g), scalars.get("factor", 1.0))
+        dot = torch.dot if block.shape is None else torch.linalg.vecdot
+        if diagonal is None:
+            sums = [dot(a, b) for a, b in _pairs(u, u)]
+        elif not inertia:
+            over = [v / diagonal for v in u]
+            sums = _seen([dot(a, b) for a, b in _pairs(over, u)], dot(diagonal, over[0]))
+            sums += [torch.zeros_like(s) for s in sums]
+        else:
+            smooth = _held(diagonal, inertia).reciprocal_()
+            weighted = [v * smooth for v in u]
+            pulled = [dot(a, b) for a, b in _pairs(weighted, u)]
+            whole = dot(diagonal, smooth)
+            sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)]
+            sums = _seen(sums, whole) + pulled
+        if with_x:
+            x = self._load(block, self._xs)
+            sums += [dot(v, x) for v in u]
+        return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
+
+    def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
+        more = {}
+        if motion.finish is not None and motion.further is not None:
+            places = range(motion.further.shape[1])
+            more = {"finish": motion.finish, **{f"further {i}": motion.further[:, i] for i in places}}
+        columns = self._columns(numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **more)
+        for block in reversed(self._blocks):  # what was read last is still in cache
+            self._advance(block, columns.of(block), motion.sound)
+
+    def _advance(self, block: Block, scalars: dict[str, Any], sound: Tensor | None) -> None:
+        metric, inertia = self._settings.metric, self._settings.inertia
+        g, x = self._gradient(block, scalars), self._load(block, self._xs)
+        state = self._state(block, scalars)
+        updated = metric.update(state, g)
+        diagonal = metric.diagonal(updated, scalars.get("factor", 1.0))
+        memory, *further = [self._load(block, memories) for memories in self._memories]
+        if sound is not None:  # what was there must still be there afterwards, to be kept
+            memory, x = memory.clone(), x.clone()
+        averages = self._averages([g, memory, *further], scalars)
+        if "finish" in scalars:
+            _add(x, memory if diagonal is None else memory / diagonal, -scalars["finish"])
+        _combine([g, memory, *further], scalars["direction"], inertia, diagonal)
+        _scale(x, scalars["shrink"])
+        if diagonal is None:
+            _add(x, memory, -scalars["scale"])
+        elif isinstance(scalars["scale"], Tensor):
+            x.addcdiv_(memory * -scalars["scale"], diagonal)
+        else:
+            x.addcdiv_(memory, diagonal, value=-scalars["scale"])
+        for rows, value in zip(self._memories, [memory, *averages], strict=True):
+            self._store(block, rows, value, sound)
+        for name, rows in self._vectors.items():
+            self._store(block, rows, updated[name], sound)
+        if self._settings.stochastic_rounding:
+            x = _rounded(x, self._xs[block.pieces[0][0]].dtype)
+        self._store(block, self._xs, x, sound)
+
+    def _averages(self, vectors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[Tensor]:
+        """What the further memories become."""
+        g, _, *further = vectors
+        if "finish" not in scalars:
+            return [v + c * (g - v) for v, c in zip(further, self._settings.averaging, strict=True)]
+        rows = [scalars[f"further {i}"] for i in range(len(further))]
+        return [sum(c * v for c, v in zip(row, vectors, strict=True)) for row in rows]
+
+    def _columns(self, numbers: Numbers, **more: Array) -> Columns:
+        named = {name: value[:, 0] for name, value in numbers.own.items()} | more
+        if numbers.factor is not None:
+            named["factor"] = numbers.factor
+        if numbers.coupled is not None:
+            named["coupled"] = numbers.coupled
+        return Columns(named, self._units)
+
+    def _state(self, block: Block, scalars: Mapping[str, Any]) -> dict[str, Any]:
+        """The metric's state of this block."""
+        vectors = {name: self._load(block, rows) for name, rows in self._vectors.items()}
+        return vectors | {name: scalars[name] for name in self._own}
+
+    def _gradient(self, block: Block, scalars: dict[str, Any]) -> Tensor:
+        """The gradient as the rule sees it."""
+        g = self._load(block, self._gradients)
+        g = g if self._settings.sign > 0 else -g
+        return g + scalars["coupled"] * self._load(block, self._xs) if "coupled" in scalars else g
+
+    def release(self) -> None:
+        self._gradients, self._xs = [], []
+
+    def _pieces(self, block: Block, rows: list[Tensor]) -> list[Tensor]:
+        """The pieces of some vector that make up a block."""
+        if id(rows) in block.views:
+            return block.views[id(rows)]
+        pieces = [rows[i] if at is None else rows[i][at] for i, at in block.pieces]
+        if rows is not self._gradients and rows is not self._xs:
+            block.views[id(rows)] = pieces
+        return pieces
+
+    def _load(self, block: Block, rows: list[Tensor]) -> Tensor:
+        """A block of some vector: a view of the vector where it can be one."""
+        pieces = self._pieces(block, rows)
+        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if joined.dtype != block.dtype:  # asking is cheaper than to() that does nothing
+            joined = joined.to(block.dtype)
+        return joined if block.shape is None else joined.view(block.shape)
+
+    def _store(self, block: Block, rows: list[Tensor], value: Tensor, sound: Tensor | None) -> None:
+        pieces = self._pieces(block, rows)
+        if value is pieces[0]:  # written in place
+            return
+        if sound is not None:
+            value = torch.where(sound, value, self._load(block, rows))
+        if len(pieces) > 1:
+            torch._foreach_copy_(pieces, torch.split(value.view(-1), [piece.numel() for piece in pieces]))
+        else:
+            pieces[0].copy_(value.view(-1))
+
+
+def _no_units(layout: Layout) -> Tensor:
+    """An empty list of units, for layouts without blocks."""
+    return torch.zeros(0, dtype=torch.int64, device=layout.device)
+
+
+def _seen(sums: list[Tensor], product: Tensor) -> list[Tensor]:
+    """Sums that are not finite where P is infinite: `product` is P times what dividing by P had made zero.
+
+    An infinite P would be seen nowhere else, and would stay infinite for good.
+    """
+    return [sums[0] + 0 * product, *sums[1:]]
+
+
+def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    for i, a in enumerate(left):
+        for b in right[i:]:
+            yield a, b
+
+
+def _combine(vectors: Sequence[Tensor], direction: Sequence[Scalar], inertia: float, diagonal: Tensor | None) -> None:
+    """memory <- (Σ direction·vectors + λP·memory) / (1 + λP), in place.
+
+    A plain average of gradient and memory, the usual case, is memory + c (gradient - memory) / (1 + λP): fewer passes.
+    """
+    g, memory, *further = vectors
+    to_gradient, to_memory, *to_further = direction
+    if not further and not isinstance(to_gradient, Tensor) and abs(to_gradient + to_memory - 1) < ROUNDING:
+        if diagonal is None or not inertia:
+            memory.lerp_(g, to_gradient / (1 + inertia))
+        else:
+            memory.addcdiv_(g - memory, _held(diagonal, inertia), value=to_gradient)
+        return
+    held = inertia if diagonal is None or not inertia else inertia * diagonal
+    memory.mul_(held + to_memory)
+    _add(memory, g, to_gradient)
+    for vector, coefficient in zip(further, to_further, strict=True):
+        _add(memory, vector, coefficient)
+    if inertia:
+        memory.div_(held + 1)
+
+
+def _held(diagonal: Tensor, inertia: float) -> Tensor:
+    """1 + λP, in one pass."""
+    return torch.add(diagonal.new_ones(1), diagonal, alpha=inertia)
+
+
+def _add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
+    """vector += coefficient·other; a tensor for a coefficient stays on its device."""
+    if isinstance(coefficient, Tensor):
+        vector.addcmul_(other, coefficient)
+    else:
+        vector.add_(other, alpha=coefficient)
+
+
+def _scale(vector: Tensor, factor: Scalar) -> None:
+    if isinstance(factor, Tensor) or factor != 1:
+        vector.mul_(factor)
+
+
+def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """float32 rounded to bfloat16 at random: up with the probability that makes the mean exact."""
+    if dtype != torch.bfloat16:
+        return value
+    noise = torch.randint_like(value, 1 << 16, dtype=torch.int32)
+    return ((value.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
