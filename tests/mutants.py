@@ -33,8 +33,21 @@ CORE = ("planes.py", "solve.py", "rules.py", "stepsize.py", "step/*.py", "metric
 TESTS = ("tests/core", "tests/numpy", "tests/verify")
 RESULTS = ROOT / "results" / "mutants"
 REASONS = ROOT / "tests" / "mutants.toml"
-PYTEST = ("-m", "pytest", "-q", "-n", "0", "-p", "tests.mutants_plugin", "-p", "no:cacheprovider", "--durations=0")
-PYTEST += ("--hypothesis-seed=0", "--no-header", "--tb=no")
+PYTEST = (
+    "-m",
+    "pytest",
+    "-q",
+    "-n",
+    "0",
+    "-p",
+    "tests.mutants_plugin",
+    "-p",
+    "no:cacheprovider",
+    "--durations=0",
+    "--hypothesis-seed=0",
+    "--no-header",
+    "--tb=no",
+)
 TOO_LONG = 77  # exit status of tests/mutants_plugin.py
 
 SWAPS: dict[type, list[type]] = {
@@ -169,8 +182,8 @@ def everything() -> list[Mutant]:
 
 def digest(*paths: Path) -> str:
     total = hashlib.sha256()
-    for path in sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))):
-        total.update(path.read_bytes())
+    for file in sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))):
+        total.update(file.read_bytes())
     return total.hexdigest()[:16]
 
 
@@ -202,13 +215,12 @@ class Coverage:
         return sorted(names, key=lambda name: (self.seconds[name], name))
 
 
-def coverage(stamp: str) -> Coverage:
+def coverage(stamp: str, project: Path) -> Coverage:
     """The map, made once for a state of package and tests (minutes)."""
     path = RESULTS / f"map-{stamp}.json"
     if not path.exists():
         print("Which test runs which line ...", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            path.write_text(json.dumps(_measure(copy_project(Path(folder)))), encoding="utf-8")
+        path.write_text(json.dumps(_measure(project)), encoding="utf-8")
     return Coverage(**json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -291,11 +303,11 @@ def judge_all(sample: list[Mutant], jobs: int) -> dict[Mutant, dict[str, Any]]:
     todo = [m for m in sample if m not in outcomes]
     if not todo:
         return outcomes
-    covering = coverage(known.tests)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         projects: queue.Queue[Path] = queue.Queue()
         for job in range(jobs):
             projects.put(copy_project(Path(folder) / str(job)))
+        covering = coverage(known.tests, Path(folder) / "0")
 
         def work(mutant: Mutant) -> dict[str, Any]:
             project = projects.get()
