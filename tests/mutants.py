@@ -96,6 +96,9 @@ class Mutant:
         """What it changes, wherever in the file that stands."""
         return f"{self.file}: {self.code}: {self.change}: {self.number}"
 
+    def planted(self, source: bytes) -> bytes:
+        return source[: self.start] + self.text.encode() + source[self.end :]
+
 
 # --- the changes -----------------------------------------------------------------------------------------------------
 
@@ -228,7 +231,7 @@ def _measure(project: Path) -> dict[str, Any]:
     from coverage import CoverageData
 
     data, times = project / "coverage.data", project / "seconds.json"
-    run = ("-m", "coverage", "run", "--rcfile=", f"--data-file={data}", f"--include={project}/proxmom/*")
+    run = ("-m", "coverage", "run", f"--data-file={data}", f"--include={project}/proxmom/*")
     done = python(project, *run, *PYTEST, *TESTS, PROXMOM_SECONDS=str(times))
     if done.returncode:
         sys.exit(f"The tests must pass without any change:\n{done.stdout[-5000:]}\n{done.stderr[-2000:]}")
@@ -253,7 +256,7 @@ def judge(mutant: Mutant, project: Path, covering: Coverage) -> dict[str, Any]:
     source = path.read_bytes()
     chosen = project / "chosen.json"
     chosen.write_text(json.dumps({name: covering.seconds[name] for name in tests}))
-    path.write_bytes(source[: mutant.start] + mutant.text.encode() + source[mutant.end :])
+    path.write_bytes(mutant.planted(source))
     files = sorted({name.split("::")[0] for name in tests})
     limit = 60 + 5 * sum(covering.seconds[name] for name in tests)
     try:

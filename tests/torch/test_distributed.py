@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import multiprocessing
 import os
 import sys
 import types
@@ -41,7 +42,7 @@ from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, Truncat
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
 
-STEPS = 20
+STEPS = 12
 Factory = Callable[..., ProxOptimizer]
 NAMED: dict[str, Factory] = {
     "AMSGD, model": functools.partial(AMSGD, lr=0.05, weight_decay=0.01),
@@ -90,6 +91,7 @@ def train(model: nn.Module, optimizer: Any, steps: range, part: int = 0, parts: 
         optimizer.step(loss=loss.detach())
 
 
+@functools.cache
 def alone(make: Factory, steps: range = range(STEPS)) -> list[Tensor]:
     """What one process makes of it."""
     model = network()
@@ -120,7 +122,8 @@ def world(rank: int, size: int, store: str) -> Iterator[None]:
 
 def spawn(worker: Callable[..., None], size: int, folder: Path, *args: Any) -> None:
     store = folder / f"store-{worker.__name__}-{size}"
-    torch.multiprocessing.spawn(worker, (size, str(store), *args), nprocs=size)
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])  # imports that take seconds
+    torch.multiprocessing.start_processes(worker, (size, str(store), *args), nprocs=size, start_method="forkserver")
 
 
 # --- replicated ------------------------------------------------------------------------------------------------------
