@@ -252,6 +252,7 @@ def test_more_points_repeat_the_final_runs_only_of_another_best_one(study, tmp_p
 
 KILLED = """
 import functools, json, os, random, signal, sys, time
+import torch._dynamo  # which training needs: here, and not in every start
 from pathlib import Path
 from proxmom.study.run import runner
 from proxmom.study import training
