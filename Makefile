@@ -36,7 +36,7 @@ asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences 
 	tests/torch/test_fuzz.py tests/torch/test_safety.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
 
 mutants: $(VENV)/.dev  ## 150 single changes of the core: does a test notice each? (an hour; goes on where it was stopped)
-	$(BIN)/python tests/mutants.py --jobs 2
+	$(BIN)/python -m tests.mutants --jobs 2
 
 verify: $(VENV)/.dev  ## every rule against the convex solver, 1000 states a setting (about ten minutes)
 	$(BIN)/proxmom verify --trials 1000 --jobs 2

@@ -1,4 +1,4 @@
-"""What tests/mutants.py plants: which changes there are, that each makes another program, and the reasons it lists."""
+"""`python -m tests.mutants`: which changes there are, that each makes another program, and the reasons listed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import mutants
+from tests.mutants import changes
 
 
 @pytest.mark.parametrize(
@@ -29,23 +29,23 @@ from tests import mutants
 )
 def test_the_changes_of_a_line(source: str, expected: set[str], tmp_path: Path) -> None:
     (tmp_path / "file.py").write_text(source)
-    found = [mutant.change for mutant in mutants.mutants(tmp_path / "file.py", tmp_path)]
+    found = [mutant.change for mutant in changes.mutants(tmp_path / "file.py", tmp_path)]
     assert set(found) == expected
     assert len(found) == len(expected)
 
 
 def test_every_change_makes_another_program_and_has_a_name_of_its_own() -> None:
-    every = mutants.everything()
+    every = changes.everything()
     assert len(every) > 500
     assert len({mutant.key for mutant in every}) == len(every)
     for mutant in every[::25]:
-        source = (mutants.ROOT / "proxmom" / mutant.file).read_bytes()
+        source = (changes.PACKAGE / mutant.file).read_bytes()
         assert ast.dump(ast.parse(mutant.planted(source))) != ast.dump(ast.parse(source))
 
 
 def test_every_reason_is_that_of_a_change() -> None:
-    listed = tomllib.loads(mutants.REASONS.read_text(encoding="utf-8"))["same"]
-    every = {(mutant.file, mutant.code, mutant.change) for mutant in mutants.everything()}
+    listed = tomllib.loads((Path(changes.__file__).with_name("same.toml")).read_text(encoding="utf-8"))["same"]
+    every = {(mutant.file, mutant.code, mutant.change) for mutant in changes.everything()}
     for one in listed:
         assert (one["file"], one["code"], one["change"]) in every, one
         assert one["why"].endswith(".")

@@ -1,4 +1,4 @@
-"""For tests/mutants.py: runs chosen tests in the order given, and tells coverage and the caller which test runs."""
+"""Runs chosen tests in the order given, and tells coverage, and in the end the caller, which test runs how long."""
 
 from __future__ import annotations
 
