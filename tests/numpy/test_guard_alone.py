@@ -1,0 +1,143 @@
+"""The guard on points made up for it: how often it waits, how much shorter it asks for, what it starts from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proxmom import AdaptiveMemory, Alignment, HeavyBall, Secant
+from proxmom.numpy import Optimizer, minimize
+from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Trust
+
+
+def point(x: float, f: float, g: float) -> Point:
+    return Point(np.array([x]), f, np.array([g]), ((), f, ()))
+
+
+def guarded(step_size: Any = None, lr: float = 1.0) -> Guard:
+    return Guard(Optimizer([0.0], HeavyBall(), lr=lr, step_size=step_size))
+
+
+def judged(guard: Guard, old: Point, new: Point) -> bool:
+    guard.step(old.g, old.f)
+    return guard.keeps(old, new)
+
+
+def verdicts(guard: Guard, old: Point, new: Point, count: int) -> Iterator[int | None]:
+    """After each of so many steps from old to new, all refused."""
+    for _ in range(count):
+        assert not judged(guard, old, new)
+        yield guard.verdict
+
+
+@pytest.mark.parametrize(("f", "status"), [(2.0, 3), (np.inf, 2)], ids=["finite", "not finite"])
+def test_so_many_steps_in_a_row_are_tried(f: float, status: int) -> None:
+    guard = guarded()
+    assert list(verdicts(guard, point(0, 1, 1), point(-1, f, 1), TRIES)) == [None] * (TRIES - 1) + [status]
+    assert (guard.tries, guard.undone) == (TRIES, TRIES)
+
+
+def test_a_step_that_stands_ends_the_row() -> None:
+    guard = guarded()
+    assert list(verdicts(guard, point(0, 1, 1), point(-1, 2, 1), TRIES - 1))[-1] is None
+    assert judged(guard, point(0, 1, 1), point(-0.5, 0.5, 0.5))
+    assert (guard.tries, guard.undone) == (0, TRIES - 1)
+    assert list(verdicts(guard, point(-0.5, 0.5, 0.5), point(-1, 2, 1), 1)) == [None]
+
+
+def test_so_many_steps_within_rounding_lead_nowhere_before_it_ends() -> None:
+    here, up = point(0, 1, 1), point(1e-20, 1, 1)
+    assert list(verdicts(guarded(), here, up, STALLED)) == [None] * (STALLED - 1) + [3]
+
+
+def test_so_many_steps_in_a_row_may_lower_f_by_too_little() -> None:
+    """Beyond rounding, and the slopes say that the curvature is about one."""
+    guard, points = guarded(), [point(-2.0 * (k % 2), 1 - 1e-9 * k, 1 + k % 2) for k in range(PATIENCE + 1)]
+    kept = [judged(guard, old, new) for old, new in itertools.pairwise(points)]
+    assert kept == [True] * (PATIENCE - 1) + [False]
+
+
+@pytest.mark.parametrize(
+    ("f", "factor"),
+    [(2.0, 1 / 4), (1.001, 1 / 2.002), (1e3, SHORTEST), (1e300, SHORTEST), (np.inf, BLIND), (np.nan, BLIND)],
+)
+def test_the_next_try_ends_where_the_parabola_through_both_points_does(f: float, factor: float) -> None:
+    """Its slope at the start is -1 there, and at the end of a step of length one f was seen."""
+    guard = guarded()
+    for tries in (1, 2):
+        assert not judged(guard, point(0, 1, 1), point(-1, f, 1))
+        assert guard.optimizer.lr == pytest.approx(factor**tries)
+    scaled = guarded(Alignment())
+    for tries in (1, 2):
+        assert not judged(scaled, point(0, 1, 1), point(-1, f, 1))
+        assert scaled.optimizer.kept("scale") == pytest.approx(factor**tries)
+    assert scaled.optimizer.lr == 1.0
+
+
+@pytest.mark.parametrize("lr", [1.0, 4.0])
+def test_a_step_with_memory_that_fails_is_tried_much_shorter(lr: float) -> None:
+    first, second, worse = point(0, 1, 1), point(-1, 0.5, 0.5), point(-2, 3, 1)
+    plain = guarded(lr=lr)
+    assert judged(plain, first, second)
+    assert not judged(plain, second, worse)
+    assert plain.optimizer.lr == lr * LONGEST / 2
+    scaled = guarded(Alignment(), lr=lr)
+    assert judged(scaled, first, second)
+    scaled.step(second.g, second.f)
+    scale = scaled.optimizer.kept("scale")
+    assert scale is not None
+    assert not scaled.keeps(second, worse)
+    assert scaled.optimizer.kept("scale") == pytest.approx(scale * LONGEST / 2)
+
+
+def test_a_try_along_the_gradient_is_at_least_as_long_as_the_least_curvature_seen_allows() -> None:
+    """Where the metric is Euclidean: in another one the ratio of lengths says nothing of lr."""
+    for euclidean, lr in ((True, 0.1), (False, 0.1)):
+        guard = Guard(Optimizer([0.0], AdaptiveMemory(), lr=lr, step_size=Secant()), euclidean)
+        assert judged(guard, point(0, 1, 1), point(-8, 0.5, 0.5))
+        guard.step(np.array([0.5]), 0.5)
+        plain = guard.optimizer.kept("plain")
+        assert plain is not None
+        assert not guard.keeps(point(-8, 0.5, 0.5), point(-9, 3, 1))
+        assert guard.ratio == 2.0  # of the second step, from slope 0.5 to 1
+        assert guard.optimizer.kept("scale") == pytest.approx(max(plain, 2.0 / lr) if euclidean else plain)
+
+
+@pytest.mark.parametrize("step_size", [None, Alignment()])
+def test_starting_anew_is_a_step_along_the_gradient_of_the_given_length(step_size: Any) -> None:
+    guard = guarded(step_size, lr=2.0)
+    for g in (1.0, 3.0):
+        guard.step(np.array([g]), 1.0)
+    x = guard.optimizer.x
+    guard.start_anew(0.25)
+    np.testing.assert_array_equal(guard.optimizer.x, x)
+    np.testing.assert_allclose(guard.step(np.array([4.0]), 1.0), x - 0.25 * 4.0)
+
+
+def test_before_anything_was_judged_the_last_point_is_the_best() -> None:
+    last = point(0, 1, 1)
+    assert guarded().best(last) is last
+    assert guarded().verdict is None
+
+
+def test_a_function_without_curvature_is_followed_downwards() -> None:
+    result = minimize(lambda x: (float(x.sum()), np.ones_like(x)), [1.0, -2.0], max_iter=60)
+    assert not result.success
+    assert result.fun < -1e6
+    assert result.undone == 0
+
+
+def test_trust_ends_a_run_before_the_first_point_that_is_not_finite() -> None:
+    trust = Trust(Optimizer([0.0], HeavyBall(), lr=1.0))
+    assert (trust.verdict, trust.undone) == (None, 0)
+    assert trust.keeps(point(0, 1, 1), point(1, 9, 1))
+    assert trust.verdict is None
+    for f, g in ((np.nan, 1.0), (1.0, np.inf)):
+        assert not trust.keeps(point(0, 1, 1), point(1, f, g))
+        assert trust.verdict == 2
+    assert trust.keeps(point(0, 1, 1), point(1, 9, 1))
+    assert trust.verdict is None
