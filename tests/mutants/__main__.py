@@ -33,6 +33,7 @@ REASONS = Path(__file__).with_name("same.toml")
 PYTEST = ["-m", "pytest", "-q", "-n", "0", "-p", "tests.mutants.plugin", "-p", "no:cacheprovider", "--durations=0"]
 PYTEST += ["--hypothesis-seed=0", "--no-header", "--tb=no"]
 TOO_LONG = 77  # exit status of plugin.py
+NO_START = (3, 4)  # of pytest, where the package cannot be imported
 
 
 # --- what covers a line ----------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def judge(mutant: Mutant, project: Path, covering: Coverage, files: set[str]) ->
     if done.returncode == TOO_LONG:
         return "a test that takes too long"
     first = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if not first and "Error" not in done.stdout + done.stderr:
+    if not first and done.returncode not in NO_START:
         raise RuntimeError(f"{mutant.key}\n{done.stdout}\n{done.stderr}")
     return first[0] if first else "the import"
 
@@ -256,4 +257,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+    except RuntimeError as error:
+        sys.exit(str(error))

@@ -54,6 +54,23 @@ def test_so_many_steps_within_rounding_lead_nowhere_before_it_ends() -> None:
     assert list(verdicts(guarded(), here, up, STALLED)) == [None] * (STALLED - 1) + [3]
 
 
+@pytest.mark.parametrize("better", [point(-1e-20, 1, 0.5), point(-1, 0.5, 1)], ids=["gradient", "f"])
+def test_progress_lets_the_count_begin_anew(better: Point) -> None:
+    guard, here = guarded(), point(0, 1, 1)
+    assert list(verdicts(guard, here, point(1e-20, 1, 1), STALLED - 1))[-1] is None
+    assert judged(guard, here, better)
+    up = Point(better.x + 1e-15, better.f, better.g, ((), better.f, ()))
+    assert list(verdicts(guard, better, up, STALLED)) == [None] * (STALLED - 1) + [3]
+
+
+@pytest.mark.parametrize(("f", "poor"), [(1 - 0.021, 0), (1 - 0.019, 1)])
+def test_how_much_a_step_along_the_gradient_must_lower_f(f: float, poor: int) -> None:
+    """A hundredth of its length over ||g||, 1/2 here, times ||g||², 4."""
+    guard = guarded()
+    assert judged(guard, point(0, 1, 2), point(-1, f, 2))
+    assert guard.poor == poor
+
+
 def test_so_many_steps_in_a_row_may_lower_f_by_too_little() -> None:
     """Beyond rounding, and the slopes say that the curvature is about one."""
     guard, points = guarded(), [point(-2.0 * (k % 2), 1 - 1e-9 * k, 1 + k % 2) for k in range(PATIENCE + 1)]
@@ -105,6 +122,15 @@ def test_a_try_along_the_gradient_is_at_least_as_long_as_the_least_curvature_see
         assert not guard.keeps(point(-8, 0.5, 0.5), point(-9, 3, 1))
         assert guard.ratio == 2.0  # of the second step, from slope 0.5 to 1
         assert guard.optimizer.kept("scale") == pytest.approx(max(plain, 2.0 / lr) if euclidean else plain)
+
+
+@pytest.mark.parametrize("new", [point(0, 1, 2), point(-1, 0.5, 1), point(-1, 0.5, np.inf)])
+def test_only_a_step_along_which_the_gradient_changes_shows_a_curvature(new: Point) -> None:
+    guard = guarded()
+    judged(guard, point(0, 1, 1), new)
+    assert guard.ratio == np.inf
+    judged(guard, point(0, 1, 1), point(-1, 0.5, 0.5))
+    assert guard.ratio == 2.0
 
 
 @pytest.mark.parametrize("step_size", [None, Alignment()])
