@@ -21,7 +21,8 @@ from proxmom.rules import (
     SteadyMemory,
     TruncatedMemory,
 )
-from proxmom.stepsize import Alignment, Secant
+from proxmom.secant import Secant
+from proxmom.stepsize import Alignment
 
 __version__ = "0.1.0"
 __all__ = [

@@ -19,7 +19,8 @@ from typing import Any
 
 from proxmom.metrics import METRICS
 from proxmom.rules import RULES
-from proxmom.stepsize import STEP_SIZES
+from proxmom.secant import Secant
+from proxmom.stepsize import Alignment
 
 
 def find_rule(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> Any:
@@ -60,7 +61,7 @@ def find_step_size(text: str, **arguments: Any) -> Any:
     Raises:
         ValueError: as `find_rule`.
     """
-    return _build("step size", text, STEP_SIZES, (), arguments)
+    return _build("step size", text, {kind.__name__: kind for kind in (Alignment, Secant)}, (), arguments)
 
 
 def find_factory(kind: str, text: str, known: Mapping[str, Any]) -> partial[Any]:

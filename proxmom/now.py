@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
+from proxmom.memories import Average, Memory, Previous, mass_name
 from proxmom.planes import Array, Plane, Scalar, Vector, namespace
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
@@ -33,9 +34,8 @@ class Now:
         normalised: whether the rule keeps memory as a true average.
         loss, previous_loss: (S,) or None.
         memory_height: height of the aggregated plane, (S,), or None where it is not tracked.
-        last_step: as last_move, without weight decay: <u, -last_lr·P⁻¹memory>, (S, B); None for last_move.
-        unit: <u, lr·P⁻¹v> of the named vectors, (S, B, B), lr that of each tensor; None for lr·dual.
-        kept: the scalars that rule and step size keep from step to step, name -> (S,).
+        memories: the further memories that the rule declares, by name.
+        scalars: the scalars that rule and step size keep from step to step, name -> (S,).
         rule: the rule's name, for messages.
     """
 
@@ -52,15 +52,13 @@ class Now:
         loss: Array | None = None,
         previous_loss: Array | None = None,
         memory_height: Array | None = None,
-        last_step: Array | None = None,
-        unit: Array | None = None,
-        kept: Mapping[str, Array] | None = None,
+        memories: Mapping[str, Memory] | None = None,
+        scalars: Mapping[str, Array] | None = None,
         rule: str = "the rule",
     ) -> None:
         self._dual, self._last_move, self._mass, self._normalised = dual, last_move, mass, normalised
         self._loss, self._previous_loss, self._memory_height = loss, previous_loss, memory_height
-        self._last_step, self._unit_products = last_step, unit
-        self._kept = {} if kept is None else dict(kept)
+        self._memories, self._scalars = memories or {}, scalars or {}
         self._names, self._rule = names, rule
         self.lr, self.step = lr, step
 
@@ -96,46 +94,45 @@ class Now:
         """<u, x_t - x_{t-1}>, (S,), with today's metric and iterate; 0 where nothing has moved yet."""
         return namespace(self._last_move).sum(u.coefficients * self._last_move, axis=-1)
 
-    def dot_last_step(self, u: Vector) -> Array:
-        """<u, last step along memory>, (S,): `dot_last_move` without the part that was weight decay."""
-        step = self._last_move if self._last_step is None else self._last_step
-        return namespace(step).sum(u.coefficients * step, axis=-1)
+    def recall(self, name: str) -> Array:
+        """A scalar that rule or step size keeps from step to step, (S,), as the last step's `remember` left it.
 
-    def dot_unit(self, u: Vector, v: Vector) -> Array:
-        """<u, lr·P⁻¹v>, (S,): how fast a step along v at the given lr would descend along u."""
-        if self._unit_products is None:
-            return self.lr * self.dot(u, v)
-        image = (self._unit_products @ v.coefficients[..., None])[..., 0]
-        return namespace(image).sum(u.coefficients * image, axis=-1)
-
-    def kept(self, name: str) -> Array:
-        """What rule or step size keeps from step to step, (S,); ValueError if not declared in `scalars`."""
-        if name not in self._kept:
+        Raises:
+            ValueError: for a name that is not declared in `scalars`.
+        """
+        if name not in self._scalars:
             raise ValueError(
-                f"kept scalar must be one of {', '.join(self._kept) or '(none)'}, got {name!r}. "
+                f"scalar must be one of {', '.join(self._scalars) or '(none)'}, got {name!r}. "
                 f"Declare it: scalars = {{{name!r}: 0.0}} in {self._rule} or its step size."
             )
-        return self._kept[name]
+        return self._scalars[name]
 
-    def keep(self, **values: Scalar) -> None:
-        """What `kept` will say at the next step; a number or (S,). What is not given stays as it is."""
-        for name, value in values.items():
-            old = self.kept(name)
-            self._kept[name] = value + namespace(old).zeros_like(old)
+    def mass(self, name: str) -> Array:
+        """The sum of the coefficients of all gradients in a named vector, (S,): how much of an average it is.
 
-    @property
-    def products(self) -> Array:
-        """<u, P⁻¹v> of the named vectors, (S, B, B)."""
-        return self._dual
+        1 for the gradient and for what started as one; it grows from 0 in an average that started as zero.
 
-    def share_of_memory(self, v: Vector) -> Array:
-        """The coefficient of memory in v, (S,)."""
-        return v.coefficients[..., self._names.index("memory")] + 0 * self.step
+        Raises:
+            ValueError: for an unknown name.
+        """
+        self.vector(name)
+        return self._mass_after(name, self.step)
 
-    @property
-    def scalars(self) -> Mapping[str, Array]:
-        """All kept scalars, name -> (S,), as they stand now."""
-        return self._kept
+    def _mass_after(self, name: str, steps: Array) -> Array:
+        """The mass of a vector after so many steps, (S,); zero after fewer than none."""
+        if name == "memory":
+            return self._mass
+        if name == "gradient":
+            return namespace(steps).astype(steps >= 0, steps.dtype)
+        if mass_name(name) in self._scalars:
+            return self._scalars[mass_name(name)]
+        kind = self._memories[name]
+        if kind.start == "gradient":
+            return 1 + 0 * steps
+        if isinstance(kind, Previous):
+            return self._mass_after(kind.of, steps - 1)
+        assert isinstance(kind, Average)
+        return 1 - (1 - kind.coefficient) ** namespace(steps).maximum(steps, 0 * steps)
 
     @property
     def gradient_plane(self) -> Plane:

@@ -1,7 +1,9 @@
 """The rules: each says which planes model the loss, in a few lines, from what `Now` lets it see.
 
-A rule is any object with a method `planes(now)` that returns one to four `Plane`s. What a backend must know before the
-first step it reads from optional attributes of the rule, see `Facts`.
+A rule is any object with a method `planes(now)` that returns its `Plane`s, one to 16, and changes nothing. A rule
+that keeps numbers from step to step says in a second method, `remember(now)`, what they become; it is asked after
+`planes`, with the same `now`. What a backend must know before the first step it reads from optional attributes of the
+rule, see `Facts`.
 
 Adaptive memory: K. Topollai and A. Choromanska, "Adaptive Memory Momentum via a Model-Based Framework for Deep Learning
 Optimization", AISTATS 2026, arXiv 2510.04988. MoMo: F. Schaipp et al., ICML 2024, arXiv 2305.07583. Polyak's step with
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any, ClassVar, Protocol
 
+from proxmom.memories import Memory, Previous, check_memories
 from proxmom.now import HEIGHTS, Now
 from proxmom.planes import Array, Plane, mix, namespace
 
@@ -31,17 +34,20 @@ class Rule(Protocol):
 class Facts:
     """What is known of a rule before the step, read from attributes of the same names; all are optional.
 
-    beta_max: the largest weight on memory, in [0, 1]; 0 if memory is not used.
+    beta_max: the largest weight on memory, in [0, 1]; a rule that gives memory more is refused where the metric must
+        know its mass (Adam's).
     normalised: memory is kept as a true average (every rule with a floor needs this).
     needs_loss: the rule looks at the loss.
-    memories: further memories, name -> averaging coefficient c of the gradient in (0, 1]: m <- (1 - c) m + c g.
-    scalars: numbers kept from step to step, name -> value before the first step: see `Now.kept` and `Now.keep`.
+    memories: further memories, name -> `Average`, `Previous` or `Combination`, see `proxmom.memories`.
+    scalars: numbers kept from step to step, name -> value before the first step: read with `now.recall(name)`, set by
+        `remember(now)`, which returns {name: value} with a number or (S,) for a scalar and a `Vector` for a memory that
+        is a `Combination`; a scalar that is not named stays as it is.
     """
 
     beta_max: float = 0.0
     normalised: bool = False
     needs_loss: bool = False
-    memories: Mapping[str, float] = field(default_factory=dict)
+    memories: Mapping[str, Memory] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -53,15 +59,13 @@ class Facts:
             raise TypeError(f"rule must be an object with a method planes(now), got {rule!r}. {remedy}")
         facts = cls(**{name: getattr(rule, name) for name in cls.__dataclass_fields__ if hasattr(rule, name)})
         _check_in("beta_max", facts.beta_max, 0, 1)
-        check_kept(facts.memories, facts.scalars)
+        check_memories(facts.memories)
+        check_scalars(facts.scalars)
         return facts
 
 
-def check_kept(memories: Mapping[str, float], scalars: Mapping[str, float]) -> None:
-    """ValueError unless these are what `Facts` says of memories and scalars."""
-    for name, coefficient in memories.items():
-        if name in ("gradient", "memory") or not 0 < coefficient <= 1:
-            raise ValueError(f"memories must map new names to coefficients in (0, 1], got {name!r}: {coefficient}.")
+def check_scalars(scalars: Mapping[str, float]) -> None:
+    """ValueError unless these are scalars as a rule or a step size may declare them."""
     for name, value in scalars.items():
         if not name.isidentifier() or not isfinite(value):
             raise ValueError(f"scalars must map identifiers to finite numbers, got {name!r}: {value}.")
@@ -170,7 +174,7 @@ class ConjugateMemory:
 
     restart: float = 0.5
     beta_max: float = 1.0
-    memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
+    memories: ClassVar[Mapping[str, Memory]] = {"previous": Previous("gradient")}
 
     def __post_init__(self) -> None:
         if not self.restart > 0:
@@ -297,18 +301,21 @@ class SteadyMemory:
         return least, mix(current, memory, now.weight(self.beta_max))
 
     def _steadiness(self, now: Now) -> Array:
-        """s, (S,), from earlier gradients alone; today's is noted for the next step."""
+        """s, (S,), from earlier gradients alone."""
+        share = now.recall("jumps") / (
+            2 * now.recall("spread") + 1e-12
+        )  # a level that is constant to 1e-6 has no noise
+        return namespace(now.step).clip(10 * share - 1, 0.0, 1.0)
+
+    def remember(self, now: Now) -> Mapping[str, Array]:
         xp, rate = namespace(now.step), 1 / self.horizon
-        jumps, spread = now.kept("jumps"), now.kept("spread")
-        share = jumps / (2 * spread + 1e-12)  # a level that is constant to 1e-6 has no noise
         level = now.dot(now.gradient, now.gradient) ** 0.25
-        last, mean = (xp.where(now.step > 0, now.kept(name), level) for name in ("level", "mean"))
+        last, mean = (xp.where(now.step > 0, now.recall(name), level) for name in ("level", "mean"))
         after = mean + rate * (level - mean)
-        unit = xp.where(after > 0, after, 1.0)
-        jumps = jumps + rate * (((level - last) / unit) ** 2 - jumps)
-        spread = spread + rate * (((level - mean) / unit) ** 2 - spread)
-        now.keep(level=level, mean=after, jumps=jumps, spread=spread)
-        return xp.clip(10 * share - 1, 0.0, 1.0)
+        unit = xp.where(after > 0, after, 1.0)  # all gradients were zero: the squares below are zero in any unit
+        squares = {"jumps": ((level - last) / unit) ** 2, "spread": ((level - mean) / unit) ** 2}
+        averages = {name: now.recall(name) + rate * (square - now.recall(name)) for name, square in squares.items()}
+        return {"level": level, "mean": after, **averages}
 
 
 RULES: dict[str, Any] = {

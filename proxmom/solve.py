@@ -1,4 +1,4 @@
-"""The solver: exact weights of up to four planes, in closed form, for a whole batch of models at once.
+"""The solver: exact weights of up to 16 planes, of up to four in closed form, for a whole batch of models at once.
 
 The proximal step on a maximum of K planes has the dual problem
 
@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from proxmom.active_set import active_set
 from proxmom.planes import Array, namespace
 
-MAX_PLANES = 4
+MAX_PLANES = 16
+CLOSED_FORMS = 4  # the most planes for which every face of the simplex is tried: their number doubles with each plane
 COINCIDE = 8  # slopes this many eps apart, squared and relative, are one slope
 
 
@@ -28,11 +30,12 @@ def weights(linear: Array, quadratic: Array, *, heights: Array | None = None, fl
 
     Two planes are a clip. Three and four: each face of the simplex gives one candidate, its stationary point, which is
     clipped back to the simplex; the candidate with the smallest duality gap is the solution, because the optimum lies
-    inside one of the faces. Where slopes coincide (||s_j - s_k||² at rounding level) the quadratic cannot tell planes
-    apart: the higher counts, at equal height the one named last, and never a floor. So Q = 0 picks the highest plane.
+    inside one of the faces. Five and more: an active-set method of a fixed number of rounds. Where slopes coincide
+    (||s_j - s_k||² at rounding level) the quadratic cannot tell planes apart: the higher counts, at equal height the
+    one named last, and never a floor. So Q = 0 picks the highest plane.
 
     Args:
-        linear: c, shape (..., K), 1 <= K <= 4.
+        linear: c, shape (..., K), 1 <= K <= 16.
         quadratic: Q, shape (..., K, K), symmetric positive semi-definite.
         heights: what decides between coinciding planes, shape (..., K); default c.
         floors: indices of the planes that are lower bounds, in [0, K).
@@ -41,7 +44,7 @@ def weights(linear: Array, quadratic: Array, *, heights: Array | None = None, fl
         w, shape (..., K): non-negative, sums to one.
 
     Raises:
-        ValueError: for more than four planes, or none.
+        ValueError: for more than 16 planes, or none.
     """
     xp = namespace(linear)
     count = linear.shape[-1]
@@ -54,7 +57,7 @@ def weights(linear: Array, quadratic: Array, *, heights: Array | None = None, fl
     heights = linear if heights is None else heights
     if count == 2:
         return _two(linear, quadratic, heights, second_wins_ties=1 not in floors or 0 in floors)
-    return _faces(linear, quadratic, heights, tuple(floors))
+    return _batched(linear, quadratic, heights, tuple(floors))
 
 
 def _two(c: Array, q: Array, heights: Array, *, second_wins_ties: bool) -> Array:
@@ -74,6 +77,11 @@ def _two(c: Array, q: Array, heights: Array, *, second_wins_ties: bool) -> Array
 @lru_cache
 def _eps(xp: Any, dtype: Any) -> float:
     return COINCIDE * float(xp.finfo(dtype).eps)
+
+
+@lru_cache
+def _tiny(xp: Any, dtype: Any) -> float:
+    return float(xp.finfo(dtype).smallest_normal)
 
 
 def _tolerance(like: Array) -> float:
@@ -133,37 +141,46 @@ def _stationary(packed: Array, count: int, size: int) -> Array:
     return xp.reshape(xp.take(w, places, axis=0), (-1, count, packed.shape[1]))
 
 
-def _faces(c: Array, q: Array, heights: Array, floors: tuple[int, ...]) -> Array:
-    """The best of all faces' stationary points, by duality gap. Inside, the batch is the last axis, for speed."""
+def _batched(c: Array, q: Array, heights: Array, floors: tuple[int, ...]) -> Array:
+    """Three and more planes. Inside, the batch is the last axis, for speed."""
     xp = namespace(c)
     count = c.shape[-1]
     c_ = xp.reshape(c, (-1, count)).T
     q_ = xp.reshape(q, (-1, count * count)).T
-    mask = _alive(q_, xp.reshape(heights, (-1, count)).T, floors)
-    packed = xp.concat([c_, q_])
-    vertices = xp.eye(count, dtype=c.dtype, device=c.device)[..., None] + 0 * c_
+    counts = _alive(q_, xp.reshape(heights, (-1, count)).T, floors)
+    w = _faces(c_, q_, counts) if count <= CLOSED_FORMS else active_set(c_, q_, counts)
+    return xp.reshape(w.T, c.shape)
+
+
+def _faces(c: Array, q: Array, mask: Array) -> Array:
+    """The best of all faces' stationary points, by duality gap; c, mask and the result are (K, N), q is (K·K, N)."""
+    xp = namespace(c)
+    count = c.shape[0]
+    packed = xp.concat([c, q])
+    vertices = xp.eye(count, dtype=c.dtype, device=c.device)[..., None] + 0 * c
     points = xp.concat([vertices, *(_stationary(packed, count, size) for size in range(2, count + 1))])  # (F, K, N)
     points = xp.where(points > 0, points, 0.0) * mask  # every candidate is made feasible, so that its gap is honest
     total = xp.sum(points, axis=1, keepdims=True)
     points = xp.where(total > 0, points, mask)
     points = points / xp.sum(points, axis=1, keepdims=True)
-    pull = sum(points[:, k, None] * q_[k * count : (k + 1) * count] for k in range(count))
-    ascent = xp.where(mask > 0, c_ - pull, -xp.inf)
+    pull = sum(points[:, k, None] * q[k * count : (k + 1) * count] for k in range(count))
+    ascent = xp.where(mask > 0, c - pull, -xp.inf)
     best = xp.max(ascent, axis=1)
     gap = xp.sum(points * xp.where(points > 0, best[:, None] - ascent, 0.0), axis=1)
     chosen = xp.arange(gap.shape[0], device=c.device)[:, None] == xp.argmin(gap, axis=0)
-    return xp.reshape(xp.sum(points * xp.astype(chosen, c.dtype)[:, None], axis=0).T, c.shape)
+    return xp.sum(points * xp.astype(chosen, c.dtype)[:, None], axis=0)
 
 
 def _eliminate(systems: Array) -> Array:
     """Solve A u = b for systems [A b], (F, n, n + 1, N), A >= 0; a pivot at rounding level gives u_i = 0."""
     xp = namespace(systems)
-    n = systems.shape[1]
+    n, tiny = systems.shape[1], _tiny(xp, systems.dtype)
     rows = [systems[:, i] for i in range(n)]
     inverse = []
     for i in range(n):
         pivot = rows[i][:, i]
-        sound = pivot > _tolerance(systems) * xp.abs(systems[:, i, i])  # rounding can make a zero negative
+        least = _tolerance(systems) * xp.abs(systems[:, i, i]) + tiny
+        sound = pivot > least  # rounding can make a zero negative, and 1 / subnormal overflows
         inverse.append(xp.astype(sound, systems.dtype) / xp.where(sound, pivot, 1.0))
         for j in range(i + 1, n):
             rows[j] = rows[j] - (rows[j][:, i] * inverse[i])[:, None] * rows[i]

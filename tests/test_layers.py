@@ -15,17 +15,21 @@ import proxmom.kernels
 import proxmom.numpy
 import proxmom.testing
 import proxmom.torch
-from proxmom import certify, lookup, metrics, now, planes, reference, rules, solve, step, stepsize, verify
+from proxmom import active_set, certify, lookup, metrics, now, planes, reference, rules, solve, step, stepsize, verify
 
 PACKAGE = Path(proxmom.__file__).parent
 LAYERS = {
     "planes": 1,
+    "active_set": 1,
     "solve": 1,
+    "active_set": 1,
     "certify": 1,
     "now": 2,
     "rules": 2,
     "metrics": 2,
     "stepsize": 2,
+    "memories": 2,
+    "secant": 2,
     "lookup": 2,
     "step": 3,
     "kernels": 3,
@@ -128,6 +132,7 @@ def test_backends_come_when_they_are_asked_for() -> None:
 
 MODULES = [
     proxmom,
+    active_set,
     certify,
     proxmom.kernels,
     lookup,

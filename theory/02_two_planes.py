@@ -54,7 +54,7 @@ from proxmom import Adam, AdaptiveMemory, Euclidean
 from proxmom.numpy import Optimizer
 from proxmom.numpy.optimizer import Model
 from proxmom.solve import weights as solve
-from proxmom.step import Products, Scalars, Scope, Step
+from proxmom.step import Inputs, Method, Products, Scalars, Scope, Step
 
 
 def vertex() -> sympy.Expr:
@@ -261,7 +261,7 @@ def step_does_not_depend_on_choice() -> float:
 def group_error() -> float:
     """The core step with three groups against the formula above."""
     random, lam, count = np.random.default_rng(6), 0.2, 3
-    step = Step(AdaptiveMemory(), Euclidean(), inertia=lam, decay="proximal")
+    step = Step(Method(AdaptiveMemory(), Euclidean(), inertia=lam, decay="proximal"))
     worst = 0.0
     for _ in range(200):
         g, d, x = random.normal(size=(3, count, 5))
@@ -270,13 +270,13 @@ def group_error() -> float:
         lr, last, mu = 10 ** random.uniform(-1, 0.5, size=(3, count))
         products = _products(np.stack([g, d], axis=1), x, p, lam)
         one = np.ones(1)
-        scalars = Scalars(step=one, last_lr=last, kept=one, missing=np.zeros(count))
-        outcome = step.take(products, scalars, Scope(np.ones((1, count))), lr=lr, weight_decay=mu, loss=None)
+        scalars = Scalars(step=one, last_lr=last, slope_weight=one, missing=np.zeros(count))
+        outcome = step.take(Inputs(products, scalars, Scope(np.ones((1, count))), lr, mu))
         kappa, m = lr / (1 + lr * mu), 1 / (p * (1 + lam * p))
         height = (last * ((g * d / p).sum(axis=1) + mu * (g * x).sum(axis=1))).sum()
         pulls = (m * (d - g) * (g + lam * p * d)).sum(axis=1) + mu * (x * (d - g)).sum(axis=1)
         expected = (height - kappa @ pulls) / (kappa @ (m * (d - g) ** 2).sum(axis=1))
-        worst = max(worst, abs(float(outcome.beta[0]) - float(np.clip(expected, 0, 0.9))))
+        worst = max(worst, abs(float(outcome.solution.beta[0]) - float(np.clip(expected, 0, 0.9))))
     return worst
 
 

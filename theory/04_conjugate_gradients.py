@@ -121,12 +121,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from claims import Claim, report
-from many import Many
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from proxmom import AdaptiveMemory
-from proxmom.numpy import Optimizer
+from proxmom.numpy import Optimizer, Runs
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], tuple[float, Array]]
@@ -320,7 +319,7 @@ def fixed_steps(eigenvalues: Array, errors: Array, lrs: Array) -> tuple[Array, A
     """Relative gaps and |cos(g, d)|, (T, starts, lrs), of adaptive memory without cap, until every start has one lr
     that reached the target: the first to do so is the best."""
     starts = len(errors)
-    many = Many(np.repeat(errors, len(lrs), axis=0), AdaptiveMemory(beta_max=1.0), lr=np.tile(lrs, starts))
+    many = Runs(np.repeat(errors, len(lrs), axis=0), AdaptiveMemory(beta_max=1.0), lr=np.tile(lrs, starts))
     first = np.repeat((eigenvalues * errors**2).sum(axis=1), len(lrs))
     gaps: list[Array] = []
     cosines: list[Array] = []

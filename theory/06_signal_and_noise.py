@@ -46,12 +46,11 @@ from typing import Any
 import numpy as np
 import sympy
 from claims import Claim, report
-from many import Many
 from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 
 from proxmom import AdaptiveMemory, HeavyBall
-from proxmom.numpy import Optimizer
+from proxmom.numpy import Optimizer, Runs
 
 Array = NDArray[np.float64]
 LAMBDA, BETA_MAX = 0.1, 0.9
@@ -62,7 +61,7 @@ def heavy_ball_moments(b: float, signal: float) -> tuple[float, float]:
     """Measured E||ν||² (1+b)/((1-b)σ²) and E||g||²/E||g-d||², with skewed noise of σ = 1 in four dimensions."""
     random = np.random.default_rng(0)
     mean = np.full(4, signal / 2)
-    runs = Many(np.zeros((2000, 4)), HeavyBall(b), lr=1.0)
+    runs = Runs(np.zeros((2000, 4)), HeavyBall(b), lr=1.0)
     noise = top = bottom = 0.0
     for t in range(120):
         g = mean + (random.exponential(size=(2000, 4)) - 1) / 2
@@ -179,7 +178,7 @@ def predicted_ratio(b: float, a: Array, noise: Array) -> float:
 def measured_ratio(b: float, a: Array) -> float:
     """E||g||²/E||g-d||² of heavy ball on the quadratic with Hessian diag(a) and lr 1, by simulation."""
     random = np.random.default_rng(3)
-    runs = Many(np.zeros((1000, len(a))), HeavyBall(b), lr=1.0)
+    runs = Runs(np.zeros((1000, len(a))), HeavyBall(b), lr=1.0)
     top = bottom = 0.0
     for t in range(500):
         g = a * runs.x + random.normal(size=runs.x.shape)
@@ -238,7 +237,7 @@ def below_formula(b: float, dimension: float) -> float:
 def below_share(rule: Any, b: float, dimension: int) -> float:
     """The same by simulation: the share of steps with ||g||² < b||g-d||², memory being the rule's own."""
     random = np.random.default_rng(5)
-    runs = Many(np.zeros((64000 // dimension // 8, dimension)), rule, lr=1.0)
+    runs = Runs(np.zeros((64000 // dimension // 8, dimension)), rule, lr=1.0)
     below = []
     for t in range(140):
         g = random.normal(size=runs.x.shape)

@@ -43,10 +43,11 @@ from typing import Any
 
 import numpy as np
 from claims import Claim, report
-from many import Many, Played
+from many import Played
 from numpy.typing import NDArray
 
 from proxmom import AdaptiveMemory
+from proxmom.numpy import Runs
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -70,7 +71,7 @@ class Trace:
 
 
 def play(
-    gradient: Callable[[Array], Array], runs: Many, steps: int, choose: Callable[..., Array] | None = None
+    gradient: Callable[[Array], Array], runs: Runs, steps: int, choose: Callable[..., Array] | None = None
 ) -> Trace:
     """Run; `choose(runs, g)` names the effective momentum of the next step, (N,), unless the rule chooses itself."""
     weights = np.zeros((steps, len(runs.x)))
@@ -177,7 +178,7 @@ def enemy(random: Random, low: float, high: Array, harm: Callable[[Array], Array
     """A way to choose b in [low, high] for each run: constant, uniform, on-off, alternating, or what harms most now."""
     kind = np.arange(len(high)) % 5
 
-    def choose(runs: Many, g: Array) -> Array:
+    def choose(runs: Runs, g: Array) -> Array:
         d = runs.memory if runs.count else g
         lr = (runs.lr + 0 * high)[:, None]
         long, short = (harm(runs.x - lr * (b * d + (1 - b) * g)) for b in (high[:, None], low))
@@ -202,7 +203,7 @@ def convex_ratios(inertia: float, own_rule: bool) -> tuple[Array, Array, float]:
     high = (0.9 + inertia) / (1 + inertia) if own_rule else random.uniform(low, 0.99, size=count)
     high = high + np.zeros(count)
     lr = radius * np.sqrt((1 - high) / ((1 + high) * steps)) * 10 ** random.uniform(-0.7, 0.7, size=count)
-    runs = Many(x0, AdaptiveMemory(0.9) if own_rule else Played(), lr=lr, inertia=inertia)
+    runs = Runs(x0, AdaptiveMemory(0.9) if own_rule else Played(), lr=lr, inertia=inertia)
     trace = play(planes.gradient, runs, steps, None if own_rule else enemy(random, low, high, planes.gap))
     gap = planes.gap(trace.average)
     distance = radius**2 / (2 * lr * steps)
@@ -218,7 +219,7 @@ def attained(steps: int = 25) -> tuple[float, float]:
     radius = random.uniform(0.1, 10, size=count)
     lr, high = radius / steps, random.uniform(0, 1, size=count)
     choose = enemy(random, 0.0, high, planes.gap)
-    trace = play(planes.gradient, Many(radius[:, None], Played(), lr=lr), steps, choose)
+    trace = play(planes.gradient, Runs(radius[:, None], Played(), lr=lr), steps, choose)
     ratio = planes.gap(trace.average) / (radius**2 / (2 * lr * steps) + lr * (0.5 + trace.age))
     return float(ratio.min()), float(ratio.max())
 
@@ -228,7 +229,7 @@ def hard(steps: int = 16) -> tuple[float, float]:
     random, count = np.random.default_rng(21), 200
     planes = resisting(count, steps)
     choose = enemy(random, 0.0, random.uniform(0, 0.99, size=count), planes.gap)
-    runs = [Many(0 * planes.minimiser, Played(), lr=1 / np.sqrt(steps)) for _ in range(2)]
+    runs = [Runs(0 * planes.minimiser, Played(), lr=1 / np.sqrt(steps)) for _ in range(2)]
     plain = planes.gap(play(planes.gradient, runs[0], steps, lambda runs, g: np.zeros(count)).average)
     any_momentum = planes.gap(play(planes.gradient, runs[1], steps, choose).average)
     return float(plain.min() * np.sqrt(steps)), float(any_momentum.min() * np.sqrt(steps))
@@ -327,7 +328,7 @@ def smooth_ratios(inertia: float, own_rule: bool) -> tuple[Array, Array, float]:
     high = (0.9 + inertia) / (1 + inertia) if own_rule else random.uniform(low, 0.98, size=count)
     high = high + np.zeros(count)
     lr = (1 - high) * np.where(np.arange(count) % 3, random.uniform(0.02, 0.6, size=count), 1)
-    runs = Many(x0, AdaptiveMemory(0.9) if own_rule else Played(), lr=lr, inertia=inertia)
+    runs = Runs(x0, AdaptiveMemory(0.9) if own_rule else Played(), lr=lr, inertia=inertia)
     trace = play(waves.gradient, runs, steps, None if own_rule else enemy(random, low, high, waves.value))
     squared = (trace.gradients**2).sum(axis=2).mean(axis=0)
     first, second = smooth_bounds(waves.value(x0) - waves.lowest, lr, high, steps)
@@ -339,7 +340,7 @@ def smooth_ratios(inertia: float, own_rule: bool) -> tuple[Array, Array, float]:
 def huber(lr: float, b: float, steps: int) -> float:
     """Mean f'² / second bound on Huber's function (slope 1, L = 1) that is left after T steps."""
     start = 1 + lr * (steps - 1)
-    runs = Many(np.array([[start]]), Played(b), lr=lr)
+    runs = Runs(np.array([[start]]), Played(b), lr=lr)
     trace = play(lambda x: np.clip(x, -1, 1), runs, steps)
     second = smooth_bounds(np.array([start - 0.5]), np.array([lr]), np.array([b]), steps)[1]
     return float((trace.gradients**2).mean() / second[0])

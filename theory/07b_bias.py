@@ -48,12 +48,12 @@ from typing import Any
 
 import numpy as np
 from claims import Claim, report
-from many import Many, Played
+from many import Played
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from proxmom import AdaptiveMemory, HeavyBall
-from proxmom.numpy import Optimizer
+from proxmom.numpy import Optimizer, Runs
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -192,7 +192,7 @@ Noise = Callable[[Random, tuple[int, ...]], Array]
 def settled(rule: Any, noise: Noise, lr: float, steps: int, runs: int, size: int = 1) -> Array:
     """Mean of x, (size,), over runs and the last half of the steps, for f = ½||x||² from its minimiser."""
     random = np.random.default_rng(1)
-    many = Many(np.zeros((runs, size)), rule, lr=lr, inertia=0.0 if isinstance(rule, HeavyBall) else LAMBDA)
+    many = Runs(np.zeros((runs, size)), rule, lr=lr, inertia=0.0 if isinstance(rule, HeavyBall) else LAMBDA)
     mean = np.zeros(size)
     for t in range(steps):
         many.step(many.x + noise(random, (runs, size)))
@@ -204,7 +204,7 @@ def settled(rule: Any, noise: Noise, lr: float, steps: int, runs: int, size: int
 def reach(lr: float = 0.01) -> float:
     """Largest x in 400 runs of the counterexample over its bound m + r."""
     random, highest = np.random.default_rng(9), 0.0
-    many = Many(np.zeros((400, 1)), AdaptiveMemory(BETA_MAX), lr=lr, inertia=LAMBDA)
+    many = Runs(np.zeros((400, 1)), AdaptiveMemory(BETA_MAX), lr=lr, inertia=LAMBDA)
     for _ in range(1000):
         highest = max(highest, many.step(many.x + skewed(random, (400, 1))).max())
     return float(highest / (1 + 20 * lr / (1 - CAP - lr)))
@@ -217,7 +217,7 @@ def contraction() -> float:
     second = first + random.normal(size=(count, 3)) * 10 ** random.uniform(-2, 1, size=(count, 1))
     images = []
     for d in (first, second):
-        many = Many(0 * d, AdaptiveMemory(BETA_MAX), lr=1.0, inertia=LAMBDA)
+        many = Runs(0 * d, AdaptiveMemory(BETA_MAX), lr=1.0, inertia=LAMBDA)
         many.step(d)  # memory starts as the first gradient
         many.step(g)
         images.append(many.memory)
@@ -316,7 +316,7 @@ def wald(batch: float) -> Noise:
 def attenuation(mean: float = 0.1) -> float:
     """Mean of memory / mean of the gradient, Gaussian noise."""
     random = np.random.default_rng(4)
-    many, total = Many(np.zeros((10000, 1)), AdaptiveMemory(BETA_MAX), lr=1.0, inertia=LAMBDA), 0.0
+    many, total = Runs(np.zeros((10000, 1)), AdaptiveMemory(BETA_MAX), lr=1.0, inertia=LAMBDA), 0.0
     for t in range(100):
         many.step(mean + random.normal(size=(10000, 1)))
         total += many.memory.mean() / 50 if t >= 50 else 0
@@ -423,7 +423,7 @@ class Predictable:
     """Runs whose weight is named one batch ahead: `ahead(g_t, d_t, d_{t+1})` is b_{t+1}."""
 
     def __init__(self, x0: Array, ahead: Ahead, *, lr: Array | float, corrected: bool) -> None:
-        self.many, self.ahead, self.lr, self.corrected = Many(x0, Played(), lr=lr), ahead, lr, corrected
+        self.many, self.ahead, self.lr, self.corrected = Runs(x0, Played(), lr=lr), ahead, lr, corrected
         self.length, self.variation = np.zeros(len(x0)), np.zeros(len(x0))
 
     def step(self, g: Array) -> None:
@@ -566,7 +566,7 @@ def neighbourhood(rule: str, batch: int, steps: int = 150) -> float:
     start = np.repeat(problem.data[:, 0] + 1, count, axis=0)
     lr = (1 - CAP) / (np.sqrt(2) * problem.smoothness)
     own = rule == "adaptive memory"
-    runs = Many(start, AdaptiveMemory(BETA_MAX) if own else Played(), lr=lr, inertia=LAMBDA if own else 0.0)
+    runs = Runs(start, AdaptiveMemory(BETA_MAX) if own else Played(), lr=lr, inertia=LAMBDA if own else 0.0)
     squared, noise = np.zeros(problems), np.zeros(problems)
     for _ in range(steps):
         exact, g = problem.full(runs.x), problem.gradient(runs.x, batch)

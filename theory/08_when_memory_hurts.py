@@ -97,13 +97,12 @@ from typing import Any
 
 import numpy as np
 from claims import Claim, report
-from many import Many
-from many_losses import Array, Functions, evaluations
+from many import Array, Functions, evaluations
 from scipy.optimize import brentq
 
 from proxmom import Adam, AdaptiveMemory, GradientDescent, HeavyBall
 from proxmom.now import HEIGHTS
-from proxmom.numpy import Optimizer
+from proxmom.numpy import Optimizer, Runs
 
 KINK_BLIND, KINK_BIASED, *KINK_SHARP = HEIGHTS
 
@@ -316,7 +315,7 @@ def sizes(rule: Any, *, runs: int = 1000, steps: int = 30) -> tuple[float, float
     """With gradients of random size and direction: the largest ||d+||/||g||, the largest where <g,d> <= 0, and the
     share of steps that do not go downhill."""
     random = np.random.default_rng(9)
-    many = Many(np.zeros((runs, 3)), rule, lr=0.2)
+    many = Runs(np.zeros((runs, 3)), rule, lr=0.2)
     rows = []
     for t in range(steps):
         g = random.normal(size=(runs, 3)) * 10 ** random.uniform(-2, 2, size=(runs, 1))

@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from claims import HERE, Claim, load, report
-from many_losses import Array, Functions, evaluations
+from many import Array, Functions, evaluations
 from scipy.optimize import nnls
 from states import FixedDiagonal
 

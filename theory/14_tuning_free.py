@@ -46,6 +46,7 @@ from claims import HERE, Claim, load, report
 
 from proxmom import AdaptiveMemory, Secant
 from proxmom.numpy import Optimizer, minimize
+from proxmom.numpy.forecast import Forecast
 from proxmom.numpy.guard import DECREASE, PATIENCE, SHORTEST
 
 conjugate = load(HERE / "04_conjugate_gradients.py")
@@ -58,15 +59,12 @@ def diagonal(x: Any, eigenvalues: Any) -> tuple[float, Any]:
 
 def made_up(eigenvalues: Any, x0: Any, lr: float, steps: int) -> Any:
     """The points where the last steps ended after all, (steps + 1, n)."""
-    optimizer = Optimizer(x0, AdaptiveMemory(1.0), lr=lr, step_size=Secant(stretch=1e9, steepness=1e9))
-    points = [x0]
-    for step in range(steps + 1):
-        x, memory = optimizer.x, optimizer.memory
-        gradient = diagonal(x, eigenvalues)[1]
-        finish = optimizer.preview(gradient).finish
-        optimizer.step(gradient)
-        if step:
-            points.append(x - finish * memory)
+    optimizer = Optimizer(x0, AdaptiveMemory(1.0), lr=lr)
+    forecast = Forecast(optimizer, Secant(stretch=1e9, steepness=1e9))
+    points = []
+    for _ in range(steps + 1):
+        forecast.step(diagonal(optimizer.x, eigenvalues)[1], 0.0)
+        points.append(optimizer.x - optimizer.last_step)
     return np.array(points)
 
 

@@ -41,11 +41,11 @@ from typing import Any
 
 import numpy as np
 from claims import Claim, report
-from many import Many, Played
+from many import Played
 from numpy.typing import NDArray
 
 from proxmom import AdaptiveMemory, HeavyBall, SteadyMemory
-from proxmom.numpy import minimize
+from proxmom.numpy import Runs, minimize
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -207,7 +207,7 @@ def package_and_formula(steps: int = 300) -> float:
     """Largest |b of the package - clip(ratio, least, b)| over 100 runs, noisy to different degrees."""
     random = np.random.default_rng(2)
     h, strength = np.array([0.1, 1.0, 3.0]), np.geomspace(1e-3, 1, 100)[:, None]
-    many, share, worst = Many(np.ones((100, 3)), SteadyMemory(BETA_MAX, HORIZON), lr=0.3, inertia=LAMBDA), Share(), 0.0
+    many, share, worst = Runs(np.ones((100, 3)), SteadyMemory(BETA_MAX, HORIZON), lr=0.3, inertia=LAMBDA), Share(), 0.0
     for t in range(steps):
         g = h * many.x + strength * random.normal(size=(100, 3))
         least = (share(np.linalg.norm(g, axis=1)) * BETA_MAX + LAMBDA) / (1 + LAMBDA)
@@ -223,7 +223,7 @@ def bound_ratio(kind: str, steps: int = 400, runs: int = 100) -> float:
     h, lr = np.array([0.1, 1.0, 3.0]), 0.1
     x0 = random.normal(size=(runs, 3))
     steady = kind == "steady memory"
-    many = Many(x0, SteadyMemory(BETA_MAX) if steady else Played(), lr=lr, inertia=LAMBDA if steady else 0.0)
+    many = Runs(x0, SteadyMemory(BETA_MAX) if steady else Played(), lr=lr, inertia=LAMBDA if steady else 0.0)
     share, total, bound, before, first = Share(), np.zeros((runs, 3)), np.zeros(runs), np.zeros(runs), np.zeros(runs)
     free = random.random(runs) ** 3
     for t in range(steps):
@@ -274,7 +274,7 @@ def geometric(factors: Array, steps: int = 600) -> tuple[Array, Array]:
 def settled(rule: Any, lr: float, *, hold: int = 1, steps: int = 3000, runs: int = 200) -> float:
     """Mean of x over runs and the last half of the steps, f = ½x²; noise is drawn anew every `hold` steps."""
     random, mean = np.random.default_rng(5), 0.0
-    many = Many(np.zeros((runs, 1)), rule, lr=lr, inertia=0.0 if isinstance(rule, HeavyBall) else LAMBDA)
+    many = Runs(np.zeros((runs, 1)), rule, lr=lr, inertia=0.0 if isinstance(rule, HeavyBall) else LAMBDA)
     for t in range(steps):
         if t % hold == 0:
             noise = skewed(random, (runs, 1))
@@ -320,7 +320,7 @@ def picture() -> Any:
     left.set(xlabel="autocorrelation of the level", title="V; below the band s = 0, above it s = 1")
     random = np.random.default_rng(8)
     h, x, share, path = np.geomspace(0.1, 1, 10), np.ones((1, 10)), Share(), []
-    many = Many(x, SteadyMemory(BETA_MAX), lr=1.0, inertia=LAMBDA)
+    many = Runs(x, SteadyMemory(BETA_MAX), lr=1.0, inertia=LAMBDA)
     for t in range(600):
         g = h * many.x + 0.1 * (200 <= t < 400) * random.normal(size=(1, 10))
         path.append(float(share(np.linalg.norm(g, axis=1))[0]))
@@ -334,7 +334,7 @@ def picture() -> Any:
 def claims() -> list[Claim]:
     """Simulations are seeded; tolerances are a few standard errors."""
     recursion, paid = paid_out_noisy()
-    adaptive = evaluations(lambda x, lr: Many(x, AdaptiveMemory(BETA_MAX), lr=lr, inertia=LAMBDA))
+    adaptive = evaluations(lambda x, lr: Runs(x, AdaptiveMemory(BETA_MAX), lr=lr, inertia=LAMBDA))
     falling, rising = np.array([0.01, 0.5, 0.8, 0.95, 0.98, 0.999]), np.array([1.05, 1.2, 1.5, 1.7])
     ends = geometric(np.concatenate([falling, rising]))
     limit = (

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom import Adam, Euclidean, Plane
+from proxmom.memories import Average
 from proxmom.metrics import Metric
 from proxmom.now import Now
 from proxmom.numpy import Optimizer
@@ -30,7 +31,7 @@ class Planes:
 
     rows: Any
     heights: Any
-    memories: Any = field(default_factory=lambda: {"slow": 0.3, "slower": 0.1})
+    memories: Any = field(default_factory=lambda: {"slow": Average(0.3), "slower": Average(0.1)})
     beta_max: float = 0.9
 
     def planes(self, now: Now) -> Sequence[Plane]:

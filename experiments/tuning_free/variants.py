@@ -6,7 +6,7 @@ A method is called as method(fun, x0, lr) and evaluates fun until fun stops it; 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,9 +22,12 @@ from proxmom import (
     TruncatedMemory,
     mix,
 )
+from proxmom.memories import Memory, Previous
 from proxmom.now import Now
 from proxmom.numpy import Optimizer, minimize
-from proxmom.planes import Vector, namespace
+from proxmom.numpy.forecast import Forecast
+from proxmom.planes import namespace
+from proxmom.secant import Direction, Lengths, Line
 
 FOREVER = 10**9
 Method = Callable[[Any, Any, float], None]
@@ -39,7 +42,7 @@ class Weighted:
 
     formula: str
     beta_max: ClassVar[float] = 1.0
-    memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
+    memories: ClassVar[Mapping[str, Memory]] = {"previous": Previous("gradient")}
 
     def planes(self, now: Now) -> tuple[Plane]:
         xp, g, p, d = namespace(now.step), now.gradient, now.vector("previous"), now.memory
@@ -58,54 +61,56 @@ class BarzilaiBorwein:
     """factor = <s, y> / <y, lr·P⁻¹y> or <s, lr⁻¹P s> / <s, y>; as it was where there is no curvature."""
 
     long: bool = False
-    memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
+    memories: ClassVar[Mapping[str, Memory]] = {"previous": Previous("gradient")}
     scalars: ClassVar[Mapping[str, float]] = {"scale": 1.0}
 
     def factor(self, now: Now) -> Any:
-        xp, y, scale = namespace(now.lr), now.gradient - now.vector("previous"), now.kept("scale")
-        bend, turn = now.dot_last_step(y), now.dot_unit(y, y)
-        size = scale * -now.dot_last_step(now.memory)
+        xp, y, scale = namespace(now.lr), now.gradient - now.vector("previous"), now.recall("scale")
+        bend, turn = now.dot_last_move(y), now.lr * now.dot(y, y)
+        size = scale * -now.dot_last_move(now.memory)
         sound = (bend > 0) & (turn > 0)
         safe = xp.where(sound, bend, 1.0)
-        scale = xp.where(sound, size / safe if self.long else bend / xp.where(sound, turn, 1.0), scale)
-        now.keep(scale=scale)
-        return scale
+        return xp.where(sound, size / safe if self.long else bend / xp.where(sound, turn, 1.0), scale)
+
+    def remember(self, now: Now) -> Mapping[str, Any]:
+        return {"scale": self.factor(now)}
 
 
 @dataclass(frozen=True)
 class MalitskyMishchenko:
     """factor = min( sqrt(1 + growth)·factor, ||s||/(2||y||) ): proven for gradient descent alone (ICML 2020)."""
 
-    memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
+    memories: ClassVar[Mapping[str, Memory]] = {"previous": Previous("gradient")}
     scalars: ClassVar[Mapping[str, float]] = {"scale": 1.0, "growth": 1e12}
 
     def factor(self, now: Now) -> Any:
-        xp, y, old = namespace(now.lr), now.gradient - now.vector("previous"), now.kept("scale")
-        size, turn = old * -now.dot_last_step(now.memory), now.dot_unit(y, y)
+        xp, y, old = namespace(now.lr), now.gradient - now.vector("previous"), now.recall("scale")
+        size, turn = old * -now.dot_last_move(now.memory), now.lr * now.dot(y, y)
         sound = (turn > 0) & (now.step > 0)
         ratio = xp.sqrt(xp.where(sound, size / xp.where(sound, turn, 1.0), xp.inf)) / 2
-        grown = xp.where(now.step > 0, old * xp.sqrt(1 + now.kept("growth")), old)
-        scale = xp.minimum(grown, ratio)
-        now.keep(scale=scale, growth=xp.where(now.step > 0, scale / old, now.kept("growth")))
-        return scale
+        grown = xp.where(now.step > 0, old * xp.sqrt(1 + now.recall("growth")), old)
+        return xp.minimum(grown, ratio)
+
+    def remember(self, now: Now) -> Mapping[str, Any]:
+        scale, old, growth = self.factor(now), now.recall("scale"), now.recall("growth")
+        return {"scale": scale, "growth": namespace(now.lr).where(now.step > 0, scale / old, growth)}
 
 
 @dataclass(frozen=True)
 class NotFinished(Secant):
     """`Secant`'s forecast of the length without making up for the rest of the last step."""
 
-    def finish(self, now: Now) -> tuple[Any, Any]:
-        reach, again = super().finish(now)
-        now.keep(scale=now.kept("scale") / reach, retried=0.0 * reach)
-        return 1 + 0 * reach, again & (reach < 0)
+    def finish(self, line: Line, lengths: Lengths) -> tuple[float, bool, Lengths]:
+        _, _, after = super().finish(line, lengths)
+        return 1.0, False, replace(after, last=lengths.last, retries=0)
 
 
 @dataclass(frozen=True)
 class LastLength(Secant):
     """`Secant` with the length of the last step, as it should have been, instead of a forecast."""
 
-    def along(self, now: Now, direction: Vector) -> Any:
-        return now.kept("scale")
+    def length(self, lengths: Lengths, step: Direction) -> float:
+        return lengths.last
 
 
 @dataclass(frozen=True)
@@ -124,23 +129,25 @@ class Deep:
     scalars: ClassVar[Mapping[str, float]] = {"best": 0.0, "gap": 1.0, "since": 0.0}
 
     def planes(self, now: Now) -> tuple[Plane, Plane, Plane]:
-        floor = now.floor(self._bound(now) if self.lower_bound is None else self.lower_bound)
+        floor = now.floor(self._target(now) if self.lower_bound is None else self.lower_bound)
         depth = self.theta * floor.height
         memory = mix(now.gradient_plane, now.memory_plane(depth), now.weight(self.beta_max))
         return now.gradient_plane, memory, Plane(floor.slope, depth)
 
-    def _bound(self, now: Now) -> Any:
+    def _target(self, now: Now) -> Any:
+        """The bound that is aimed at, for this step."""
+        new = self.remember(now)
+        return new["best"] - new["gap"]
+
+    def remember(self, now: Now) -> Mapping[str, Any]:
         xp, first = namespace(now.step), now.step == 0
-        start = now.dot_last_step(now.gradient) * 0 + now.lr * now.dot(now.gradient, now.gradient)
-        gap = xp.where(first, start, now.kept("gap"))
-        best = xp.where(first, now.loss, now.kept("best"))
+        gap = xp.where(first, now.lr * now.dot(now.gradient, now.gradient), now.recall("gap"))
+        best = xp.where(first, now.loss, now.recall("best"))
         fell = best - now.loss > gap / 2
-        since = xp.where(now.loss < best, 0.0, now.kept("since") + 1)
+        since = xp.where(now.loss < best, 0.0, now.recall("since") + 1)
         late = since >= 20
         gap = xp.where(fell, 2 * gap, xp.where(late, gap / 2, gap))
-        best = xp.minimum(best, now.loss)
-        now.keep(best=best, gap=gap, since=xp.where(late, 0.0, since))
-        return best - gap
+        return {"best": xp.minimum(best, now.loss), "gap": gap, "since": xp.where(late, 0.0, since)}
 
 
 def guarded(rule: Any, step_size: Any = None) -> Method:
@@ -157,10 +164,14 @@ def bare(rule: Any, step_size: Any = None, lr: float | None = None) -> Method:
 
     def run(fun: Any, x0: Any, first: float) -> None:
         with np.errstate(all="ignore"):
-            optimizer = Optimizer(x0, rule, lr=first if lr is None else lr, step_size=step_size)
+            size = None if isinstance(step_size, Secant) else step_size
+            optimizer: Any = Optimizer(x0, rule, lr=first if lr is None else lr, step_size=size)
+            if isinstance(step_size, Secant):
+                optimizer = Forecast(optimizer, step_size)
+            x = np.array(x0, dtype=float)
             for _ in range(FOREVER):
-                f, g = fun(optimizer.x)
-                optimizer.step(g, f)
+                f, g = fun(x)
+                x = optimizer.step(g, f)
 
     return run
 

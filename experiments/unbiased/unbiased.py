@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn import datasets
 
-from proxmom import AdaptiveMemory, Euclidean, HeavyBall, Plane, SteadyMemory, mix
-from proxmom.numpy import minimize
+from proxmom import AdaptiveMemory, HeavyBall, Plane, SteadyMemory, mix
+from proxmom.numpy import Runs, minimize
 from proxmom.planes import namespace
-from proxmom.step import MEMORY, Products, Scalars, Scope, Step
 from proxmom.study.plan.config import load_study
 from proxmom.study.problems.collection import build_problem
 
@@ -52,14 +51,14 @@ class PredictableMemory:
     scalars: ClassVar[Mapping[str, float]] = {"top": 0.0, "bottom": 0.0}
 
     def planes(self, now: Any) -> Sequence[Plane]:
-        xp, g, apart = namespace(now.step), now.gradient, now.gradient - now.memory
-        top, bottom = now.kept("top"), now.kept("bottom")
+        xp, top, bottom = namespace(now.step), now.recall("top"), now.recall("bottom")
         beta = xp.clip(xp.where(bottom > 0, top / xp.where(bottom > 0, bottom, 1.0), 1.0), 0.0, self.beta_max)
-        now.keep(
-            top=top + (now.dot(g, g) - top) / self.horizon,
-            bottom=bottom + (now.dot(apart, apart) - bottom) / self.horizon,
-        )
         return (mix(now.gradient_plane, now.memory_plane(0.0), beta),)
+
+    def remember(self, now: Any) -> Mapping[str, Any]:
+        apart = now.gradient - now.memory
+        new = {"top": now.dot(now.gradient, now.gradient), "bottom": now.dot(apart, apart)}
+        return {name: now.recall(name) + (value - now.recall(name)) / self.horizon for name, value in new.items()}
 
 
 RULES: dict[str, tuple[Any, float]] = {  # rule, inertia
@@ -70,27 +69,10 @@ RULES: dict[str, tuple[Any, float]] = {  # rule, inertia
 }
 
 
-class Runs:
-    """N runs of a rule at once, x (N, n): the package's own step with one scope per run."""
-
-    def __init__(self, name: str, x: Array, lr: Array | float) -> None:
-        rule, self.inertia = RULES[name]
-        self.x, self.memory, self.zero = x.copy(), x, np.zeros(len(x))
-        self.lr = self.zero + lr
-        self.take = Step(rule, Euclidean(), inertia=self.inertia, decay="decoupled").take
-        self.scalars = Scalars.start(self.zero, self.zero, memory_from_gradient=True)
-        self.count = 0
-
-    def step(self, g: Array) -> None:
-        d, lam = (self.memory if self.count else g), self.inertia
-        named = np.stack([g, d], axis=1)
-        dual = named @ named.swapaxes(1, 2)
-        products = Products(dual, dual / (1 + lam), dual[:, :, MEMORY] / (1 + lam) if lam else None, None)
-        out = self.take(products, self.scalars, Scope(), lr=self.lr, weight_decay=self.zero, loss=None)
-        self.scalars = out.scalars
-        self.memory = (np.squeeze(out.direction[:, None] @ named, axis=1) + lam * d) / (1 + lam)
-        self.x -= self.lr[:, None] * self.memory
-        self.count += 1
+def runs_of(name: str, x: Array, lr: Array | float) -> Runs:
+    """N runs of a rule at once, from x (N, n)."""
+    rule, inertia = RULES[name]
+    return Runs(x, rule, lr=lr, inertia=inertia)
 
 
 class Regression:
@@ -143,7 +125,7 @@ def errors(name: str) -> list[list[Any]]:
     sizes = np.repeat([len(r.rows) for r in sets.values()], SEEDS)
     first = np.repeat(np.cumsum([0, *(len(r.rows) for r in sets.values())])[:-1], SEEDS)
     rows, best = np.concatenate([r.rows for r in sets.values()]), np.repeat([r.best for r in sets.values()], SEEDS, 0)
-    runs, total, count = Runs(name, np.tile(best, (len(BATCHES), 1)), LR), 0.0, len(best)
+    runs, total, count = runs_of(name, np.tile(best, (len(BATCHES), 1)), LR), 0.0, len(best)
     for t in range(STEPS):
         if t % 500 == 0:
             shares = [random.random((500, count, batch)) for batch in BATCHES]
@@ -167,7 +149,7 @@ def gradient(examples: Array, x: Array) -> Array:
 
 def skewed(name: str, lr: float, chance: float) -> list[list[Any]]:
     """Mean of x, and its standard error over 500 runs: f = ½x², noise 1/chance - 1 with that chance, -1 else."""
-    random, runs, total = np.random.default_rng(0), Runs(name, np.zeros((500, 1)), lr), 0.0
+    random, runs, total = np.random.default_rng(0), runs_of(name, np.zeros((500, 1)), lr), 0.0
     for t in range(4000):
         runs.step(runs.x + np.where(random.random((500, 1)) < chance, 1 / chance - 1, -1.0))
         if t >= 2000:
@@ -181,7 +163,7 @@ def progress(name: str, data: str) -> list[list[Any]]:
     best, start = problem.value(problem.best[None])[0], problem.value(np.zeros((1, 6)))[0]
     shape = (len(BATCHES), SPREAD.size, seeds, 6)
     lr = np.broadcast_to(SPREAD[:, None], shape[:-1]).ravel() / problem.smoothness
-    runs, sums, found = Runs(name, np.zeros((lr.size, 6)), lr), {0: np.zeros((lr.size, 6))}, []
+    runs, sums, found = runs_of(name, np.zeros((lr.size, 6)), lr), {0: np.zeros((lr.size, 6))}, []
     for t in range(max(LENGTHS)):
         parts = []
         for batch, x in zip(BATCHES, runs.x.reshape(shape[0], -1, 6), strict=True):

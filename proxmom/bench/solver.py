@@ -30,7 +30,7 @@ def measure_solver(rounds: int | None = None) -> dict[str, list[float] | None]:
 
 
 def _tasks() -> dict[str, Task | None]:
-    tasks: dict[str, Task | None] = {f"solve {BATCH} models of {k} planes": _solver(k) for k in (2, 3, 4)}
+    tasks: dict[str, Task | None] = {f"solve {BATCH} models of {k} planes": _solver(k) for k in (2, 3, 4, 8, 16)}
     tasks["one model of 2 planes by cvxpy"] = _convex_solver()
     tasks[f"hand-written heavy ball, one step, n = {SIZE}"] = _by_hand()
     for rule, metric, settings in (

@@ -3,5 +3,6 @@
 from proxmom.numpy.as_scipy import scipy_method
 from proxmom.numpy.minimize import minimize
 from proxmom.numpy.optimizer import Optimizer
+from proxmom.numpy.runs import Runs
 
-__all__ = ["Optimizer", "minimize", "scipy_method"]
+__all__ = ["Optimizer", "Runs", "minimize", "scipy_method"]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom.numpy.arrays import norm
-from proxmom.numpy.optimizer import Bookmark, Optimizer
+from proxmom.numpy.forecast import Forecast
+from proxmom.numpy.optimizer import Optimizer
 
 DECREASE = 1e-2  # share of the shortest |move|/|change of gradient| times |gradient|² by which f must fall
 ROUNDING = 8 * float(np.finfo(float).eps)  # relative: a smaller change, of f or of x, says nothing
@@ -39,7 +40,7 @@ class Point:
 class Trust:
     """Lets every step of `optimizer` stand, and ends the run before the first point that is not finite."""
 
-    optimizer: Optimizer
+    optimizer: Optimizer | Forecast
     undone: int = 0  # as of `Guard`; none is
     verdict: int | None = None  # the status that ends the run, if it must end
 
@@ -71,7 +72,7 @@ class Guard:
     times the step, which is exact on quadratics; f is never above its first value there either.
     """
 
-    optimizer: Optimizer
+    optimizer: Optimizer | Forecast
     euclidean: bool = True
     ratio: float = np.inf
     tries: int = 0
@@ -82,11 +83,13 @@ class Guard:
     _finite: bool = True  # whether the last point that was left was
     _top: float | None = None  # the first f
     _best: Point | None = field(default=None, repr=False)  # the least gradient since f fell by more than rounding
-    _plain: float | None = 1.0  # factor on lr of a step along the gradient alone; None: the step was another
-    _bookmark: Bookmark | None = field(default=None, repr=False)
+    _gradient_lr: float | None = None  # lr of the step, where it is one along the gradient alone
+    _bookmark: Any = field(default=None, repr=False)
 
     def step(self, gradient: Any, loss: float) -> Any:
         """The next x to look at; the arguments are the optimizer's."""
+        if self._bookmark is None:
+            self._gradient_lr = self.optimizer.last_lr
         self._bookmark = self.optimizer.bookmark()
         return self.optimizer.step(gradient, loss)
 
@@ -96,12 +99,11 @@ class Guard:
             self._top, self._best = old.f, old
         with np.errstate(over="ignore", invalid="ignore"):
             kept = new.finite and self._lowers(old, new)
-            factor = 1.0 if kept else self._shorter(old, new)
+            lr = 0.0 if kept else self._shorter(old, new)
         if kept:
-            self._plain, self.tries = None, 0
+            self._gradient_lr, self.tries = None, 0
             return True
-        assert self._bookmark is not None
-        self._back(self._bookmark, factor)
+        self._back(self._bookmark, lr)
         self.tries += 1
         self.undone += 1
         self._finite = new.finite
@@ -109,11 +111,11 @@ class Guard:
 
     def start_anew(self, lr: float) -> None:
         """Makes the next step one along the gradient alone, from where the optimizer is, with the given lr."""
-        self._back(self.optimizer.bookmark(), lr / self.optimizer.lr)
+        self._back(self.optimizer.bookmark(), lr)
 
-    def _back(self, bookmark: Bookmark, factor: float) -> None:
-        self.optimizer.undo(bookmark, factor)
-        self._plain = factor if self.optimizer.kept("scale") is not None else 1.0
+    def _back(self, bookmark: Any, lr: float) -> None:
+        self.optimizer.undo(bookmark, lr)
+        self._gradient_lr = lr
 
     @property
     def verdict(self) -> int | None:
@@ -130,7 +132,7 @@ class Guard:
         move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
         if 0 < turn < np.inf and move > 0:
             self.ratio = min(self.ratio, move / turn)
-        length = move and move / norm(old.g) if self._plain is not None else np.inf
+        length = move and move / norm(old.g) if self._gradient_lr is not None else np.inf
         least = min(self.ratio, length)
         need = DECREASE * least * size * size if np.isfinite(least) else 0.0
         if _rounds(old, new) and need <= _noise(old, new):
@@ -158,18 +160,18 @@ class Guard:
         return lowers
 
     def _shorter(self, old: Point, new: Point) -> float:
-        """The factor on lr of the next try."""
-        scale, plain = self.optimizer.kept("scale"), self.optimizer.kept("plain")
-        if self._plain is None:
-            safe = self.ratio / self.optimizer.lr if self.euclidean and self.optimizer.lr > 0 else np.inf
-            safe = safe if np.isfinite(safe) else 0.0
-            return LONGEST / 2 if scale is None else max(plain, safe) if plain is not None else scale * LONGEST / 2
+        """The lr of the next try, along the gradient alone."""
+        if self._gradient_lr is None:
+            if not isinstance(self.optimizer, Forecast):
+                return self.optimizer.last_lr * LONGEST / 2
+            known = self.euclidean and np.isfinite(self.ratio)
+            return max(self.optimizer.steepest_lr, self.ratio) if known else self.optimizer.steepest_lr
         if not new.finite:
-            return self._plain * BLIND
+            return self._gradient_lr * BLIND
         fall = float((old.x - new.x) @ old.g)
         missed = _rise(old, new) + fall
         best = fall / (2 * missed) if 0 < missed < np.inf else LONGEST
-        return self._plain * min(max(best, SHORTEST), LONGEST)
+        return self._gradient_lr * min(max(best, SHORTEST), LONGEST)
 
 
 def _noise(old: Point, new: Point) -> float:

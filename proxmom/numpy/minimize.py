@@ -13,10 +13,12 @@ from scipy.optimize import OptimizeResult
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
+from proxmom.numpy.forecast import Forecast
 from proxmom.numpy.guard import ROUNDING, Guard, Point, Trust
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
-from proxmom.stepsize import Secant, StepSize
+from proxmom.secant import Secant
+from proxmom.stepsize import StepSize
 
 MESSAGES = {
     0: "The gradient's norm fell below gtol times its first value, and the last step was short.",
@@ -42,7 +44,7 @@ def minimize(
     rule: Rule | None = None,
     *,
     lr: float | None = None,
-    step_size: StepSize | None = None,
+    step_size: StepSize | Secant | None = None,
     first: float | None = None,
     metric: Metric | None = None,
     inertia: float = 0.0,
@@ -99,6 +101,7 @@ def minimize(
     if first is not None and (lr is not None or not 0 < first < np.inf):
         raise ValueError(f"first must be > 0 and finite, and stands for lr, got first={first}, lr={lr}.")
     free = lr is None
+    step_size = Secant() if step_size is None and free else step_size
     optimizer = Optimizer(
         real("x0", x0),
         (ConjugateMemory() if free else AdaptiveMemory()) if rule is None else rule,
@@ -107,9 +110,10 @@ def minimize(
         inertia=inertia,
         weight_decay=weight_decay,
         decay=decay,
-        step_size=Secant() if step_size is None and free else step_size,
+        step_size=None if isinstance(step_size, Secant) else step_size,
     )
-    judge = Guard(optimizer, isinstance(optimizer.metric, Euclidean)) if free else Trust(optimizer)
+    steps = Forecast(optimizer, step_size) if isinstance(step_size, Secant) else optimizer
+    judge = Guard(steps, isinstance(optimizer.metric, Euclidean)) if free else Trust(steps)
     run = _Run(fun, optimizer, gtol, judge, reporter(callback))
     return run.go(max_iter, probe=free and first is None)
 

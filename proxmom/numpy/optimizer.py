@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from proxmom.metrics import Euclidean, Metric, State
 from proxmom.numpy.arrays import number, real, shaped
+from proxmom.numpy.rows import Vector, following, seed
 from proxmom.rules import Rule
-from proxmom.step import MEMORY, Outcome, Products, Scalars, Scope, Step
+from proxmom.step import MEMORY, Inputs, Method, Outcome, Products, Scalars, Scope, Step
 from proxmom.stepsize import StepSize
 
-Vector = NDArray[np.float64]
 Arrays = Any  # an array, or a list of arrays
 
 
@@ -28,8 +27,7 @@ class Model:
 
     Shapes: x, memory, diagonal (of P), next_x, next_memory (n,); slopes (K, n), and coefficients (K, B), the same over
     the vectors `names`; heights, weights, linear (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia
-    λ, weight_decay μ (0 where decay is coupled: the slopes then contain it). finish: x moves by -finish·P⁻¹memory
-    before all that, and the model is that of the point reached, where a step size makes up for the last step.
+    λ, weight_decay μ (0 where decay is coupled: the slopes then contain it).
     """
 
     names: tuple[str, ...]
@@ -48,7 +46,6 @@ class Model:
     weight_decay: float
     next_x: Vector
     next_memory: Vector
-    finish: float = 0.0
 
 
 class Bookmark(NamedTuple):
@@ -59,6 +56,7 @@ class Bookmark(NamedTuple):
     state: State
     scalars: Scalars
     last: Outcome | None
+    last_step: Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +67,14 @@ class _Plan:
     outcome: Outcome
     next_x: Vector
     next_memory: Vector
+    move: Vector
 
 
 class Optimizer:
     """Any rule with any metric on NumPy arrays; one model for all of them (scope "model").
 
-    x <- x - lr·kept·P⁻¹d with d the slope of the exact proximal step's active model, all in float64.
+    x <- x - lr·w·P⁻¹d, with d the slope of the exact proximal step's active model and w the weight of the planes that
+    have a slope (1 without a lower bound), all in float64.
 
     Args:
         x0: the starting point, one array or a list of arrays, real and finite; copied, in float64.
@@ -84,7 +84,7 @@ class Optimizer:
         inertia: λ >= 0.
         weight_decay: μ >= 0 and finite; `.weight_decay` may be set between steps.
         decay: "coupled", "decoupled" or "proximal".
-        step_size: what multiplies lr at each step, e.g. `Alignment()` or `Secant()`; None: nothing does.
+        step_size: what multiplies lr at each step, e.g. `Alignment()`; None: nothing does.
 
     Raises:
         ValueError, TypeError: for invalid arguments, before anything is computed.
@@ -108,7 +108,8 @@ class Optimizer:
             raise ValueError(f"lr must be > 0 and finite, got {lr}.")
         self.weight_decay = weight_decay
         metric = metric if metric is not None else Euclidean()
-        self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=step_size)
+        self._method = Method(rule, metric, inertia=inertia, decay=decay, step_size=step_size)
+        self._step = Step(self._method)
         self._single = not isinstance(x0, (list, tuple)) or all(np.isscalar(entry) for entry in x0)
         parts = [real("x0", part) for part in ([x0] if self._single else x0)]
         self._shapes = [part.shape for part in parts]
@@ -116,12 +117,14 @@ class Optimizer:
         if not np.isfinite(self._x).all():
             raise ValueError("x0 must be finite, got NaN or infinity.")
         self._lr = float(lr)
-        self._named = np.zeros((len(self._step.names), self._x.size))  # rows: gradient, memory, further memories
-        self._state = self._step.metric.start(self._x)
+        self._named = np.zeros((len(self._method.names), self._x.size))  # rows: gradient, memory, further memories
+        self._state = self._method.metric.start(self._x)
         one = np.ones(1)
-        self._scalars = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
+        self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.metric.memory_from_gradient)
         self._scope = Scope()
         self._last: Outcome | None = None
+        self._last_step = np.zeros_like(self._x)
+        self._diagonal: Vector | None = None
         self._skipped = 0
         self._steps = 0  # before the last `undo`
 
@@ -133,17 +136,17 @@ class Optimizer:
     @property
     def metric(self) -> Metric:
         """What measures a move."""
-        return self._step.metric
+        return self._method.metric
 
     @property
     def needs_loss(self) -> bool:
         """Whether the rule looks at the loss."""
-        return self._step.facts.needs_loss
+        return self._method.facts.needs_loss
 
     @property
     def decay(self) -> str:
         """The form of weight decay: "coupled", "decoupled" or "proximal"."""
-        return self._step.decay
+        return self._method.decay
 
     @property
     def memory(self) -> Any:
@@ -187,53 +190,67 @@ class Optimizer:
             self._skipped += 1
             return self.x
         self._x = plan.next_x
-        further = plan.outcome.further
-        if further is not None:
-            plan.named[MEMORY + 1 :] = further[0] @ plan.named
-        else:
-            for row, coefficient in enumerate(self._step.memories.values(), start=MEMORY + 1):
-                plan.named[row] += coefficient * (plan.named[0] - plan.named[row])
-        self._named = plan.named
-        self._named[MEMORY] = plan.next_memory
+        self._named = following(self._method, plan.named, plan.next_memory, plan.outcome.combinations)
         self._state, self._last, self._scalars = plan.state, plan.outcome, plan.outcome.scalars
+        self._last_step, self._diagonal = -plan.move, plan.diagonal
         return self.x
+
+    @property
+    def last_step(self) -> Vector:
+        """The last move along memory, flat, (n,): without weight decay; zero before the first step."""
+        return self._last_step
+
+    def image(self, vector: Vector) -> Vector:
+        """P⁻¹ of a flat vector (n,), in the metric of the last step."""
+        return vector if self._diagonal is None else vector / self._diagonal
+
+    def stretch(self, factor: float) -> None:
+        """Makes the last step `factor` times as long, after it was taken."""
+        if factor == 1:
+            return
+        more = (factor - 1) * self._last_step
+        height = self._scalars.memory_height
+        if height is not None:
+            height = height + self._named[MEMORY] @ more  # the same plane, seen from the new x
+        self._x, self._last_step = self._x + more, factor * self._last_step
+        self._scalars = replace(self._scalars, last_lr=factor * self._scalars.last_lr, memory_height=height)
 
     def diagnostics(self) -> dict[str, Any]:
         """Of the last step: "weights" (K,) of the planes, "beta" (weight on memory); and "steps", "skipped" in all."""
         last = self._last
         return {
-            "weights": None if last is None else last.weights[0].copy(),
-            "beta": None if last is None else float(last.beta[0]),
+            "weights": None if last is None else last.solution.weights[0].copy(),
+            "beta": None if last is None else float(last.solution.beta[0]),
             "steps": self._steps + int(self._scalars.step[0]),
             "skipped": self._skipped,
         }
 
     def bookmark(self) -> Bookmark:
         """All that a step changes, for `undo`."""
-        return Bookmark(self._x, self._named, self._state, self._scalars, self._last)
+        return Bookmark(self._x, self._named, self._state, self._scalars, self._last, self._last_step)
 
-    def undo(self, bookmark: Bookmark, factor: float) -> None:
-        """Back to where `bookmark` was taken, with empty memory and `factor` > 0 times lr for the step from there.
+    def undo(self, bookmark: Bookmark, lr: float) -> None:
+        """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
 
-        A step size that says how it restarts goes on from there. One that does not starts as at first, and lr itself is
-        multiplied, for good.
+        Args:
+            bookmark: of this optimizer.
+            lr: from now on, > 0.
         """
-        own, habits = dict(self._scalars.own), self._step.habits
-        self._x, named, self._state, scalars, self._last = bookmark
+        self._x, named, self._state, scalars, self._last, self._last_step = bookmark
         self._named = np.zeros_like(named)
         self._steps += int(scalars.step[0])
         one = np.ones(1)
-        fresh = Scalars.start(one, one, memory_from_gradient=self._step.metric.memory_from_gradient)
-        if habits.restart is None:  # what it kept may be a factor too, and would count twice
-            self._lr *= factor
-            own = {name: value for name, value in own.items() if name not in habits.scalars}
-        else:
-            own |= {name: one * value for name, value in habits.restart(factor).items()}
-        self._scalars = replace(fresh, own=own)
+        self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.metric.memory_from_gradient)
+        self._lr = lr
 
-    def kept(self, name: str) -> float | None:
+    @property
+    def last_lr(self) -> float:
+        """lr of the last step, as its step size made it; lr before the first."""
+        return self._lr if self._last is None else float(self._scalars.last_lr[0])
+
+    def recall(self, name: str) -> float | None:
         """A scalar that the rule or the step size keeps; None if there is none of this name, or not yet."""
-        values = self._scalars.own.get(name)
+        values = self._scalars.rule_scalars.get(name)
         return None if values is None else float(values[0])
 
     def preview(self, gradient: Arrays, loss: float | None = None) -> Model:
@@ -245,50 +262,49 @@ class Optimizer:
         plan = self._plan(*self._checked(gradient, loss))
         if plan is None:
             raise ValueError("gradient and loss must be finite, and the squared gradient too; step would skip.")
-        outcome, mu = plan.outcome, self._decay_in_model
+        outcome, solution, mu = plan.outcome, plan.outcome.solution, self._decay_in_model
         return Model(
-            names=self._step.names,
-            coefficients=outcome.slopes[0],
-            beta=float(outcome.beta[0]),
+            names=self._method.names,
+            coefficients=solution.slopes[0],
+            beta=float(solution.beta[0]),
             x=self._x.copy(),
             memory=plan.named[MEMORY].copy(),
             diagonal=np.ones_like(self._x) if plan.diagonal is None else plan.diagonal,
-            slopes=outcome.slopes[0] @ plan.named,
-            heights=outcome.heights[0],
-            weights=outcome.weights[0],
-            linear=outcome.linear[0],
-            quadratic=outcome.quadratic[0],
+            slopes=solution.slopes[0] @ plan.named,
+            heights=solution.heights[0],
+            weights=solution.weights[0],
+            linear=solution.linear[0],
+            quadratic=solution.quadratic[0],
             lr=float(outcome.lr[0]),
-            inertia=self._step.inertia,
+            inertia=self._method.inertia,
             weight_decay=mu,
             next_x=plan.next_x,
             next_memory=plan.next_memory,
-            finish=0.0 if outcome.finish is None else float(outcome.finish[0]),
         )
 
     @property
     def _decay_in_model(self) -> float:
         """μ of the model: none where decay is coupled, because the gradient then carries it."""
-        return 0.0 if self._step.decay == "coupled" else self._weight_decay
+        return 0.0 if self._method.decay == "coupled" else self._weight_decay
 
     def _checked(self, gradient: Arrays, loss: float | None) -> tuple[Vector, float | None]:
-        if self._step.facts.needs_loss and loss is None:
-            raise ValueError(f"{type(self._step.rule).__name__} looks at the loss: call step(gradient, loss=...).")
+        if self._method.facts.needs_loss and loss is None:
+            raise ValueError(f"{self._method.name} looks at the loss: call step(gradient, loss=...).")
         return self._flat(gradient), None if loss is None else number("loss", loss)
 
     def _plan(self, g: Vector, loss: float | None) -> _Plan | None:
         """All of a step but its consequences; None where something is not finite."""
         if not (np.isfinite(g).all() and (loss is None or np.isfinite(loss))):
             return None
-        step, mu = self._step, self._decay_in_model
+        method, mu = self._method, self._decay_in_model
         named = self._named.copy()
-        named[0] = g + self._weight_decay * self._x if step.decay == "coupled" else g
-        if self._scalars.step[0] == 0 and step.metric.memory_from_gradient:
-            named[1:] = named[0]
+        named[0] = g + self._weight_decay * self._x if method.decay == "coupled" else g
+        if self._scalars.step[0] == 0:
+            seed(method, named)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
-            state = step.metric.update(self._state, named[0])
-            diagonal = step.metric.diagonal(state, step.factor(self._scalars))
-            outcome = step.take(
+            state = method.metric.update(self._state, named[0])
+            diagonal = method.metric.diagonal(state, self._step.factor(self._scalars))
+            inputs = Inputs(
                 self._measure(named, diagonal, with_x=mu > 0),
                 self._scalars,
                 self._scope,
@@ -296,16 +312,17 @@ class Optimizer:
                 weight_decay=np.array([mu]),
                 loss=None if loss is None else np.array([loss]),
             )
-            next_x, next_memory = self._moved(named, diagonal, outcome)
-        kept = (part for part in state.values() if isinstance(part, np.ndarray | float))
-        left = (next_x, next_memory, outcome.linear, outcome.quadratic, *kept)
+            outcome = self._step.take(inputs)
+            next_x, next_memory, move = self._moved(named, diagonal, outcome)
+        arrays = (part for part in state.values() if isinstance(part, np.ndarray | float))
+        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays)
         if not all(np.isfinite(part).all() for part in left):
             return None
-        return _Plan(named, state, diagonal, outcome, next_x, next_memory)
+        return _Plan(named, state, diagonal, outcome, next_x, next_memory, move)
 
     def _measure(self, u: Vector, diagonal: Vector | None, *, with_x: bool) -> Products:
         """The inner products of the rows of u, with a leading axis for the one tensor."""
-        inertia = self._step.inertia
+        inertia = self._method.inertia
         if diagonal is None:
             dual = u @ u.T
             metric, pull = dual / (1 + inertia), dual[:, MEMORY] / (1 + inertia)
@@ -317,20 +334,17 @@ class Optimizer:
         decay = (u @ self._x)[None] if with_x else None
         return Products(dual[None], metric[None], pull[None] if inertia else None, decay)
 
-    def _moved(self, named: Vector, diagonal: Vector | None, outcome: Outcome) -> tuple[Vector, Vector]:
-        """The new iterate and the new memory."""
-        lr, inertia, mu = float(outcome.lr[0]), self._step.inertia, self._decay_in_model
-        p = 1.0 if diagonal is None else diagonal
-        x = self._x
-        if outcome.finish is not None:
-            x = x - outcome.finish[0] * named[MEMORY] / p
-        memory = outcome.direction[0] @ named
+    def _moved(self, named: Vector, diagonal: Vector | None, outcome: Outcome) -> tuple[Vector, Vector, Vector]:
+        """The new iterate, the new memory, and how far the former moved along the latter."""
+        solution, inertia = outcome.solution, self._method.inertia
+        p, shrink = 1.0 if diagonal is None else diagonal, float(outcome.lr[0]) * self._decay_in_model
+        memory = solution.direction[0] @ named
         if inertia:
             memory = (memory + inertia * p * named[MEMORY]) / (1 + inertia * p)
-        move = lr * outcome.kept[0] * memory / p
-        if self._step.decay == "proximal":
-            return (x - move) / (1 + lr * mu), memory
-        return (1 - lr * mu) * x - move, memory
+        move = float(outcome.lr[0]) * solution.slope_weight[0] * memory / p
+        if self._method.decay == "proximal":
+            return (self._x - move) / (1 + shrink), memory, move / (1 + shrink)
+        return (1 - shrink) * self._x - move, memory, move
 
     def _flat(self, arrays: Arrays) -> Vector:
         if self._single:

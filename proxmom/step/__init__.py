@@ -5,8 +5,20 @@ A backend keeps the arrays. For each of its T tensors it measures inner products
 T tensors, S scopes (one for the whole model, or one per tensor), B named vectors, K planes.
 """
 
-from proxmom.step.exchange import MEMORY, Outcome, Products, Scalars, Scope
 from proxmom.step.method import DECAYS, Method
-from proxmom.step.take import Step
+from proxmom.step.records import MEMORY, Inputs, Outcome, Products, Scalars, Scope, Solution
+from proxmom.step.take import Step, observe
 
-__all__ = ["DECAYS", "MEMORY", "Method", "Outcome", "Products", "Scalars", "Scope", "Step"]
+__all__ = [
+    "DECAYS",
+    "MEMORY",
+    "Inputs",
+    "Method",
+    "Outcome",
+    "Products",
+    "Scalars",
+    "Scope",
+    "Solution",
+    "Step",
+    "observe",
+]

@@ -1,19 +1,26 @@
-"""`Method`: a rule with its metric and settings, checked once.
+"""`Method`: a rule with its metric, step size and settings, checked once.
 
 All that stays the same from step to step is here; nothing here looks at a gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from proxmom.memories import mass_name, tracked
 from proxmom.metrics import Metric
+from proxmom.now import Now
 from proxmom.planes import Array
 from proxmom.rules import Facts, Rule
-from proxmom.step.exchange import Scalars
-from proxmom.stepsize import Habits, StepSize
+from proxmom.step.records import MEMORY, Scalars
+from proxmom.stepsize import StepSize, check_step_size
 
 DECAYS = ("coupled", "decoupled", "proximal")
+STATES = 32  # random states at which a rule is asked how much weight it gives to memory
 
 
 class Method:
@@ -23,7 +30,7 @@ class Method:
         rule, metric: what to step with.
         inertia: λ >= 0; must be 0 for rules that look at the loss.
         decay: "coupled" (added to the gradient), "decoupled" (AdamW's) or "proximal".
-        step_size: what multiplies lr, see `proxmom.stepsize`; None: nothing does, or the rule itself if it can.
+        step_size: what multiplies lr, see `proxmom.stepsize`; None: nothing does.
 
     Raises:
         ValueError, TypeError: for settings that do not go together.
@@ -32,25 +39,29 @@ class Method:
     def __init__(
         self, rule: Rule, metric: Metric, *, inertia: float, decay: str, step_size: StepSize | None = None
     ) -> None:
-        self.rule, self.metric, self.inertia, self.decay = rule, metric, inertia, decay
-        self.facts = Facts.of(rule)
-        own: Any = rule if hasattr(rule, "factor") else None
-        self.step_size: StepSize | None = own if step_size is None else step_size
-        self.habits = Habits() if self.step_size is None else Habits.of(self.step_size)
+        self.rule, self.metric, self.inertia, self.decay, self.step_size = rule, metric, inertia, decay, step_size
+        self.facts, self.name = Facts.of(rule), type(rule).__name__
+        if step_size is not None:
+            check_step_size(step_size)
         self.memories = self._joined("memories")
-        self.scalars = self._joined("scalars")
+        self.scalars: dict[str, float] = self._joined("scalars")
+        self.tracked = tracked(self.memories)
+        self.scalars |= {mass_name(name): float(self.memories[name].start == "gradient") for name in self.tracked}
         self.names = ("gradient", "memory", *self.memories)
+        self.remembers: list[Any] = [part for part in (rule, step_size) if hasattr(part, "remember")]
         if isinstance(metric, type) or not callable(getattr(metric, "diagonal", None)):
             raise TypeError(f"metric must be an object like Euclidean() or Adam(), got {metric!r}.")
         if not 0 <= inertia < float("inf"):
             raise ValueError(f"inertia must be >= 0 and finite, got {inertia}.")
         if decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.")
+        self.mass_in_metric = not (self.facts.normalised or metric.memory_from_gradient)
         self._check_pairs()
 
-    def _joined(self, kind: str) -> dict[str, float]:
+    def _joined(self, kind: str) -> dict[str, Any]:
         """What rule and step size declare, together."""
-        ours, theirs = getattr(self.facts, kind), getattr(self.habits, kind)
+        ours: Mapping[str, Any] = getattr(self.facts, kind)
+        theirs: Mapping[str, Any] = getattr(self.step_size, kind, {})
         for name in ours.keys() & theirs.keys():
             if ours[name] != theirs[name]:
                 raise ValueError(
@@ -59,28 +70,63 @@ class Method:
         return {**ours, **theirs}
 
     def _check_pairs(self) -> None:
-        name, metric = type(self.rule).__name__, type(self.metric).__name__
+        metric = type(self.metric).__name__
         if self.facts.beta_max == 1 and not self.metric.memory_from_gradient:
             raise ValueError(
-                f"{name}: beta_max must be < 1 with {metric}, got 1: memory starts from zero there and would stay zero."
+                f"{self.name}: beta_max must be < 1 with {metric}, got 1: memory starts from zero there and would stay "
+                "zero."
             )
         if self.facts.needs_loss and self.inertia > 0:
             raise ValueError(
-                f"{name} looks at the loss, so inertia must be 0, got {self.inertia}: with a floor the last move would "
-                "no longer be proportional to memory, and such steps were seen to diverge."
+                f"{self.name} looks at the loss, so inertia must be 0, got {self.inertia}: with a floor the last move "
+                "would no longer be proportional to memory, and such steps were seen to diverge."
             )
         if self.facts.needs_loss and self.decay == "coupled":
             raise ValueError(
-                f"{name} looks at the loss, so decay must be 'decoupled' or 'proximal', got 'coupled': the gradient "
-                "would contain a term that the loss does not."
+                f"{self.name} looks at the loss, so decay must be 'decoupled' or 'proximal', got 'coupled': the "
+                "gradient would contain a term that the loss does not."
+            )
+        weight = self.weight_on_memory if self.mass_in_metric else 0.0
+        if weight > self.facts.beta_max + 1e-6:
+            declared = f"beta_max = {self.facts.beta_max:g}" if hasattr(self.rule, "beta_max") else "no beta_max"
+            raise ValueError(
+                f"{self.name} gives memory a weight of up to {weight:.3g}, but declares {declared}. With {metric} "
+                "memory starts from zero, and the first steps are corrected for that by the largest weight it may get: "
+                f"say beta_max = {min(weight, 1):.3g} in the class."
             )
 
-    @property
-    def bounded(self) -> bool:
-        """Whether the metric, not the mixture, corrects the mass of a memory that starts from zero."""
-        return not (self.facts.normalised or self.metric.memory_from_gradient)
+    @cached_property
+    def weight_on_memory(self) -> float:
+        """The largest coefficient of memory in a plane of the rule, over random states; 0 if it cannot be asked so."""
+        try:
+            planes: Any = self.rule.planes(self._random_states())
+            planes = planes if isinstance(planes, tuple | list) else [planes]
+            return max(float(np.max(plane.slope.coefficients[..., MEMORY])) for plane in planes)
+        except Exception:  # whatever is wrong with the rule is said where it takes a step
+            return 0.0
 
-    def own_scalars(self, scalars: Scalars) -> dict[str, Array]:
+    def _random_states(self) -> Now:
+        """What the rule might see, at `STATES` scopes at once; memory has its full mass."""
+        random, count = np.random.default_rng(0), len(self.names)
+        vectors = random.normal(size=(STATES, count, count + 2))
+        some = np.abs(random.normal(size=(3, STATES)))
+        return Now(
+            self.names,
+            dual=vectors @ vectors.swapaxes(-1, -2),
+            last_move=-(vectors @ vectors[:, MEMORY, :, None])[..., 0],
+            lr=0.1 + some[0],
+            step=10 + 0 * some[0],
+            mass=1 + 0 * some[0],
+            normalised=self.facts.normalised,
+            loss=some[1],
+            previous_loss=some[2],
+            memory_height=some[2] - some[1],
+            memories=self.memories,
+            scalars={name: 0 * some[0] + value for name, value in self.scalars.items()},
+            rule=self.name,
+        )
+
+    def rule_scalars(self, scalars: Scalars) -> dict[str, Array]:
         """The scalars of rule and step size; before the first step those that they start with."""
         start = {name: 0 * scalars.step + value for name, value in self.scalars.items()}
-        return {**start, **scalars.own}
+        return {**start, **scalars.rule_scalars}

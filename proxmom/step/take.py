@@ -1,92 +1,124 @@
 """`Step`: from what a backend measured to what it must do.
 
-The order of things: look, ask the step size, solve, write down the scalars for the next step.
+The order of things: observe, ask the step size, solve, write down the scalars for the next step.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from proxmom.memories import Combination, Previous, mass_name
 from proxmom.now import Now
 from proxmom.planes import Array, Scalar, Vector, namespace
-from proxmom.step.exchange import MEMORY, Outcome, Products, Scalars, Scope
-from proxmom.step.finish import as_measured, blending, moved_on
+from proxmom.step.dual import solution
 from proxmom.step.method import Method
-from proxmom.step.model import Given, Solution, look, mass_of, solution
-from proxmom.stepsize import StepSize
+from proxmom.step.records import MEMORY, Inputs, Outcome, Scalars, Solution
 
 
-class Step(Method):
-    """A `Method`, made as one, that a backend asks for the factor of the metric and for what to do."""
+@dataclass(frozen=True)
+class Step:
+    """One step of a method, which a backend asks for the factor of the metric and for what to do."""
+
+    method: Method
 
     def factor(self, scalars: Scalars) -> Scalar:
         """The factor that the metric carries for the mass of memory, (T,), or the number 1."""
-        return 1 - self.facts.beta_max * scalars.missing if self.bounded else 1.0
+        return 1 - self.method.facts.beta_max * scalars.missing if self.method.mass_in_metric else 1.0
 
-    def take(
-        self,
-        products: Products,
-        scalars: Scalars,
-        scope: Scope,
-        *,
-        lr: Array,
-        weight_decay: Array,
-        loss: Array | None,
-    ) -> Outcome:
-        """One step.
+    def take(self, inputs: Inputs) -> Outcome:
+        """What to do, from what was measured."""
+        method, now = self.method, observe(self.method, inputs)
+        lr = inputs.lr
+        if method.step_size is not None:
+            lr = lr * inputs.scope.spread(method.step_size.factor(now) + 0 * now.step)
+        solved = solution(method, inputs, lr, now)
+        scalars = self._leave(inputs, lr, now, solved)
+        if not (method.remembers or method.tracked):
+            return Outcome(solved, scalars, lr)
+        kept, combinations = self._remember(scalars.rule_scalars, now)
+        return Outcome(solved, replace(scalars, rule_scalars=kept), lr, combinations)
 
-        Args:
-            products: inner products, of finite gradients.
-            scalars: what the last step left.
-            scope: which tensors share a model.
-            lr, weight_decay: of each tensor, (T,); weight_decay is 0 where decay is coupled (the gradient then has it).
-            loss: f(x), (S,), finite, or None.
-        """
-        given = Given(products, scalars, scope, lr, weight_decay, loss)
-        now = look(self, given)
-        if self.step_size is None:
-            return self._outcome(given, now, solution(self, given, now))
-        if self.habits.finish is None:
-            return self._sized(given, now, self.step_size)
-        reach, again = self.habits.finish(now)
-        blend = blending(self, scope.spread(reach), now)
-        finished = moved_on(self, given, now, scope.spread(reach), blend)
-        out = self._sized(finished, look(self, finished, now.scalars), self.step_size)
-        return as_measured(self, given, finished, now, out, scope.spread(reach), again, blending(self, reach, now))
-
-    def _sized(self, given: Given, now: Now, step_size: StepSize) -> Outcome:
-        """The step at the length that the step size says."""
-        scope, lr = given.scope, given.lr
-        factor = step_size.factor(now) + 0 * now.step
-        given = given._replace(lr=lr * scope.spread(factor))
-        solved = solution(self, given, now)
-        if self.habits.along is not None:
-            factor = self.habits.along(now, Vector(solved.direction))
-            given = given._replace(lr=lr * scope.spread(factor))
-        return self._outcome(given, now, solved)
-
-    def _outcome(self, given: Given, now: Now, solved: Solution) -> Outcome:
-        direction, kept, stays, weights, heights, slopes, linear, quadratic = solved
-        left = self._leave(given, now, direction, kept, stays)
-        beta = direction[..., MEMORY]
-        return Outcome(direction, kept, beta, weights, heights, slopes, linear, quadratic, left, given.lr)
-
-    def _leave(self, given: Given, now: Now, direction: Array, kept: Array, stays: Array) -> Scalars:
+    def _leave(self, inputs: Inputs, lr: Array, now: Now, solved: Solution) -> Scalars:
         """The scalars for the next step."""
-        products, scalars, scope, lr, weight_decay, _ = given
-        xp = namespace(direction)
-        share, mass = direction[..., MEMORY], mass_of(scalars, scope)
-        beta = share / (share + mass * (1 - share) + (mass == 0)) if self.facts.normalised else share
-        beta = xp.where(stays, 1.0, xp.where(mass > 0, beta, self.facts.beta_max))
-        left = Scalars(scalars.step + 1, lr, scope.spread(kept), missing=scalars.missing * scope.spread(beta))
-        if self.scalars:
-            left = replace(left, own=dict(now.scalars))
-        if not self.facts.needs_loss:
+        method, products, scalars, scope = self.method, inputs.products, inputs.scalars, inputs.scope
+        xp, share, mass = namespace(solved.direction), solved.beta, inputs.mass
+        beta = share / (share + mass * (1 - share) + (mass == 0)) if method.facts.normalised else share
+        # an empty memory has no share yet; its mass then grows as if beta_max were on it
+        beta = xp.where(solved.stays, 1.0, xp.where(mass > 0, beta, method.facts.beta_max))
+        left = Scalars(
+            step=scalars.step + 1,
+            last_lr=lr,
+            slope_weight=scope.spread(solved.slope_weight),
+            missing=scalars.missing * scope.spread(beta),
+            rule_scalars=method.rule_scalars(scalars) if method.scalars else {},
+        )
+        if not method.facts.needs_loss:
             return left
-        scale = lr / (1 + lr * weight_decay) if self.decay == "proximal" else lr
-        slope = direction[..., None]
-        image = scope.total(scale[:, None, None] * products.dual) @ slope * kept[..., None, None]
+        scale = lr / (1 + lr * inputs.weight_decay) if method.decay == "proximal" else lr
+        slope = solved.direction[..., None]
+        image = scope.total(scale[:, None, None] * products.dual) @ slope * solved.slope_weight[..., None, None]
         if products.decay is not None:
-            image = image + scope.total((scale * weight_decay)[:, None] * products.decay)[..., None]
+            image = image + scope.total((scale * inputs.weight_decay)[:, None] * products.decay)[..., None]
         change = xp.sum(slope * image, axis=(-2, -1))
         return replace(left, loss=now.loss, memory_height=share * now.memory_height - change)
+
+    def _remember(self, before: Mapping[str, Array], now: Now) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The scalars that rule and step size keep, (S,) each, and the further memories they combine, (S, B) each."""
+        method, after, combinations = self.method, dict(before), {}
+        for keeper in method.remembers:
+            for name, value in keeper.remember(now).items():
+                if isinstance(method.memories.get(name), Combination) and isinstance(value, Vector):
+                    combinations[name] = 0 * now.step[:, None] + value.coefficients
+                elif name in method.scalars and not isinstance(value, Vector):
+                    after[name] = 0 * before[name] + value
+                else:
+                    raise _not_declared(keeper, name, value)
+        for name in method.tracked:
+            kind = method.memories[name]
+            if isinstance(kind, Previous):
+                after[mass_name(name)] = now.mass(kind.of)
+            elif name in combinations:
+                parts = combinations[name]
+                after[mass_name(name)] = sum(parts[:, b] * now.mass(other) for b, other in enumerate(method.names))
+            else:
+                raise ValueError(f"{method.name}.remember(now) must return a Vector for {name!r}, a Combination.")
+        return after, combinations
+
+
+def observe(method: Method, inputs: Inputs) -> Now:
+    """What rule and step size may see."""
+    products, scalars, scope, weight_decay = inputs.products, inputs.scalars, inputs.scope, inputs.weight_decay
+    xp, mass = namespace(products.dual), inputs.mass
+    move = scalars.slope_weight[:, None] * products.dual[:, :, MEMORY]
+    if products.decay is not None:
+        move = move + weight_decay[:, None] * products.decay
+    loss = inputs.loss if method.facts.needs_loss else None  # without needs_loss a previous one would be stale
+    previous = loss if scalars.loss is None else scalars.loss
+    height = None
+    if loss is not None:
+        plane_mass = xp.astype(mass > 0, mass.dtype) if method.facts.normalised else mass
+        height = scalars.memory_height + plane_mass * (previous - loss)
+    return Now(
+        method.names,
+        dual=scope.total(products.dual),
+        last_move=-scope.total(scalars.last_lr[:, None] * move),
+        lr=scope.mean(inputs.lr),
+        step=scalars.step,
+        mass=mass,
+        normalised=method.facts.normalised,
+        loss=loss,
+        previous_loss=previous,
+        memory_height=height,
+        memories=method.memories,
+        scalars=method.rule_scalars(scalars),
+        rule=method.name,
+    )
+
+
+def _not_declared(keeper: Any, name: str, value: Any) -> Exception:
+    what = f"memories = {{{name!r}: Combination()}}" if isinstance(value, Vector) else f"scalars = {{{name!r}: 0.0}}"
+    return ValueError(
+        f"{type(keeper).__name__}.remember(now) must return what the class declares, got {name!r}. Declare it: {what}."
+    )

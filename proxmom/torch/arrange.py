@@ -64,7 +64,7 @@ def arrange(members: Sequence[Member], names: Sequence[str], state: State, step:
         meshes=Meshes(meshes, device),
         columns=tuple(entries.fresh),
         named=entries.numbers,
-        sized=tuple(step.scalars),
+        sized=tuple(step.method.scalars),
         states=states,
         vectors=entries.vectors,
     )
@@ -164,7 +164,7 @@ def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], vectors
 def _start(step: Step, p: Tensor, name: str) -> Tensor:
     """A state vector before the first step, in the parameter's own layout."""
     empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=_format(_order(local(p)))).detach()
-    value: Tensor = empty if name in step.names else step.metric.start(empty)[name]
+    value: Tensor = empty if name in step.method.names else step.method.metric.start(empty)[name]
     return value
 
 

@@ -22,7 +22,7 @@ OTHERS = {
 
 def algorithm(name: str, step: Step) -> dict[str, str]:
     """What a checkpoint says of the optimizer that it is of."""
-    return {"optimizer": name, "rule": type(step.rule).__name__, "metric": type(step.metric).__name__}
+    return {"optimizer": name, "rule": step.method.name, "metric": type(step.method.metric).__name__}
 
 
 def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], step: Step) -> None:

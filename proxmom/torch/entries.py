@@ -38,13 +38,16 @@ class Entries:
     @classmethod
     def of(cls, step: Step) -> Entries:
         """The entries that this step keeps."""
-        start = step.metric.start(torch.zeros(0, device="cpu", dtype=torch.float32))
+        start = step.method.metric.start(torch.zeros(0, device="cpu", dtype=torch.float32))
         vectors = tuple(name for name, value in start.items() if isinstance(value, Tensor))
-        fresh = dict.fromkeys(SCALARS, 0.0) | {"kept": 1.0, "missing": float(not step.metric.memory_from_gradient)}
-        fresh |= {KEPT_NAME + name: value for name, value in step.scalars.items()}
+        fresh = dict.fromkeys(SCALARS, 0.0) | {
+            "kept": 1.0,
+            "missing": float(not step.method.metric.memory_from_gradient),
+        }
+        fresh |= {KEPT_NAME + name: value for name, value in step.method.scalars.items()}
         fresh |= {name: float(value) for name, value in start.items() if name not in vectors}
-        numbers = tuple(name for name in fresh if step.facts.needs_loss or name not in OF_LOSSES)
-        return cls(step.names[MEMORY:], vectors, fresh, numbers)
+        numbers = tuple(name for name in fresh if step.method.facts.needs_loss or name not in OF_LOSSES)
+        return cls(step.method.names[MEMORY:], vectors, fresh, numbers)
 
     @property
     def vectors(self) -> tuple[str, ...]:

@@ -304,11 +304,13 @@ class Layout:
         return Scalars(
             step=-self.scope.least(-column[STEP]),
             last_lr=column[LAST_LR],
-            kept=column[KEPT],
+            slope_weight=column[KEPT],
             missing=column[MISSING],
             loss=None if loss is None else xp.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
             memory_height=column[MEMORY_HEIGHT][oldest],
-            own={name: self.scope.oldest(column[i], column[STEP]) for i, name in enumerate(self.sized, len(SCALARS))},
+            rule_scalars={
+                name: self.scope.oldest(column[i], column[STEP]) for i, name in enumerate(self.sized, len(SCALARS))
+            },
         )
 
     def own(self) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import compress
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -11,7 +12,7 @@ from torch._compile import _disable_dynamo
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
-from proxmom.step import Outcome, Step
+from proxmom.step import Method, Outcome, Step
 from proxmom.stepsize import StepSize
 from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, check_rate
@@ -94,7 +95,7 @@ class ProxOptimizer(torch.optim.Optimizer):
     ) -> None:
         given = arguments.options(options, tuple(DEFAULTS))
         metric = Euclidean() if metric is None else metric
-        self._step = Step(rule, metric, inertia=inertia, decay=decay, step_size=given.get("step_size"))
+        self._step = Step(Method(rule, metric, inertia=inertia, decay=decay, step_size=given.get("step_size")))
         self._options: Options = {**DEFAULTS, **given}  # type: ignore[typeddict-item]
         self._scope = scope
         self._check_settings()
@@ -106,17 +107,17 @@ class ProxOptimizer(torch.optim.Optimizer):
     @property
     def rule(self) -> Rule:
         """Where the planes come from."""
-        return self._step.rule
+        return self._step.method.rule
 
     def _check_settings(self) -> None:
-        name, scope = type(self._step.rule).__name__, self._scope
+        name, scope = self._step.method.name, self._scope
         if scope not in SCOPES:
             raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}.")
-        if self._step.facts.needs_loss and scope != "model":
+        if self._step.method.facts.needs_loss and scope != "model":
             raise ValueError(
                 f"{name} looks at the loss, so scope must be 'model', got {scope!r}: the loss is one for all."
             )
-        if self._step.facts.needs_loss and self._options["maximize"]:
+        if self._step.method.facts.needs_loss and self._options["maximize"]:
             raise ValueError(f"{name} looks at the loss, so maximize must be False: its planes are bounds from below.")
 
     def _forget(self) -> None:
@@ -160,9 +161,9 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _common(self) -> dict[str, Any]:
         """What is one for all groups, by the names under which a group might give it."""
-        rule, metric = self._step.rule, self._step.metric
-        beta = self._step.facts.beta_max
-        names = {"rule": rule, "metric": metric, "inertia": self._step.inertia, "decay": self._step.decay}
+        rule, metric = self._step.method.rule, self._step.method.metric
+        beta = self._step.method.facts.beta_max
+        names = {"rule": rule, "metric": metric, "inertia": self._step.method.inertia, "decay": self._step.method.decay}
         own: dict[str, Any] = {"scope": self._scope, "beta_max": beta, "beta": beta}
         own["betas"] = (beta, getattr(metric, "beta2", None))
         known = {"eps": getattr(metric, "eps", None), "lower_bound": getattr(rule, "lower_bound", None)}
@@ -207,10 +208,10 @@ class ProxOptimizer(torch.optim.Optimizer):
         idle = [g is None for g in gradients]
         if all(idle):
             return returned
-        needs_loss = self._step.facts.needs_loss
+        needs_loss = self._step.method.facts.needs_loss
         loading = needs_loss and given is None  # how checkpoint loaders create state: lr 0, zero gradients, no loss
         if loading and any(group["lr"] != 0 for group in self.param_groups):
-            name = type(self._step.rule).__name__
+            name = self._step.method.name
             raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
         given = arguments.loss_of(given) if needs_loss and not loading else None
         self._check_rates()
@@ -325,10 +326,10 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _passes(self, layout: Layout) -> Passes:
         settings = Settings(
-            metric=self._step.metric,
-            inertia=self._step.inertia,
+            metric=self._step.method.metric,
+            inertia=self._step.method.inertia,
             sign=-1.0 if self._options["maximize"] else 1.0,
-            averaging=tuple(self._step.memories.values()),
+            memories=dict(self._step.method.memories),
             stochastic_rounding=self._options["stochastic_rounding"],
         )
         return choose(layout, settings, self._options["foreach"])
@@ -337,7 +338,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         """Take the step, unless something is not finite."""
         seeded = [memory for layout in self._layouts for memory in self._seed(layout)]
         first, loss = self._layouts[0], None
-        if self._step.facts.needs_loss:
+        if self._step.method.facts.needs_loss:
             loss = first.array(shards.mean(scalar(given, first.table), self._options["process_group"]))
         turns = [measure(layout, self._step, self.param_groups, loss) for layout in self._layouts]
         sound = as_tensor(turns[0].sound)
@@ -364,21 +365,23 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _remember(self, outcome: Outcome, sound: Tensor) -> None:
         """Weights and beta for `diagnostics()`; those of a skipped step are not looked at."""
-        new = (as_tensor(outcome.weights), as_tensor(outcome.beta))
+        new = (as_tensor(outcome.solution.weights), as_tensor(outcome.solution.beta))
         if self._last is not None and self._last[0].shape == new[0].shape and not self._layouts[0].on_host:
             new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
         self._last = new
 
     def _seed(self, layout: Layout) -> list[Tensor]:
-        """Where memory starts as the first gradient, put it there; returns the memories written."""
+        """Where a memory starts as the first gradient, put it there; returns the memories written."""
         if not layout.young:
             return []
         fresh = (layout.table[:, STEP] == 0).tolist()
         layout.young = any(fresh)
         written: list[Tensor] = []
-        if not self._step.metric.memory_from_gradient or not layout.young:
+        kinds = self._step.method.memories.values()
+        starts = [self._step.method.metric.memory_from_gradient, *(kind.start == "gradient" for kind in kinds)]
+        if not any(starts) or not layout.young:
             return written
-        xs = layout.xs() if self._step.decay == "coupled" else None
+        xs = layout.xs() if self._step.method.decay == "coupled" else None
         for i, (part, g) in enumerate(zip(layout.parts, layout.rows_of_gradients(), strict=True)):
             if fresh[part.unit]:
                 decay = self.param_groups[layout.groups[part.unit]]["weight_decay"]
@@ -386,7 +389,7 @@ class ProxOptimizer(torch.optim.Optimizer):
                 g = -g if self._options["maximize"] else g
                 if xs is not None and decay:
                     g = g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
-                for memory in part.memories:
+                for memory in compress(part.memories, starts):
                     memory.copy_(g)
                     written.append(memory)
         return written

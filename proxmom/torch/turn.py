@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from proxmom.planes import Array, namespace
-from proxmom.step import MEMORY, Outcome, Products, Step
+from proxmom.step import MEMORY, Inputs, Outcome, Products, Scope, Step
 from proxmom.torch.layout import LOSS, MEMORY_HEIGHT, SKIPPED, STEP, Layout
 from proxmom.torch.passes import Motion, Numbers
 
@@ -40,7 +40,7 @@ class Turn:
 def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> Turn:
     """Inner products, planes, weights: all of a step but its consequences."""
     lr, mu = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
-    coupled = step.decay == "coupled"
+    coupled = step.method.decay == "coupled"
     decays = any(group["weight_decay"] for group in groups)
     scalars = layout.scalars(loss)
     factor = step.factor(scalars)
@@ -52,29 +52,26 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
     )
     mu = 0 * mu if coupled else mu
     sums = layout.array(layout.meshes.total(layout.passes.measure(layout, numbers)))
-    places = layout.array(_places(len(step.names), layout.device))
+    places = layout.array(_places(len(step.method.names), layout.device))
     products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below
-        outcome = step.take(products, scalars, layout.scope, lr=lr, weight_decay=mu, loss=loss)
-    checked = [sums, outcome.linear, outcome.quadratic, *([] if loss is None else [loss])]
+        outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss))
+    solution = outcome.solution
+    checked = [sums, solution.linear, solution.quadratic, *([] if loss is None else [loss])]
     xp = namespace(sums)
-    if outcome.finish is not None:
-        with np.errstate(over="ignore"):
-            checked.append(xp.astype(outcome.finish, xp.float32))  # as it will multiply arrays
     sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
     return Turn(layout, numbers, outcome.lr, mu, outcome, sound)
 
 
 def commit(turn: Turn, step: Step, sound: Tensor | None) -> None:
     """Move the parameters and write down what the next step needs; all of it only where `sound`, if that is given."""
-    layout, outcome, scope = turn.layout, turn.outcome, turn.layout.scope
-    proximal = step.decay == "proximal"
+    layout, solution, scope = turn.layout, turn.outcome.solution, turn.layout.scope
+    proximal = step.method.decay == "proximal"
     shrink = 1 / (1 + turn.lr * turn.weight_decay) if proximal else 1 - turn.lr * turn.weight_decay
-    scale = turn.lr * scope.spread(outcome.kept) * (shrink if proximal else 1)
-    columns = [scope.spread(outcome.direction[:, b]) for b in range(len(step.names))]
-    direction = namespace(scale).stack(columns, axis=-1)
-    further = None if outcome.further is None else scope.spread_all(outcome.further)
-    layout.passes.move(layout, turn.numbers, Motion(direction, scale, shrink, sound, outcome.finish, further))
+    scale = turn.lr * scope.spread(solution.slope_weight) * (shrink if proximal else 1)
+    combinations = {name: _per_vector(scope, parts) for name, parts in turn.outcome.combinations.items()}
+    motion = Motion(_per_vector(scope, solution.direction), scale, shrink, sound, combinations)
+    layout.passes.move(layout, turn.numbers, motion)
     layout.arrive()
     new = _new_scalars(turn, step)
     layout.rows[:] = new if sound is None else torch.where(sound, new, layout.table)
@@ -89,6 +86,12 @@ def scalar(value: Tensor | float, like: Tensor) -> Tensor:
     return like.new_full((1,), value)
 
 
+def _per_vector(scope: Scope, coefficients: Array) -> Array:
+    """Each unit's copy of its scope's coefficients, (S, B) -> (U, B)."""
+    columns = [scope.spread(coefficients[:, b]) for b in range(coefficients.shape[1])]
+    return namespace(coefficients).stack(columns, axis=-1)
+
+
 def _per_unit(layout: Layout, groups: Groups, key: str) -> Array:
     """A group's setting for each of its units, (U,)."""
     return layout.array(torch.cat([scalar(group[key], layout.table) for group in groups]))[layout.group_of]
@@ -96,7 +99,7 @@ def _per_unit(layout: Layout, groups: Groups, key: str) -> Array:
 
 def _products(step: Step, sums: Array, places: Array, *, with_x: bool) -> Products:
     """See `Passes` for the columns, and `_places`."""
-    count, inertia = len(step.names), step.inertia
+    count, inertia = len(step.method.names), step.method.inertia
     pairs = count * (count + 1) // 2
     metric, pulled = sums[:, :pairs][:, places], sums[:, pairs : 2 * pairs][:, places]
     return Products(
@@ -120,10 +123,10 @@ def _new_scalars(turn: Turn, step: Step) -> Array:
     rows, left, scope = turn.layout.rows, turn.outcome.scalars, turn.layout.scope
     xp = namespace(rows)
     loss, height = rows[:, LOSS], rows[:, MEMORY_HEIGHT]
-    if step.facts.needs_loss:
+    if step.method.facts.needs_loss:
         loss, height = scope.spread(left.loss), scope.spread(left.memory_height)
-    columns = [rows[:, STEP] + 1, left.last_lr, left.kept, left.missing, loss, height, rows[:, SKIPPED]]
-    columns += [scope.spread(left.own[name]) for name in turn.layout.sized]
+    columns = [rows[:, STEP] + 1, left.last_lr, left.slope_weight, left.missing, loss, height, rows[:, SKIPPED]]
+    columns += [scope.spread(left.rule_scalars[name]) for name in turn.layout.sized]
     empty = rows[:, :0]
-    own = step.metric.update({**step.metric.start(empty), **turn.layout.own()}, empty)
+    own = step.method.metric.update({**step.method.metric.start(empty), **turn.layout.own()}, empty)
     return xp.stack([*columns, *(own[name][:, 0] for name in turn.layout.own())], axis=1)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall, MoMo, Plane, TruncatedMemory, mix
+from proxmom.memories import Average
 from proxmom.numpy import Optimizer
 from proxmom.rules import Facts
-from proxmom.step import Products, Scalars, Scope, Step
+from proxmom.step import Inputs, Method, Products, Scalars, Scope, Step
 from tests.conftest import RULES
 
 SIZE = 6
@@ -49,8 +50,8 @@ def state(tensors: int, scopes: int, last_lr: Any) -> Scalars:
 
 
 def outcome(products: Products, lr: Any, decay: Any, scope: Scope, scopes: int) -> Any:
-    step = Step(AdaptiveMemory(), Euclidean(), inertia=0.1, decay="decoupled")
-    return step.take(products, state(len(lr), scopes, lr / 2), scope, lr=lr, weight_decay=decay, loss=None)
+    step = Step(Method(AdaptiveMemory(), Euclidean(), inertia=0.1, decay="decoupled"))
+    return step.take(Inputs(products, state(len(lr), scopes, lr / 2), scope, lr, decay)).solution
 
 
 def test_one_group_is_the_same_split_in_two() -> None:
@@ -208,7 +209,7 @@ def test_further_memories_are_averaged_and_offered_as_planes() -> None:
     @dataclass(frozen=True)
     class TwoMemories:
         beta_max: ClassVar[float] = 0.9
-        memories: ClassVar[dict[str, float]] = {"slow": 0.25}
+        memories: ClassVar[dict[str, Any]] = {"slow": Average(0.25, start="gradient")}
 
         def planes(self, now: Any) -> Any:
             slow = Plane(now.vector("slow"), 0.0)
@@ -264,8 +265,8 @@ def test_settings_that_do_not_go_together(rule: Any, settings: dict[str, Any], m
         (lambda: TruncatedMemory(0.0, 2.0), r"beta_max must be in \[0, 1\], got 2\.0"),
         (lambda: Adam(beta2=1.0), r"beta2 must be in \[0, 1\), got 1\.0"),
         (lambda: Adam(eps=0.0), r"eps must be > 0, got 0\.0"),
-        (lambda: Facts.of(_rule(memories={"memory": 0.5})), r"memories must map new names"),
-        (lambda: Facts.of(_rule(memories={"slow": 0.0})), r"memories must map new names to coefficients in \(0, 1\]"),
+        (lambda: Facts.of(_rule(memories={"memory": Average(0.5)})), r"memories must have names of their own"),
+        (lambda: Average(0.0), r"coefficient must be in \(0, 1\], got 0\.0"),
     ],
 )
 def test_values_out_of_range(make: Any, message: str) -> None:
@@ -280,9 +281,9 @@ def _rule(planes: Any = None, **facts: Any) -> Any:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (_rule(lambda now: []), r"Mine\.planes\(now\) must return a tuple of one to four Planes, got \[\]"),
-        (_rule(lambda now: [1.0]), r"must return a tuple of one to four Planes, got \[1\.0\]"),
-        (_rule(lambda now: [now.gradient_plane] * 5), r"a model must have 1 to 4 planes, got 5"),
+        (_rule(lambda now: []), r"Mine\.planes\(now\) must return a tuple of one to 16 Planes, got \[\]"),
+        (_rule(lambda now: [1.0]), r"must return a tuple of one to 16 Planes, got \[1\.0\]"),
+        (_rule(lambda now: [now.gradient_plane] * 17), r"a model must have 1 to 16 planes, got 17"),
         (_rule(lambda now: Plane(now.zero, 0.0)), r"at least one plane with a slope, got only lower bounds"),
         (
             _rule(lambda now: [now.gradient_plane, Plane(now.zero, -1.0)]),

@@ -1,4 +1,4 @@
-"""Step sizes and kept scalars: known numbers, all paths alike, state that survives, errors that explain."""
+"""Step sizes, and the scalars that rules and step sizes keep: known numbers, all paths, saved state, errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import rosen_der
 from torch import nn
 
 from proxmom import (
@@ -25,6 +24,7 @@ from proxmom import (
     MoMo,
     Secant,
     TruncatedMemory,
+    mix,
 )
 from proxmom.numpy import Optimizer
 from proxmom.rules import Facts
@@ -39,144 +39,25 @@ RULES = [
     TruncatedMemory(-9.0),
     MoMo(-9.0),
 ]
-STEP_SIZES = [Alignment(0.3), Secant()]
+STEP_SIZES = [Alignment(0.3)]
 SHAPES = ((3, 2), (5,), ())
 
 
 @dataclass(frozen=True)
 class Counting:
-    """A rule that keeps scalars and is its own step size."""
+    """A rule that keeps scalars, and weighs memory by them."""
 
+    beta_max: ClassVar[float] = 0.5
     scalars: ClassVar[Mapping[str, float]] = {"seen": 2.0, "size": -1.0}
 
-    def factor(self, now: Any) -> Any:
-        return 1 / now.kept("seen")
-
     def planes(self, now: Any) -> Any:
-        now.keep(seen=now.kept("seen") + 1, size=now.dot(now.gradient, now.gradient))
-        return (now.gradient_plane,)
+        return (mix(now.gradient_plane, now.memory_plane(0.0), 1 / now.recall("seen")),)
 
-
-def quadratic(n: int, condition: float, seed: int = 0) -> tuple[Any, Any, Any]:
-    """A (n, n), the minimiser and a start."""
-    random = np.random.default_rng(seed)
-    basis = np.linalg.qr(random.normal(size=(n, n)))[0]
-    return (basis * np.geomspace(1 / condition, 1, n)) @ basis.T, random.normal(size=n), random.normal(size=n)
+    def remember(self, now: Any) -> Any:
+        return {"seen": now.recall("seen") + 1, "size": now.dot(now.gradient, now.gradient)}
 
 
 # What they compute ---------------------------------------------------------------------------------------------------
-
-
-def test_secant_is_fletcher_and_reeves_conjugate_gradients_at_one_gradient_a_step() -> None:
-    matrix, minimiser, x = quadratic(12, 50.0)
-    optimizer = Optimizer(x, AdaptiveMemory(1.0), lr=0.7, step_size=Secant(stretch=100.0, steepness=100.0))
-    residual = matrix @ (minimiser - x)
-    direction, exact = residual, x
-    for _ in range(11):
-        gradient = matrix @ (optimizer.x - minimiser)
-        base, before = optimizer.x, optimizer.memory
-        optimizer.step(gradient)
-        last = optimizer._last
-        assert last is not None
-        if optimizer.diagnostics()["steps"] > 1:  # where the last step was made up for: the iterate of the exact method
-            assert last.finish is not None
-            np.testing.assert_allclose(base - last.finish[0] * before, exact, atol=1e-6)
-        step = residual @ residual / (direction @ matrix @ direction)
-        following = residual - step * matrix @ direction
-        exact = exact + step * direction
-        direction = following + following @ following / (residual @ residual) * direction
-        residual = following
-
-
-def test_secant_ends_on_a_quadratic_after_n_and_two_evaluations() -> None:
-    matrix, minimiser, x = quadratic(8, 20.0)
-    optimizer = Optimizer(x, ConjugateMemory(), lr=1e-3, step_size=Secant())
-    for _ in range(9):
-        optimizer.step(matrix @ (optimizer.x - minimiser))
-    assert np.linalg.norm(optimizer.x - minimiser) > 1e-6 * np.linalg.norm(x - minimiser)
-    optimizer.step(matrix @ (optimizer.x - minimiser))
-    assert np.linalg.norm(optimizer.x - minimiser) <= 1e-6 * np.linalg.norm(x - minimiser)
-
-
-@pytest.mark.parametrize("start", [1e-6, 1e-2, 1.0, 1e3])
-@pytest.mark.parametrize("kind", ["quadratic", "rosen", "softplus"])
-@pytest.mark.parametrize("rule", [ConjugateMemory(), AdaptiveMemory(), HeavyBall()], ids=str)
-def test_the_kept_scale_is_the_last_lr_over_lr(rule: Any, kind: str, start: float) -> None:
-    """Also where a step was only made longer or shorter, and nothing else was done."""
-    matrix, minimiser, _ = quadratic(6, 50.0)
-    slope = {
-        "quadratic": lambda x: matrix @ (x - minimiser),
-        "rosen": rosen_der,
-        "softplus": lambda x: np.tanh(x / 2) + 1e-3 * x,
-    }[kind]
-    optimizer, again = Optimizer(np.linspace(-2, 2, 6), rule, lr=start, step_size=Secant()), 0
-    for _ in range(40):
-        with np.errstate(all="ignore"):
-            optimizer.step(slope(optimizer.x))
-        last = optimizer._last
-        assert last is not None
-        again += last.lr[0] == 0
-        scale = optimizer.kept("scale")
-        np.testing.assert_allclose(scale, last.scalars.last_lr[0] / start, rtol=1e-12)
-    assert again or kind == "quadratic"
-
-
-def test_where_finish_says_again_nothing_else_is_kept() -> None:
-    @dataclass(frozen=True)
-    class Halves:
-        """Makes every second step anew, half as long, and writes down everything it is asked."""
-
-        memories: ClassVar[Mapping[str, float]] = {"previous": 1.0}
-        scalars: ClassVar[Mapping[str, float]] = {"finished": 0.0, "factors": 0.0, "lengths": 0.0}
-
-        def finish(self, now: Any) -> Any:
-            now.keep(finished=now.kept("finished") + 1)
-            return 0.5 + 0 * now.step, now.kept("finished") % 2 == 0
-
-        def factor(self, now: Any) -> Any:
-            now.keep(factors=now.kept("factors") + 1)
-            return 1.0 + 0 * now.step
-
-        def along(self, now: Any, direction: Any) -> Any:
-            now.keep(lengths=now.kept("lengths") + 1)
-            return 1.0 + 0 * now.step
-
-    @dataclass(frozen=True)
-    class Both(Halves):
-        """A rule that is its own step size, so that both declare the same scalars."""
-
-        def planes(self, now: Any) -> Any:
-            return (now.gradient_plane,)
-
-    for rule, step_size in ((GradientDescent(), Halves()), (Counting(), Halves()), (Both(), None)):
-        optimizer = Optimizer(np.ones(2), rule, lr=0.1, step_size=step_size)
-        for step in range(1, 7):
-            optimizer.step(optimizer.x)
-            taken = (step + 1) // 2
-            assert [optimizer.kept(name) for name in Both.scalars] == [step, taken, taken]
-
-
-@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0])
-def test_after_undo_the_step_is_factor_times_lr_long(factor: float) -> None:
-    @dataclass(frozen=True)
-    class Growing:
-        """Does not say how it restarts, and keeps a factor of its own."""
-
-        scalars: ClassVar[Mapping[str, float]] = {"scale": 1.0}
-
-        def factor(self, now: Any) -> Any:
-            scale = now.kept("scale")
-            now.keep(scale=3 * scale)
-            return scale
-
-    for step_size in (Growing(), Alignment(), Secant(), None):
-        optimizer, g = Optimizer(np.zeros(2), HeavyBall(), lr=0.1, step_size=step_size), np.array([1.0, 2.0])
-        for _ in range(4):
-            bookmark = optimizer.bookmark()
-            optimizer.step(g)
-        optimizer.undo(bookmark, factor)
-        before = optimizer.x
-        np.testing.assert_allclose(before - optimizer.step(g), 0.1 * factor * g)
 
 
 def test_alignment_follows_its_formula() -> None:
@@ -192,17 +73,38 @@ def test_alignment_follows_its_formula() -> None:
         d = g if d is None else (g + d) / 2
         x = x - 0.1 * scale * d
         np.testing.assert_allclose(optimizer.step(g), x, rtol=1e-12)
-    np.testing.assert_allclose(optimizer.kept("scale"), scale, rtol=1e-12)
+    np.testing.assert_allclose(optimizer.recall("scale"), scale, rtol=1e-12)
 
 
-def test_kept_scalars_start_as_declared_and_a_rule_may_be_its_own_step_size() -> None:
+def test_scalars_start_as_declared_and_become_what_the_rule_remembers() -> None:
     optimizer = Optimizer(np.zeros(2), Counting(), lr=1.0)
-    assert optimizer.kept("seen") is None
-    np.testing.assert_allclose(optimizer.step([2.0, 0.0]), [-1.0, 0.0])
-    np.testing.assert_allclose(optimizer.step([3.0, 0.0]), [-2.0, 0.0])
-    assert (optimizer.kept("seen"), optimizer.kept("size")) == (4.0, 9.0)
-    assert optimizer.step([np.nan, 0.0])[0] == -2.0
-    assert optimizer.kept("seen") == 4.0
+    assert optimizer.recall("seen") is None
+    np.testing.assert_allclose(optimizer.step([2.0, 0.0]), [-2.0, 0.0])
+    np.testing.assert_allclose(optimizer.step([3.0, 0.0]), [-2.0 - 2 / 3 * 3 - 1 / 3 * 2, 0.0])
+    assert (optimizer.recall("seen"), optimizer.recall("size")) == (4.0, 9.0)
+    x = optimizer.x
+    np.testing.assert_array_equal(optimizer.step([np.nan, 0.0]), x)
+    assert optimizer.recall("seen") == 4.0
+
+
+def test_a_rule_changes_nothing_when_it_is_asked_twice() -> None:
+    """`planes` and `remember` see the same, however often and in whatever order they are asked."""
+    optimizer = Optimizer(np.zeros(2), Counting(), lr=1.0)
+    for g in ([2.0, 0.0], [3.0, 1.0]):
+        before = optimizer.preview(g), optimizer.preview(g)
+        optimizer.step(g)
+        np.testing.assert_array_equal(before[0].next_x, optimizer.x)
+        np.testing.assert_array_equal(before[1].next_x, optimizer.x)
+
+
+def test_what_is_not_remembered_stays() -> None:
+    class Half(Counting):
+        def remember(self, now: Any) -> Any:
+            return {"size": 7}
+
+    optimizer = Optimizer(np.zeros(2), Half(), lr=1.0)
+    optimizer.step([2.0, 0.0])
+    assert (optimizer.recall("seen"), optimizer.recall("size")) == (2.0, 7.0)
 
 
 def test_without_a_step_size_nothing_changes() -> None:
@@ -305,7 +207,7 @@ def test_groups_share_one_step_size_in_a_model_and_have_their_own_alone() -> Non
     def run(scope: str, groups: bool) -> list[Any]:
         params = [nn.Parameter(torch.full((3,), float(i), dtype=torch.float64)) for i in range(3)]
         given = [{"params": params[:1]}, {"params": params[1:]}] if groups else params
-        trained(ProxOptimizer(given, AdaptiveMemory(), 0.1, scope=scope, step_size=Secant()), params, 6)
+        trained(ProxOptimizer(given, AdaptiveMemory(), 0.1, scope=scope, step_size=Alignment()), params, 6)
         return [p.detach().numpy() for p in params]
 
     for one, two in zip(run("model", True), run("model", False), strict=True):
@@ -353,17 +255,22 @@ def test_the_named_optimizers_take_a_step_size() -> None:
     ("make", "error", "message"),
     [
         (lambda: Alignment(0.0), ValueError, "rate must be > 0 and finite, got 0.0."),
-        (lambda: Secant(steepness=-1.0), ValueError, "steepness must be > 0"),
-        (lambda: Secant(stiffness=np.inf), ValueError, "stiffness must be > 0 and finite"),
-        (lambda: Secant(stretch=1.0), ValueError, "stretch must be > 1"),
-        (lambda: Secant(retries=-1), ValueError, "retries must be >= 0"),
         (lambda: ConjugateMemory(restart=0.0), ValueError, "restart must be > 0"),
         (lambda: ConjugateMemory(beta_max=2.0), ValueError, "beta_max must be in"),
         (lambda: Optimizer(np.ones(1), HeavyBall(), lr=1.0, step_size=Alignment), TypeError, "Pass an instance"),
         (lambda: Optimizer(np.ones(1), HeavyBall(), lr=1.0, step_size=0.5), TypeError, "method factor"),  # type: ignore[arg-type]
-        (lambda: Optimizer(np.ones(1), HeavyBall(), lr=1.0, step_size=Bare()), ValueError, "'previous': 1.0"),
-        (lambda: Optimizer(np.ones(1), Clash(), lr=1.0, step_size=Secant()), ValueError, "must agree on 'previous'"),
-        (lambda: Optimizer(np.ones(1), Forgetful(), lr=1.0).step([1.0]), ValueError, "kept scalar must be one of"),
+        (
+            lambda: Optimizer(np.ones(1), HeavyBall(), lr=1.0, step_size=Secant()),
+            TypeError,
+            "proxmom.numpy.minimize alone",
+        ),  # type: ignore[arg-type]
+        (lambda: Optimizer(np.ones(1), Clash(), lr=1.0, step_size=Alignment()), ValueError, "must agree on 'scale'"),
+        (lambda: Optimizer(np.ones(1), Forgetful(), lr=1.0).step([1.0]), ValueError, "scalar must be one of"),
+        (
+            lambda: Optimizer(np.ones(1), Talkative(), lr=1.0).step([1.0]),
+            ValueError,
+            "the class declares, got 'more'",
+        ),
         (lambda: Optimizer(np.ones(1), Endless(), lr=1.0), ValueError, "scalars must map identifiers"),
     ],
 )
@@ -372,18 +279,18 @@ def test_errors_say_what_is_wrong(make: Any, error: type[Exception], message: st
         make()
 
 
-class Bare(Constant):
-    def finish(self, now: Any) -> Any:
-        return 1.0, False
-
-
 class Clash(GradientDescent):
-    memories: ClassVar[Mapping[str, float]] = {"previous": 0.5}
+    scalars: ClassVar[Mapping[str, float]] = {"scale": 2.0}
 
 
 class Forgetful(GradientDescent):
     def planes(self, now: Any) -> Any:
-        now.kept("nothing")
+        return now.recall("nothing")
+
+
+class Talkative(GradientDescent):
+    def remember(self, now: Any) -> Any:
+        return {"more": 1.0}
 
 
 class Endless(GradientDescent):

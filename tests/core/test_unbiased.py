@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, SteadyMemory
-from proxmom.step import Products, Scalars, Scope, Step
+from proxmom.numpy import Runs
 from proxmom.torch import ProxOptimizer
 
 Array = NDArray[np.float64]
@@ -21,19 +21,9 @@ SKEWED = np.array([19.0, -1.0])
 
 def average(rule: Any, gradient: Any, start: Array, *, lr: float, steps: int, inertia: float) -> Array:
     """Mean over the last three quarters of the steps of N independent runs, (N, n), Euclidean metric."""
-    step, zero, x, total = Step(rule, Euclidean(), inertia=inertia, decay="decoupled"), np.zeros(len(start)), start, 0.0
-    scalars, memory = Scalars.start(zero, zero, memory_from_gradient=True), start
+    runs, total = Runs(start, rule, lr=lr, inertia=inertia), 0.0
     for t in range(steps):
-        g = gradient(x)
-        memory = memory if t else g
-        named = np.stack([g, memory], axis=1)
-        dual = named @ named.swapaxes(1, 2)
-        products = Products(dual, dual / (1 + inertia), dual[:, :, 1] / (1 + inertia) if inertia else None, None)
-        outcome = step.take(products, scalars, Scope(), lr=zero + lr, weight_decay=zero, loss=None)
-        scalars = outcome.scalars
-        memory = (np.squeeze(outcome.direction[:, None] @ named, axis=1) + inertia * memory) / (1 + inertia)
-        x = x - lr * memory
-        total = total + x * (t >= steps // 4)
+        total = total + runs.step(gradient(runs.x)) * (t >= steps // 4)
     return total / (steps - steps // 4)
 
 

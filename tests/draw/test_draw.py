@@ -22,6 +22,7 @@ from proxmom.draw.functions import VALLEY_MINIMUM, valley
 from proxmom.draw.model import model_figure
 from proxmom.draw.paths import run
 from proxmom.draw.trajectory import trajectory_figure
+from proxmom.memories import Average
 from proxmom.rules import RULES, Facts
 
 BOUNDED = {"TruncatedMemory", "Polyak", "MoMo"}
@@ -50,7 +51,7 @@ class Alternating:
     """A rule of a user's: no dataclass, and it declares a further memory."""
 
     beta_max = 0.5
-    memories = {"slow": 0.1}  # noqa: RUF012
+    memories = {"slow": Average(0.1)}  # noqa: RUF012
 
     def planes(self, now: Any) -> Any:
         return now.gradient_plane, type(now.gradient_plane)(0.25 * now.vector("slow") - 0.5 * now.memory, -0.1)

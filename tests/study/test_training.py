@@ -461,7 +461,7 @@ def test_betas_are_put_together_from_what_is_given() -> None:
         0.9,
     )
     assert made({"torch": "torch.optim:AdamW(betas=(0.1, 0.2))"}, {"beta1": 0.5}).param_groups[0]["betas"] == (0.5, 0.2)
-    assert made({"torch": "AMAdamW"}, {"beta1": 0.5})._step.facts.beta_max == 0.5
+    assert made({"torch": "AMAdamW"}, {"beta1": 0.5})._step.method.facts.beta_max == 0.5
     assert made({"torch": "AMAdamW"}, {"beta2": 0.5})._step.metric.beta2 == 0.5
     assert made({**adamw, "lr": 0.3}, {"weight_decay": 0.2}).param_groups[0]["weight_decay"] == 0.2
     with pytest.raises(ValueError, match=r"'torch.optim:SGD' takes no betas, so beta1 and beta2 cannot be set"):

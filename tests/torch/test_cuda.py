@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall
-from proxmom.step import Step
+from proxmom.step import Method, Step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
 from proxmom.torch.arrange import arrange
 from proxmom.torch.layout import Layout
@@ -64,14 +64,14 @@ class Case:
         return Adam(beta2=0.9, eps=1e-3) if self.adam else Euclidean()
 
     def settings(self) -> Settings:
-        return Settings(self.metric, self.inertia, self.sign, (), False)
+        return Settings(self.metric, self.inertia, self.sign, {}, False)
 
     def layout(self, shapes: Any = SHAPES, groups: Any = GROUPS) -> Layout:
         """Always the same numbers; every tensor begins one element behind where an allocator would put it."""
         random = torch.Generator().manual_seed(0)
         params = [self._parameter(shape, random) for shape in shapes]
         state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
-        step = Step(AdaptiveMemory(), self.metric, inertia=self.inertia, decay="decoupled")
+        step = Step(Method(AdaptiveMemory(), self.metric, inertia=self.inertia, decay="decoupled"))
         layout = arranged(params, groups, state, step, "group")
         for part in layout.parts:
             part.memories[0].copy_(torch.randn(part.count, generator=random))
@@ -175,7 +175,7 @@ def test_types_may_be_mixed_and_are_summed_in_the_best(adam: bool) -> None:
     case, mixed = Case(adam=adam), []
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         mixed += Case(dtype).layout().params
-    step = Step(AdaptiveMemory(), case.metric, inertia=case.inertia, decay="decoupled")
+    step = Step(Method(AdaptiveMemory(), case.metric, inertia=case.inertia, decay="decoupled"))
     layout = arranged(mixed, GROUPS * 3, defaultdict(dict), step, "group")
     numbers = case.numbers(layout)
     sums = cuda.TritonPasses(layout, case.settings()).measure(layout, numbers)
@@ -374,7 +374,7 @@ def test_triton_is_not_loaded_before_it_is_needed() -> None:
 
 
 def test_the_host_is_not_served() -> None:
-    step = Step(HeavyBall(), Euclidean(), inertia=0.0, decay="coupled")
+    step = Step(Method(HeavyBall(), Euclidean(), inertia=0.0, decay="coupled"))
     p = nn.Parameter(torch.zeros(2))
     p.grad = torch.zeros(2)
     layout = arranged([p], (0,), defaultdict(dict), step, "model")

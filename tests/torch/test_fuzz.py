@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
-from proxmom.step import Products, Scalars, Scope, Step
+from proxmom.step import Inputs, Products, Scalars, Scope, Step
 from proxmom.torch import ProxOptimizer
 from proxmom.torch.entries import Entries
 from proxmom.torch.layout import Layout
@@ -66,30 +66,30 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
     for i, p in members:
         group, x, g = optimizer.param_groups[i], double(p), double(p.grad.to(p.dtype))
         mu = group["weight_decay"]
-        g = g + mu * x if step.decay == "coupled" else g
+        g = g + mu * x if step.method.decay == "coupled" else g
         old = optimizer.state.get(p, {})
         if "memory" in old and (adam or old["step"] > 0):  # a first step that was skipped is still to come
             entry = {"kept": 1.0, **{name: double(value) for name, value in old.items()}}
         else:
-            kept = {"kept_" + name: value for name, value in step.scalars.items()}
+            kept = {"kept_" + name: value for name, value in step.method.scalars.items()}
             entry = {"memory": 0 * g if adam else g, "step": 0.0, "last_lr": 0.0, "kept": 1.0, "missing": float(adam)}
-            entry |= {"count": 0.0, "second_moment": 0 * g, **kept, **dict.fromkeys(step.memories, g)}
+            entry |= {"count": 0.0, "second_moment": 0 * g, **kept, **dict.fromkeys(step.method.memories, 0 * g)}
         olds.append(entry), gs.append(g), xs.append(x), lrs.append(group["lr"])
-        mus.append(0.0 if step.decay == "coupled" else mu)
+        mus.append(0.0 if step.method.decay == "coupled" else mu)
     column = {name: np.array([float(old[name]) for old in olds]) for name in ("step", "last_lr", "kept", "missing")}
     together = Scope(np.ones((1, len(members))))
     most = column["step"] == column["step"].max()
     own = {
         name: np.array([np.mean([o["kept_" + name] for o, m in zip(olds, most, strict=True) if m])])
-        for name in step.scalars
+        for name in step.method.scalars
     }
     scalars = Scalars(
         step=column["step"].max(keepdims=True),
         last_lr=column["last_lr"],
-        kept=column["kept"],
+        slope_weight=column["kept"],
         missing=column["missing"],
         memory_height=np.zeros(1),
-        own=own,
+        rule_scalars=own,
     )
     factor = np.broadcast_to(step.factor(scalars), (len(members),))
     ps, vs = [], []
@@ -97,7 +97,7 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         v = 0.9 * old.get("second_moment", 0) + 0.1 * g * g if adam else 0 * g
         vs.append(v)
         ps.append(f * (np.sqrt(v / (1 - 0.9 ** (old["count"] + 1))) + 1e-3) if adam else 1 + 0 * g)
-    named = [[g, *(old[name] for name in step.names[1:])] for g, old in zip(gs, olds, strict=True)]
+    named = [[g, *(old[name] for name in step.method.names[1:])] for g, old in zip(gs, olds, strict=True)]
 
     def dots(weight: Callable[[Any], Any]) -> Any:
         return np.array(
@@ -111,11 +111,11 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         decay=np.array([[np.sum(a * x) for a in us] for us, x in zip(named, xs, strict=True)]) if any(mus) else None,
     )
     rates, decays = np.array(lrs, dtype=float), np.array(mus)
-    out = step.take(products, scalars, together, lr=rates, weight_decay=decays, loss=None)
+    out = step.take(Inputs(products, scalars, together, rates, decays))
     after = {}
     rows = zip(members, olds, named, xs, ps, vs, strict=True)
     for t, ((_, p), old, us, x, diagonal, v) in enumerate(rows):
-        slope = sum(c * u for c, u in zip(out.direction[0], us, strict=True))
+        slope = sum(c * u for c, u in zip(out.solution.direction[0], us, strict=True))
         memory = (slope + lam * diagonal * old["memory"]) / (1 + lam * diagonal)
         y = (1 - rates[t] * decays[t]) * x - rates[t] * memory / diagonal
         after[p] = {"x": y, "memory": memory, "step": old["step"] + 1, "last_lr": rates[t]}

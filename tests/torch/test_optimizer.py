@@ -7,7 +7,7 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import proxmom.numpy
-from proxmom import Adam, AdaptiveMemory, ConjugateMemory, HeavyBall, Secant, SteadyMemory, TruncatedMemory
+from proxmom import Adam, AdaptiveMemory, GradientDescent, HeavyBall, SteadyMemory, TruncatedMemory
 from proxmom.rules import Facts
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 from proxmom.torch.passes import blocks
@@ -398,18 +398,30 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_changes_nothing(make: 
         for one, params in ((first, clean), (second, dirty)):
             give(params, gradients)
             one.step(loss=loss)
-        if first._step.facts.needs_loss:
+        if first._step.method.facts.needs_loss:
             second.step(loss=bad)
         same(clean, dirty)
     skipped = second.diagnostics()["skipped"]
     assert skipped is not None
-    assert skipped == (10 if first._step.facts.needs_loss else 5)
+    assert skipped == (10 if first._step.method.facts.needs_loss else 5)
+
+
+class Tenfold:
+    """A step size that is never long enough."""
+
+    scalars: ClassVar[dict[str, float]] = {"scale": 1.0}
+
+    def factor(self, now: Any) -> Any:
+        return 10 * now.recall("scale")
+
+    def remember(self, now: Any) -> dict[str, Any]:
+        return {"scale": self.factor(now)}
 
 
 @pytest.mark.parametrize("foreach", [None, True, False])
 def test_a_step_size_that_grows_beyond_float32_skips_the_step(foreach: bool | None) -> None:
     p = torch.zeros(4, requires_grad=True)
-    optimizer = ProxOptimizer([p], ConjugateMemory(), 0.1, step_size=Secant(), foreach=foreach)
+    optimizer = ProxOptimizer([p], GradientDescent(), 0.1, step_size=Tenfold(), foreach=foreach)
     for _ in range(60):  # a linear loss: no step is too long for it
         p.grad = torch.ones(4)
         optimizer.step()

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, kernels, mix
+from proxmom.memories import Average
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import blocks
@@ -34,7 +35,7 @@ class TwoMemories:
     """A rule with a further memory: no kernel serves it."""
 
     beta_max: float = 0.9
-    memories: ClassVar[dict[str, float]] = {"slow": 0.05}
+    memories: ClassVar[dict[str, Any]] = {"slow": Average(0.05)}
 
     def planes(self, now: Any) -> Any:
         slow = now.vector("slow")

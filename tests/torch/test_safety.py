@@ -32,7 +32,7 @@ def step(optimizer: ProxOptimizer, *gradients: Any) -> None:
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for p, g in zip(params, gradients, strict=True):
         p.grad = g
-    optimizer.step(**({"loss": 1.0} if optimizer._step.facts.needs_loss else {}))
+    optimizer.step(**({"loss": 1.0} if optimizer._step.method.facts.needs_loss else {}))
 
 
 @PATHS

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, cli, mix, reference
+from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, Plane, TruncatedMemory, cli, mix, reference
+from proxmom.memories import Average
 from proxmom.numpy import Optimizer
 from proxmom.reference import objective, solve_step
 from proxmom.rules import Facts
@@ -48,6 +49,31 @@ def test_four_planes_of_a_users_own() -> None:
     for metric in (Euclidean(), Adam()):
         report = check_rule(Wide(), metric=metric, weight_decay=0.1, trials=100)
         assert report.ok, str(report)
+
+
+@dataclass(frozen=True)
+class Fan:
+    """A rule of a user's own: seven planes of four slopes, four of them mixtures, two averages, the last a bound."""
+
+    lower_bound: float = 0.0
+    beta_max = 0.9
+    normalised = True
+    needs_loss = True
+    memories: ClassVar[dict[str, Any]] = {"slow": Average(0.1)}
+
+    def planes(self, now: Any) -> Any:
+        g = now.gradient_plane
+        memory, cut = now.memory_plane("linearised"), now.memory_plane("cutting plane")
+        mixed = [mix(g, plane, now.weight(beta)) for plane in (memory, cut) for beta in (0.9, 0.5)]
+        slow = Plane(now.vector("slow"), -0.1 * now.dot(now.gradient, now.gradient))
+        return (g, *mixed, slow, now.floor(self.lower_bound))
+
+
+def test_seven_planes_of_a_users_own() -> None:
+    for metric in (Euclidean(), Adam()):
+        report = check_rule(Fan(), metric=metric, weight_decay=0.1, trials=40)
+        assert report.ok, str(report)
+        assert report.worst_figure("gap") < 1e-14
 
 
 def _wrong(name: str) -> Any:
@@ -110,7 +136,7 @@ def test_degenerate_cases_are_among_the_trials() -> None:
 
 
 def test_a_rule_that_should_refuse_inertia_and_does_not_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxmom.step.Step._check_pairs", lambda self: None)
+    monkeypatch.setattr("proxmom.step.Method._check_pairs", lambda self: None)
     with pytest.raises(AssertionError, match=r"TruncatedMemory.*inertia 0\.1.*must be refused"):
         check_rule(TruncatedMemory(0.0), inertia=0.1, trials=1)
     with pytest.raises(AssertionError, match=r"AdaptiveMemory.*Adam.*must be refused"):

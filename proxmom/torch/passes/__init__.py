@@ -6,11 +6,13 @@ they must agree on is here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
+from proxmom.memories import Memory
 from proxmom.metrics import Adam, Euclidean, Metric
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
@@ -35,17 +37,15 @@ class Motion:
     """What a step does to each unit: memory <- (slope + λP·memory)/(1 + λP), x <- shrink·x - scale·P⁻¹memory.
 
     direction: coefficients of gradient, memory, further memories in the slope, (U, B); scale, shrink: (U,); sound:
-    whether to do anything at all, a flag on the device, or None where it is known. finish: before all that
-    x <- x - finish·P⁻¹memory, (U,); further: what the M further memories become, as coefficients, (U, M, B). None: no
-    such move, and the usual averages; what is written for kernels alone never meets anything else.
+    whether to do anything at all, a flag on the device, or None where it is known. combinations: what the
+    further memories of this kind become, as coefficients, (U, B) each.
     """
 
     direction: Array
     scale: Array
     shrink: Array
     sound: Tensor | None
-    finish: Array | None = None
-    further: Array | None = None
+    combinations: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Passes(Protocol):
@@ -65,15 +65,15 @@ class Passes(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is one for all steps: metric, inertia λ, sign of the gradient, averaging of further memories, rounding."""
+    """What is one for all steps: metric, inertia λ, sign of the gradient, further memories, rounding."""
 
     metric: Metric
     inertia: float
     sign: float
-    averaging: tuple[float, ...]
+    memories: dict[str, Memory]
     stochastic_rounding: bool
 
     @property
     def for_kernels(self) -> bool:
         """Whether this is what kernels are written for: one memory, the Euclidean or Adam's metric, plain rounding."""
-        return type(self.metric) in (Euclidean, Adam) and not self.averaging and not self.stochastic_rounding
+        return type(self.metric) in (Euclidean, Adam) and not self.memories and not self.stochastic_rounding

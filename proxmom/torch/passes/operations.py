@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxmom.memories import Average, Previous
 from proxmom.planes import Array, Scalar
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings
@@ -30,6 +31,7 @@ class TorchPasses:
         memories = zip(*(part.memories for part in layout.parts), strict=True)
         self._memories = [list(rows) for rows in memories]
         self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
+        self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
         self._own = tuple(layout.own())
         self._units = len(layout.groups)
         self._gradients: list[Tensor] = []
@@ -80,11 +82,10 @@ class TorchPasses:
         return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
-        more = {}
-        if motion.finish is not None and motion.further is not None:
-            places = range(motion.further.shape[1])
-            more = {"finish": motion.finish, **{f"further {i}": motion.further[:, i] for i in places}}
-        columns = self._columns(numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **more)
+        combinations = {f"combination {name}": parts for name, parts in motion.combinations.items()}
+        columns = self._columns(
+            numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **combinations
+        )
         for block in reversed(self._blocks):  # what was read last is still in cache
             self._advance(block, columns.of(block), motion.sound)
 
@@ -97,9 +98,7 @@ class TorchPasses:
         memory, *further = [self._load(block, memories) for memories in self._memories]
         if sound is not None:  # what was there must still be there afterwards, to be kept
             memory, x = memory.clone(), x.clone()
-        averages = self._averages([g, memory, *further], scalars)
-        if "finish" in scalars:
-            _add(x, memory if diagonal is None else memory / diagonal, -scalars["finish"])
+        following = [self._following(name, [g, memory, *further], scalars) for name in self._settings.memories]
         _combine([g, memory, *further], scalars["direction"], inertia, diagonal)
         _scale(x, scalars["shrink"])
         if diagonal is None:
@@ -108,7 +107,7 @@ class TorchPasses:
             x.addcdiv_(memory * -scalars["scale"], diagonal)
         else:
             x.addcdiv_(memory, diagonal, value=-scalars["scale"])
-        for rows, value in zip(self._memories, [memory, *averages], strict=True):
+        for rows, value in zip(self._memories, [memory, *following], strict=True):
             self._store(block, rows, value, sound)
         for name, rows in self._vectors.items():
             self._store(block, rows, updated[name], sound)
@@ -116,13 +115,16 @@ class TorchPasses:
             x = _rounded(x, self._xs[block.pieces[0][0]].dtype)
         self._store(block, self._xs, x, sound)
 
-    def _averages(self, vectors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[Tensor]:
-        """What the further memories become."""
-        g, _, *further = vectors
-        if "finish" not in scalars:
-            return [v + c * (g - v) for v, c in zip(further, self._settings.averaging, strict=True)]
-        rows = [scalars[f"further {i}"] for i in range(len(further))]
-        return [sum(c * v for c, v in zip(row, vectors, strict=True)) for row in rows]
+    def _following(self, name: str, vectors: Sequence[Tensor], scalars: Mapping[str, Any]) -> Tensor:
+        """What a further memory becomes, from what the vectors were before."""
+        kind = self._settings.memories[name]
+        if isinstance(kind, Average):
+            old = vectors[self._places[name]]
+            return old + kind.coefficient * (vectors[0] - old)
+        if isinstance(kind, Previous):  # the others will be written in place
+            return vectors[self._places[kind.of]].clone()
+        parts = scalars[f"combination {name}"]
+        return sum((c * v for c, v in zip(parts, vectors, strict=True)), start=torch.zeros_like(vectors[0]))
 
     def _columns(self, numbers: Numbers, **more: Array) -> Columns:
         named = {name: value[:, 0] for name, value in numbers.own.items()} | more

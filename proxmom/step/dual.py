@@ -1,4 +1,4 @@
-"""One model of planes: what the rule may see, the planes that it names, their dual, and its solution.
+"""The model of planes as a small dual problem, and its solution.
 
 What the model says is said here alone: its heights, Q and c, and the slope of what is active. How long the step is and
 what it leaves for the next one is said by `Step`.
@@ -6,79 +6,18 @@ what it leaves for the next one is said by `Step`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from proxmom.now import Now
 from proxmom.planes import Array, Plane, namespace
 from proxmom.solve import weights as solve
-from proxmom.step.exchange import MEMORY, Products, Scalars, Scope
 from proxmom.step.method import Method
+from proxmom.step.records import MEMORY, Inputs, Solution
 
 
-class Given(NamedTuple):
-    """The arguments of `Step.take`, for its parts."""
-
-    products: Products
-    scalars: Scalars
-    scope: Scope
-    lr: Array
-    weight_decay: Array
-    loss: Array | None
-
-
-class Solution(NamedTuple):
-    """The solution of one model, see `Outcome`; stays: whether memory and x stay, (S,)."""
-
-    direction: Array
-    kept: Array
-    stays: Array
-    weights: Array
-    heights: Array
-    slopes: Array
-    linear: Array
-    quadratic: Array
-
-
-def look(method: Method, given: Given, own: Mapping[str, Array] | None = None) -> Now:
-    """What rule and step size may see; own: the scalars that they keep, if not those that the last step left."""
-    products, scalars, scope, lr, weight_decay, loss = given
-    xp = namespace(products.dual)
-    move = scalars.kept[:, None] * products.dual[:, :, MEMORY]
-    if products.decay is not None:
-        move = move + weight_decay[:, None] * products.decay
-    mass = mass_of(scalars, scope)
-    loss = loss if method.facts.needs_loss else None  # a rule that has not said so must not get a stale previous one
-    previous = loss if scalars.loss is None else scalars.loss
-    height = None
-    if loss is not None:
-        plane_mass = xp.astype(mass > 0, mass.dtype) if method.facts.normalised else mass
-        height = scalars.memory_height + plane_mass * (previous - loss)
-    last_step = unit = None
-    if method.step_size is not None:
-        last_step = -scope.total((scalars.last_lr * scalars.kept)[:, None] * products.dual[:, :, MEMORY])
-        unit = scope.total(lr[:, None, None] * products.dual)
-    return Now(
-        method.names,
-        last_step=last_step,
-        unit=unit,
-        kept=method.own_scalars(scalars) if own is None else own,
-        dual=scope.total(products.dual),
-        last_move=-scope.total(scalars.last_lr[:, None] * move),
-        lr=scope.mean(lr),
-        step=scalars.step,
-        mass=mass,
-        normalised=method.facts.normalised,
-        loss=loss,
-        previous_loss=previous,
-        memory_height=height,
-        rule=type(method.rule).__name__,
-    )
-
-
-def solution(method: Method, given: Given, now: Now) -> Solution:
-    """The planes of the rule, their weights and the direction, at the given lr."""
-    products, scalars, scope, lr, weight_decay, _ = given
+def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
+    """The planes of the rule, their weights and the direction, at the lr (T,) of this step."""
+    products, scope, weight_decay = inputs.products, inputs.scope, inputs.weight_decay
     kappa = lr / (1 + lr * weight_decay)
     heights, slopes, floors = _stack(method, now)
     gram = scope.total(kappa[:, None, None] * products.metric)
@@ -88,15 +27,10 @@ def solution(method: Method, given: Given, now: Now) -> Solution:
         if row is not None:
             linear = linear - (slopes @ scope.total((kappa * strength)[:, None] * row)[..., None])[..., 0]
     weights = solve(linear, quadratic, heights=heights, floors=floors)
-    if method.bounded:
-        weights = _first_step(weights, slopes, mass_of(scalars, scope))
-    direction, kept, stays = _direction(weights, slopes, heights, linear, floors)
-    return Solution(direction, kept, stays, weights, heights, slopes, linear, quadratic)
-
-
-def mass_of(scalars: Scalars, scope: Scope) -> Array:
-    """The mass of memory, (S,)."""
-    return 1 - scope.least(scalars.missing)
+    if method.mass_in_metric:
+        weights = _first_step(weights, slopes, inputs.mass)
+    direction, slope_weight, stays = _direction(weights, slopes, heights, linear, floors)
+    return Solution(direction, slope_weight, stays, weights, heights, slopes, linear, quadratic)
 
 
 def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
@@ -105,7 +39,7 @@ def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
     planes: Any = method.rule.planes(now)
     planes = list(planes) if isinstance(planes, (tuple, list)) else [planes]
     if not planes or not all(isinstance(plane, Plane) for plane in planes):
-        raise TypeError(f"{name}.planes(now) must return a tuple of one to four Planes, got {planes!r}.")
+        raise TypeError(f"{name}.planes(now) must return a tuple of one to 16 Planes, got {planes!r}.")
     floors = [k for k, plane in enumerate(planes) if plane.is_floor]
     if len(floors) == len(planes):
         raise ValueError(f"{name}.planes(now) must return at least one plane with a slope, got only lower bounds.")
@@ -139,14 +73,15 @@ def _direction(
     if not floors:
         return blend, 0 * weights[..., 0] + 1, weights[..., 0] < 0
     sloped = [k for k in range(weights.shape[-1]) if k not in floors]
-    kept = sum(weights[..., k] for k in sloped)
+    slope_weight = sum(weights[..., k] for k in sloped)
     rank = xp.stack([linear[..., k] for k in sloped], axis=-1)
     first = xp.astype(rank == xp.max(rank, axis=-1, keepdims=True), rank.dtype)
     first = first / xp.sum(first, axis=-1, keepdims=True)
     following = sum(first[..., i, None] * slopes[..., k, :] for i, k in enumerate(sloped))
-    moves = kept > 0
-    direction = xp.where(moves[..., None], blend / xp.where(moves, kept, 1.0)[..., None], following)
+    moves = slope_weight > 0
+    # where the floors have all the weight, there is nothing to divide
+    direction = xp.where(moves[..., None], blend / xp.where(moves, slope_weight, 1.0)[..., None], following)
     stays = ~moves & (xp.max(xp.stack([heights[..., k] for k in floors], axis=-1), axis=-1) >= 0)
     same = xp.zeros_like(blend)
     same[..., MEMORY] = 1.0
-    return xp.where(stays[..., None], same, direction), kept, stays
+    return xp.where(stays[..., None], same, direction), slope_weight, stays

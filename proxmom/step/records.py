@@ -1,4 +1,4 @@
-"""What step and backend hand each other: inner products, scopes and scalars in, an outcome out.
+"""What a step and a backend hand each other: inner products, scopes and scalars in, an outcome out.
 
 Records and sums over tensors, and no decision: nothing here knows a rule, a metric or a plane.
 """
@@ -52,14 +52,6 @@ class Scope:
         """Each tensor's copy of its scope's value, (S,) -> (T,)."""
         return per_scope if self._membership is None else self._membership.T @ per_scope
 
-    def spread_all(self, per_scope: Array) -> Array:
-        """As `spread`, for any number of axes after the first, (S, ...) -> (T, ...)."""
-        if self._membership is None:
-            return per_scope
-        xp = namespace(per_scope)
-        flat = self._membership.T @ xp.reshape(per_scope, (per_scope.shape[0], -1))
-        return xp.reshape(flat, (flat.shape[0], *per_scope.shape[1:]))
-
     def least(self, per_tensor: Array) -> Array:
         """Minimum over the tensors of each scope, (T,) -> (S,)."""
         if self._membership is None:
@@ -83,11 +75,11 @@ class Scalars:
 
     step: Array  # (S,) steps taken
     last_lr: Array  # (T,) lr of each tensor's last move, 0 before it
-    kept: Array  # (T,) 1 - weight of the floors at each tensor's last step
+    slope_weight: Array  # (T,) 1 - weight of the floors at each tensor's last step
     missing: Array  # (T,) 1 - mass of memory: the product of all past betas
     loss: Array | None = None  # (S,) loss of the last step
     memory_height: Array | None = None  # (S,) aggregated plane at today's x, minus the last loss times its mass
-    own: Mapping[str, Array] = field(default_factory=dict)  # (S,) each, of rule and step size; may be missing at first
+    rule_scalars: Mapping[str, Array] = field(default_factory=dict)  # (S,) each, step size's too; missing at first
 
     @classmethod
     def start(cls, per_tensor: Array, per_scope: Array, *, memory_from_gradient: bool) -> Scalars:
@@ -99,28 +91,65 @@ class Scalars:
         """
         zero = 0 * per_scope
         missing = 0 * per_tensor + (not memory_from_gradient)
-        return cls(step=zero, last_lr=0 * per_tensor, kept=0 * per_tensor + 1, missing=missing, memory_height=zero)
+        none = 0 * per_tensor
+        return cls(step=zero, last_lr=none, slope_weight=none + 1, missing=missing, memory_height=zero)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a step starts from, as a backend gives it.
+
+    products: inner products, of finite gradients. scalars: what the last step left. scope: which tensors share a model.
+    lr, weight_decay: of each tensor, (T,); weight_decay is 0 where decay is coupled, as the gradient then has it. loss:
+    f(x), (S,), finite, or None.
+    """
+
+    products: Products
+    scalars: Scalars
+    scope: Scope
+    lr: Array
+    weight_decay: Array
+    loss: Array | None = None
+
+    @property
+    def mass(self) -> Array:
+        """The mass of memory, (S,)."""
+        return 1 - self.scope.least(self.scalars.missing)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The model of planes that was solved, see `proxmom.certify`, and what is active of it.
+
+    direction (S, B): slope of the active model over the planes that have one, v = Σ_b direction_b u_b. slope_weight:
+    what those planes weigh, 1 without floors. stays: whether memory and x stay as they are.
+    """
+
+    direction: Array  # (S, B)
+    slope_weight: Array  # (S,)
+    stays: Array  # (S,) of bool
+    weights: Array  # (S, K)
+    heights: Array  # (S, K)
+    slopes: Array  # (S, K, B)
+    linear: Array  # (S, K), c
+    quadratic: Array  # (S, K, K), Q
+
+    @property
+    def beta(self) -> Array:
+        """The weight on memory, (S,)."""
+        return self.direction[..., MEMORY]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the backend must do, and what a curious reader may look at.
+    """What the backend must do.
 
-    First x moves by -finish·P⁻¹memory, if there is any. With v = Σ_b direction_b u_b over the named vectors, memory
-    becomes (v + λP·memory) / (1 + λP), and x moves by -lr·kept·P⁻¹memory, with the weight decay asked for. Further
-    memories become the combinations `further`; None: each is averaged with the gradient, as `Facts` says. `beta` is the
-    weight on memory; c, Q, heights, slopes and weights are the model that was solved, see `proxmom.certify`.
+    Memory becomes (v + λP·memory) / (1 + λP), with v the solution's direction, and x moves by
+    -lr·slope_weight·P⁻¹memory, with the weight decay asked for. Further memories become what `Memory` says of their
+    kind, combinations what is given here: name -> coefficients over the named vectors, (S, B).
     """
 
-    direction: Array  # (S, B)
-    kept: Array  # (S,)
-    beta: Array  # (S,)
-    weights: Array  # (S, K)
-    heights: Array  # (S, K)
-    slopes: Array  # (S, K, B)
-    linear: Array  # (S, K)
-    quadratic: Array  # (S, K, K)
+    solution: Solution
     scalars: Scalars
     lr: Array  # (T,)
-    finish: Array | None = None  # (T,)
-    further: Array | None = None  # (S, M, B)
+    combinations: Mapping[str, Array] = field(default_factory=dict)

@@ -1,0 +1,35 @@
+"""The named vectors as rows (..., B, n) of one array: how they start, and what they become after a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxmom.memories import Average, Previous
+from proxmom.step import MEMORY, Method
+
+Vector = NDArray[np.float64]
+
+
+def seed(method: Method, rows: Vector) -> None:
+    """Before the first step: memories that start as the first gradient become it."""
+    kinds = method.memories.values()
+    starts = [method.metric.memory_from_gradient, *(kind.start == "gradient" for kind in kinds)]
+    rows[..., 1:, :][..., starts, :] = rows[..., :1, :]
+
+
+def following(method: Method, rows: Vector, memory: Vector, combinations: Mapping[str, Any]) -> Vector:
+    """The rows after a step, as `proxmom.memories` says: all from what they were before it."""
+    new = rows.copy()
+    new[..., MEMORY, :] = memory
+    for row, (name, kind) in enumerate(method.memories.items(), start=MEMORY + 1):
+        if isinstance(kind, Average):
+            new[..., row, :] += kind.coefficient * (rows[..., 0, :] - rows[..., row, :])
+        elif isinstance(kind, Previous):
+            new[..., row, :] = rows[..., method.names.index(kind.of), :]
+        else:
+            new[..., row, :] = (combinations[name][..., None, :] @ rows)[..., 0, :]
+    return new
