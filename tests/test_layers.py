@@ -22,7 +22,6 @@ LAYERS = {
     "planes": 1,
     "active_set": 1,
     "solve": 1,
-    "active_set": 1,
     "certify": 1,
     "now": 2,
     "rules": 2,

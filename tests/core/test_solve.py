@@ -174,7 +174,7 @@ def test_certificate_sees_wrong_weights(random: np.random.Generator) -> None:
 @pytest.mark.parametrize(("apart", "is_one"), [(8, True), (9, False)])
 @pytest.mark.parametrize("count", [2, 3])
 def test_slopes_within_eight_eps_are_one(count: int, apart: int, is_one: bool, dtype: Any) -> None:
-    """Their squared distance, to the sum of their squares; then the higher plane counts, else the one that c favours."""
+    """Their squared distance, to the sum of their squares; then the higher counts, else the one that c favours."""
     linear, heights = np.zeros(count, dtype), np.zeros(count, dtype)
     linear[1], heights[0] = 1, 1
     quadratic = np.full((count, count), 1 - apart * np.finfo(dtype).eps, dtype)

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[2] / "proxmom"
-CORE = ("planes.py", "solve.py", "rules.py", "stepsize.py", "step/*.py", "metrics.py", "numpy/guard.py")
+CORE = (
+    "planes.py",
+    "solve.py",
+    "active_set.py",
+    "rules.py",
+    "stepsize.py",
+    "secant.py",
+    "step/*.py",
+    "metrics.py",
+    "numpy/guard.py",
+)
 
 SWAPS: dict[type, list[type]] = {
     ast.Lt: [ast.LtE, ast.GtE],

@@ -11,6 +11,7 @@ import pytest
 
 from proxmom import AdaptiveMemory, Alignment, HeavyBall, Secant
 from proxmom.numpy import Optimizer, minimize
+from proxmom.numpy.forecast import Forecast
 from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Trust
 
 
@@ -78,50 +79,51 @@ def test_so_many_steps_in_a_row_may_lower_f_by_too_little() -> None:
     assert kept == [True] * (PATIENCE - 1) + [False]
 
 
+def length(guard: Guard) -> float:
+    """Of the next step, where the slope is one."""
+    x = getattr(guard.optimizer, "optimizer", guard.optimizer).x
+    return float((x - guard.step(np.ones(1), 1.0))[0])
+
+
+@pytest.mark.parametrize("step_size", [None, Alignment()])
+@pytest.mark.parametrize("tries", [1, 2])
 @pytest.mark.parametrize(
     ("f", "factor"),
     [(2.0, 1 / 4), (1.001, 1 / 2.002), (1e3, SHORTEST), (1e300, SHORTEST), (np.inf, BLIND), (np.nan, BLIND)],
 )
-def test_the_next_try_ends_where_the_parabola_through_both_points_does(f: float, factor: float) -> None:
+def test_the_next_try_ends_where_the_parabola_through_both_points_does(
+    f: float, factor: float, tries: int, step_size: Any
+) -> None:
     """Its slope at the start is -1 there, and at the end of a step of length one f was seen."""
-    guard = guarded()
-    for tries in (1, 2):
-        assert not judged(guard, point(0, 1, 1), point(-1, f, 1))
-        assert guard.optimizer.lr == pytest.approx(factor**tries)
-    scaled = guarded(Alignment())
-    for tries in (1, 2):
-        assert not judged(scaled, point(0, 1, 1), point(-1, f, 1))
-        assert scaled.optimizer.kept("scale") == pytest.approx(factor**tries)
-    assert scaled.optimizer.lr == 1.0
+    guard = guarded(step_size)
+    assert list(verdicts(guard, point(0, 1, 1), point(-1, f, 1), tries)) == [None] * tries
+    assert length(guard) == pytest.approx(factor**tries)
 
 
+@pytest.mark.parametrize("step_size", [None, Alignment()])
 @pytest.mark.parametrize("lr", [1.0, 4.0])
-def test_a_step_with_memory_that_fails_is_tried_much_shorter(lr: float) -> None:
-    first, second, worse = point(0, 1, 1), point(-1, 0.5, 0.5), point(-2, 3, 1)
-    plain = guarded(lr=lr)
-    assert judged(plain, first, second)
-    assert not judged(plain, second, worse)
-    assert plain.optimizer.lr == lr * LONGEST / 2
-    scaled = guarded(Alignment(), lr=lr)
-    assert judged(scaled, first, second)
-    scaled.step(second.g, second.f)
-    scale = scaled.optimizer.kept("scale")
-    assert scale is not None
-    assert not scaled.keeps(second, worse)
-    assert scaled.optimizer.kept("scale") == pytest.approx(scale * LONGEST / 2)
+def test_a_step_with_memory_that_fails_is_tried_much_shorter(lr: float, step_size: Any) -> None:
+    guard = guarded(step_size, lr)
+    assert judged(guard, point(0, 1, 1), point(-1, 0.5, 0.5))
+    guard.step(np.array([0.5]), 0.5)
+    last = guard.optimizer.last_lr
+    assert (last > lr) == (step_size is not None)
+    assert not guard.keeps(point(-1, 0.5, 0.5), point(-2, 3, 1))
+    assert length(guard) == pytest.approx(last * LONGEST / 2)
 
 
-def test_a_try_along_the_gradient_is_at_least_as_long_as_the_least_curvature_seen_allows() -> None:
+@pytest.mark.parametrize("euclidean", [True, False])
+@pytest.mark.parametrize("first", [-8, -0.01])
+def test_after_a_forecast_the_try_is_as_long_as_the_least_curvature_seen_allows(first: float, euclidean: bool) -> None:
     """Where the metric is Euclidean: in another one the ratio of lengths says nothing of lr."""
-    for euclidean, lr in ((True, 0.1), (False, 0.1)):
-        guard = Guard(Optimizer([0.0], AdaptiveMemory(), lr=lr, step_size=Secant()), euclidean)
-        assert judged(guard, point(0, 1, 1), point(-8, 0.5, 0.5))
-        guard.step(np.array([0.5]), 0.5)
-        plain = guard.optimizer.kept("plain")
-        assert plain is not None
-        assert not guard.keeps(point(-8, 0.5, 0.5), point(-9, 3, 1))
-        assert guard.ratio == 2.0  # of the second step, from slope 0.5 to 1
-        assert guard.optimizer.kept("scale") == pytest.approx(max(plain, 2.0 / lr) if euclidean else plain)
+    optimizer = Forecast(Optimizer([0.0], AdaptiveMemory(), lr=0.1), Secant())
+    guard, middle = Guard(optimizer, euclidean), point(first, 0.5, 0.5)
+    assert judged(guard, point(0, 1, 1), middle)
+    guard.step(middle.g, middle.f)
+    steepest = optimizer.steepest_lr
+    assert not guard.keeps(middle, point(first - 1, 3, 1))
+    assert guard.ratio == pytest.approx(min(-2 * first, 2))
+    assert length(guard) == pytest.approx(max(steepest, guard.ratio) if euclidean else steepest)
 
 
 @pytest.mark.parametrize("new", [point(0, 1, 2), point(-1, 0.5, 1), point(-1, 0.5, np.inf)])
