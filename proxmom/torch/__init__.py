@@ -9,7 +9,8 @@ except ModuleNotFoundError as error:
         "proxmom.torch needs the torch extra: pip install 'proxmom[torch]' (no module 'torch').", name="torch"
     ) from error
 
+from proxmom.torch.arguments import Options
 from proxmom.torch.named import AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD
-from proxmom.torch.optimizer import Options, ProxOptimizer
+from proxmom.torch.optimizer import ProxOptimizer
 
 __all__ = ["AMSGD", "AMAdamW", "MoMo", "MoMoAdam", "Options", "ProxOptimizer", "TruncatedMemorySGD"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from numbers import Real
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
+
+from proxmom.stepsize import StepSize
+
+Init = TypeVar("Init", bound=Callable[..., None])
 
 # Settings that only torch's own optimizers have, with the values under which they do nothing there either.
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
@@ -38,6 +43,49 @@ SETTINGS = frozenset(
     ]
 )
 CYCLES = "torch.optim.lr_scheduler"
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer here takes besides, by keyword.
+
+    Attributes:
+        step_size: what multiplies lr at each step, of each scope, e.g. `proxmom.Alignment()`; default None: nothing
+            does. No step is undone as in `numpy.minimize`: for that the loss would have to be waited for.
+        maximize: climb instead; default False.
+        foreach: which of three ways that agree up to rounding moves the arrays. None, the default: the fastest there is
+            (the C++ kernels on the CPU where they were built, Triton on CUDA, else as True). True: torch operations on
+            blocks, small parameters together. False: torch operations, one parameter at a time.
+        capturable: keep lr on the device, so that a captured CUDA graph follows a scheduler; default False.
+        stochastic_rounding: round bfloat16 parameters at random, so that small steps add up; default False. In torch
+            operations only.
+        process_group: over which a needed loss is averaged; default: the default group, if one is initialised. If it
+            is given, its processes also agree on skipping a step. Not kept by pickle and deepcopy.
+    """
+
+    step_size: StepSize | None
+    maximize: bool
+    foreach: bool | None
+    capturable: bool
+    stochastic_rounding: bool
+    process_group: Any
+
+
+DEFAULTS = Options(
+    step_size=None, maximize=False, foreach=None, capturable=False, stochastic_rounding=False, process_group=None
+)
+
+
+def explicit(init: Init) -> Init:
+    """An `__init__` with `**options: Unpack[Options]`, in whose signature, and so in help(), they stand one by one."""
+    signature = inspect.signature(init)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    kinds = {name: getattr(kind, "__forward_arg__", kind) for name, kind in Options.__annotations__.items()}
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=kinds[name])
+        for name, value in DEFAULTS.items()
+    ]
+    init.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    return init
 
 
 class Defaults(dict[str, Any]):
@@ -84,20 +132,20 @@ def pair(betas: Any) -> tuple[float, float]:
     return number("betas[0]", betas[0]), number("betas[1]", betas[1])
 
 
-def options(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The options among `given` that are to be looked at.
+def options(given: Mapping[str, Any]) -> Options:
+    """All options, of `given` and of `DEFAULTS`.
 
     Raises:
         TypeError: for others, unless they are torch's own and without effect.
     """
     kept = {name: value for name, value in given.items() if not _without_effect(name, value)}
-    unknown = sorted(set(kept) - set(known))
+    unknown = sorted(set(kept) - set(DEFAULTS))
     if unknown:
         derived = "momentum" in unknown  # the first thing that whoever comes from torch.optim.SGD tries
         remedy = " Momentum is derived; beta_max of AMSGD caps it, and so does betas[0] of AMAdamW." * derived
         got = ", ".join(f"{name}={kept[name]!r}" for name in unknown)
-        raise TypeError(f"options must be among {', '.join(known)}, got {got}.{remedy}")
-    return kept
+        raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {got}.{remedy}")
+    return {**DEFAULTS, **kept}  # type: ignore[typeddict-item]
 
 
 def _without_effect(name: str, value: Any) -> bool:

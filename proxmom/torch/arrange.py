@@ -1,4 +1,4 @@
-"""`arrange`: makes the layout of parameters that step together, from what stands in their state, or from nothing.
+"""`arrange`: makes the layouts of parameters that step together, from what stands in their state, or from nothing.
 
 Done anew only when other parameters step, or when somebody has put something else into state or parameters. Whatever is
 found is looked at before anything is written: what fits is used, what can be converted is, the rest is refused.
@@ -20,22 +20,72 @@ from proxmom.torch.memory import Spans, is_dense, order_of, repeats, require_sto
 from proxmom.torch.shards import Meshes, is_sharded, local
 
 State = MutableMapping[Any, dict[str, Any]]
+Groups = Sequence[Mapping[str, Any]]  # torch's parameter groups
 
 
-def arrange(members: Sequence[Member], names: Sequence[str], state: State, step: Step, scope: str) -> Layout:
-    """The layout of these parameters (all on one device); creates state where there is none.
+def arrange(
+    param_groups: Groups, params: Sequence[Tensor], idle: Sequence[bool], state: State, step: Step, scope: str
+) -> list[Layout]:
+    """One layout for each device, the CPU's first, where scalars may be looked at; creates state where there is none.
 
     Parameters whose scalars are the same tensors, or have equal values, share a unit. Values are compared only where
     that is not clear already; reading them waits for the device, once.
 
     Args:
-        members: who they are; names: what messages call them.
+        param_groups: torch's; params: all of their parameters; idle: which of these have no gradient and do not step.
         state: the optimizer's; step: what keeps it; scope: "model", "group" or "tensor".
 
     Raises:
-        RuntimeError: for parameters that cannot be stepped: not real, freed, or sharing memory within themselves.
+        RuntimeError: for parameters that cannot be stepped: not real, freed, sharing memory within themselves, or on
+            several devices with one model for them.
         ValueError, TypeError: for state that does not fit its parameter.
     """
+    indices, names = _indices(param_groups), names_of(param_groups)
+    first = {id(p): place for place, p in reversed(list(enumerate(params)))}  # each once
+    members = [(indices[i], i, p) for i, p in enumerate(params) if not idle[i] and first[id(p)] == i]
+    devices = {local(p).device for _, _, p in members}
+    if scope != "tensor" and len(devices) > 1:
+        got = ", ".join(sorted(map(str, devices)))
+        raise RuntimeError(f"parameters must be on one device with scope {scope!r}, got {got}. Use scope='tensor'.")
+    layouts = []
+    for device in sorted(devices, key=lambda device: (device.type != "cpu", str(device))):
+        there = [member for member in members if local(member[2]).device == device]
+        layouts.append(_layout(there, [names[place] for _, place, _ in there], state, step, scope))
+    return layouts
+
+
+def _indices(groups: Groups) -> list[int]:
+    """The parameter group of each parameter."""
+    return [index for index, group in enumerate(groups) for _ in group["params"]]
+
+
+def names_of(groups: Groups) -> list[str]:
+    """What messages call the parameters: their names where they were given, else their number."""
+    named = [group.get("param_names", [None] * len(group["params"])) for group in groups]
+    return [name or f"parameter {place}" for place, name in enumerate(name for names in named for name in names)]
+
+
+def at_rest(groups: Groups, params: Sequence[Tensor], idle: Sequence[bool], state: State, scope: str) -> list[Tensor]:
+    """Of parameters that stay where others of their model move, the lr of the last move."""
+    indices = _indices(groups)
+    moving = {index for index, rests in zip(indices, idle, strict=True) if not rests}
+    shared = {"model": set(indices), "group": moving, "tensor": set()}[scope]
+    resting, others = [], set()
+    for p, index, rests in zip(params, indices, idle, strict=True):
+        entry = state[p] if rests and p in state else {}
+        if isinstance(last_lr := entry.get("last_lr"), Tensor):
+            if index in shared:
+                resting.append(entry)
+            else:
+                others.add(last_lr.data_ptr())
+    for entry in resting:
+        if entry["last_lr"].data_ptr() in others:  # somebody has given one of the two the other's state
+            entry["last_lr"] = entry["last_lr"].clone()
+    return list({id(entry["last_lr"]): entry["last_lr"] for entry in resting}.values())
+
+
+def _layout(members: Sequence[Member], names: Sequence[str], state: State, step: Step, scope: str) -> Layout:
+    """The layout of parameters on one device; names: what messages call them."""
     entries = Entries.of(step)
     for (_, _, p), name in zip(members, names, strict=True):
         _check_parameter(p, name)
@@ -61,7 +111,7 @@ def arrange(members: Sequence[Member], names: Sequence[str], state: State, step:
         groups=groups,
         table=table,
         membership=_membership(scopes, where, kind),
-        meshes=Meshes(meshes, device),
+        meshes=Meshes(meshes, device) if any(meshes) else None,
         columns=tuple(entries.fresh),
         named=entries.numbers,
         sized=tuple(step.method.scalars),

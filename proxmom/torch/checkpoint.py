@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from proxmom.step import Step
+from proxmom.torch.arrange import names_of
 from proxmom.torch.entries import Entries
 
 ALGORITHM = "algorithm"  # in a state_dict, beside state and param_groups
@@ -57,11 +58,29 @@ def by_name(saved: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, An
     return {**saved, "param_groups": ordered}
 
 
-def check_states(saved: Mapping[str, Any], params: list[list[tuple[str, Tensor]]], step: Step) -> None:
-    """Raise for state that does not fit the parameter it is for; names and parameters are given for each group."""
-    entries = Entries.of(step)
-    for theirs, ours in zip(saved["param_groups"], params, strict=False):
-        for key, (name, p) in zip(theirs["params"], ours, strict=False):
-            entry = saved["state"].get(key)
-            if entry:
+def checked(
+    saved: dict[str, Any], groups: list[dict[str, Any]], own: Mapping[str, str], step: Step, *, named: bool
+) -> dict[str, Any]:
+    """A checkpoint that can be loaded, its parameters in our order; named: whether their names say which is which.
+
+    Raises:
+        ValueError, TypeError: for the checkpoint of another optimizer, or state that does not fit its parameter.
+    """
+    saved = by_name(saved, groups) if named else saved
+    check_algorithm(saved, own, step)
+    entries, names = Entries.of(step), iter(names_of(groups))
+    ours = [[(next(names), p) for p in group["params"]] for group in groups]
+    for theirs, here in zip(saved["param_groups"], ours, strict=False):
+        for key, (name, p) in zip(theirs["params"], here, strict=False):
+            if entry := saved["state"].get(key):
                 entries.check(entry, p, name)
+    return saved
+
+
+def keep_dtypes(saved: Mapping[str, Any], groups: list[dict[str, Any]], state: Mapping[Any, dict[str, Any]]) -> None:
+    """torch has cast state to its parameter's dtype: take it from the checkpoint as it was."""
+    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    for key, p in zip(keys, (p for group in groups for p in group["params"]), strict=True):
+        for name, value in saved["state"].get(key, {}).items():
+            if isinstance(value, Tensor):
+                state[p][name] = value.detach().to(device=p.device, copy=True)

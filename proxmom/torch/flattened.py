@@ -69,7 +69,7 @@ def alive(kind: type) -> list[Any]:
 
 
 def gradients(parameters: Sequence[Tensor], state: State) -> list[Tensor | None]:
-    """The gradients; None only where no process has one.
+    """The gradients where there are several processes; None only where none of them has one.
 
     With use_orig_params=True nothing of a parameter may lie on this process, and then FSDP1 gives it neither a gradient
     nor loaded state here. It must step all the same, as part of the same sums: the processes that hold some of it wait
@@ -77,8 +77,6 @@ def gradients(parameters: Sequence[Tensor], state: State) -> list[Tensor | None]
     down does not always hold for this step.
     """
     given = [p.grad for p in parameters]
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return given
     cut: dict[Any, list[int]] = {}
     for i, p in enumerate(parameters):
         if is_piece(p) and (group := group_of(p)) is not None and not _is_flat(p):

@@ -31,6 +31,7 @@ Member = tuple[int, int, Tensor]  # index of the parameter group, place among al
 SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
 MANY = 2000  # numbers of all units
 OF_LOSSES = ("kept", "loss", "memory_height")  # what only rules that look at the loss ever change
+NOWHERE = np.zeros(0, dtype=np.int64)
 STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
 
@@ -98,7 +99,8 @@ class Layout:
     places: where each member stands among all parameters; parts: what is known of them, (T,); groups: each unit's
     parameter group, (U,); table: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and step size
     (`sized`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
-    parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add up; states:
+    parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
+    up, if over several; states:
     the members' entries in the optimizer's state; vectors, named: the names in them that are vectors and numbers;
     young: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
 
@@ -111,7 +113,7 @@ class Layout:
     groups: list[int]
     table: Tensor
     membership: tuple[Tensor, Tensor] | None
-    meshes: Meshes
+    meshes: Meshes | None
     columns: tuple[str, ...]
     named: tuple[str, ...]
     sized: tuple[str, ...]
@@ -122,16 +124,17 @@ class Layout:
     version: int = 0
 
     def __post_init__(self) -> None:
+        self.device = self.table.device
         self.rows = self.array(self.table)
         self.group_of = self.array(torch.tensor(self.groups, device=self.device))
         self.scope = Scope()
         if self.membership is not None:
             membership, sizes = map(self.array, self.membership)
             self.scope = Scope(membership, sizes=sizes)
-        # By name: a tuple for each parameter would be thousands of objects for Python's collector, at every step.
-        self._getters = [operator.itemgetter(name) for name in (*self.vectors, *self.named)]
-        self._entries = [list(map(get, self.states)) for get in self._getters]
-        self._state = [value for column in self._entries[: len(self.vectors)] for value in column]
+        # What is ours in the state, to be compared with at every step: dictionaries compare at once.
+        self._names = (*self.vectors, *self.named)
+        self._entries = [{name: entry[name] for name in self._names} for entry in self.states]
+        self._state = [entry[name] for name in self.vectors for entry in self._entries]
         self._sharded = any(part.sharded for part in self.parts)
         self._copied = [i for i, part in enumerate(self.parts) if part.copied]
         self._dtypes = [part.dtype for part in self.parts]
@@ -139,17 +142,17 @@ class Layout:
         self._item = np.array([dtype.itemsize for dtype in self._dtypes], dtype=np.int64)
         self._bytes = self._item * np.array(self._counts, dtype=np.int64)
         alone = list({part.unit: i for i, part in enumerate(self.parts)}.values())  # one parameter of each unit
-        numbers = self._entries[len(self.vectors) :]
         # A number is never read by its address, so of very many only the first of each unit is looked at: whoever moves
         # state by `.data` moves all of it, and to look at one that is not in cache takes as long as to step it.
-        numbers = numbers if len(alone) * len(numbers) <= MANY else numbers[:1]
-        self._scalars = [column[i] for column in numbers for i in alone]
+        numbers = self.named if len(alone) * len(self.named) <= MANY else self.named[:1]
+        self._scalars = [self._entries[i][name] for name in numbers for i in alone]
         self._scalars_at = memory.addresses(self._scalars)
         state = self._here(self._state)
-        self._state_at, self._state_kinds = memory.addresses(state), memory.kinds(state)
+        self._state_at, self._state_kinds = memory.addresses(state), memory.Kinds(state)
         self._kinds: memory.Kinds | None = None  # of the parameters
-        self._params_at: list[int] = []
+        self._params_at = NOWHERE
         self._known = False  # whether gradients of this kind have been looked at one by one
+        self._alike: Any = None  # the guard of gradients that fit
         self._copies: dict[int, Tensor] = {}
         self.end()
 
@@ -165,41 +168,51 @@ class Layout:
         Raises:
             RuntimeError: where the memory of a parameter was freed.
         """
-        try:
-            entries = [list(map(get, self.states)) for get in self._getters]
-        except KeyError:
+        if not self._same_entries():
             return False
         state, here = self._here(self._state), self._here(params)
-        if not memory.identical(entries, self._entries) or memory.addresses(state) != self._state_at:
+        if not self._state_kinds.hold(state) or (self._kinds is not None and not self._kinds.hold(here)):
             return False
-        if memory.addresses(self._scalars) != self._scalars_at:
+        if (memory.addresses(state) != self._state_at).any() or (
+            memory.addresses(self._scalars) != self._scalars_at
+        ).any():
             return False
-        if memory.kinds(state) != self._state_kinds or (kinds := memory.kinds(here)) != (self._kinds or kinds):
-            return False
-        if (at := memory.addresses(here)) != self._params_at:
+        at = memory.addresses(here)
+        if not np.array_equal(at, self._params_at):
             if self._kinds is not None and not (self._same_shapes(params) and self._may_lie(here, at)):
                 return False
-            self._kinds, self._params_at, self._known = kinds, at, False
+            self._kinds = self._kinds or memory.Kinds(here)
+            self._params_at, self._known = at, False
             self.version += 1
             self._written = self._look_for_overlaps(here, at)
         return True
 
+    def _same_entries(self) -> bool:
+        """Whether the state holds the very tensors it held."""
+        if memory.identical(self.states, self._entries):
+            return True
+        try:  # others may keep something there as well
+            ours = [{name: entry[name] for name in self._names} for entry in self.states]
+        except KeyError:
+            return False
+        return memory.identical(ours, self._entries)
+
     def _same_shapes(self, params: Sequence[Tensor]) -> bool:
         """Whether parameters have the shapes of their state; kinds tell only how many elements there are."""
-        return all(p.shape == value.shape for p, value in zip(params, self._entries[0], strict=True))
+        return all(p.shape == value.shape for p, value in zip(params, self._state[: len(params)], strict=True))
 
-    def _may_lie(self, here: Sequence[Tensor], at: Sequence[int]) -> bool:
+    def _may_lie(self, here: Sequence[Tensor], at: memory.Integers) -> bool:
         """Whether parameters that moved are still what their parts say."""
         for part, tensor in zip(self.parts, here, strict=True):
             memory.require_storage(tensor, part.name)
         device = self.device
-        dense = (np.array(at, dtype=np.int64) % self._item == 0).tolist()
+        dense = (at % self._item == 0).tolist()
         return all(
             tensor.device == device and (part.copied or (fits and not tensor.is_neg()))
             for part, tensor, fits in zip(self.parts, here, dense, strict=True)
         )
 
-    def _look_for_overlaps(self, here: Sequence[Tensor], at: Sequence[int]) -> Spans:
+    def _look_for_overlaps(self, here: Sequence[Tensor], at: memory.Integers) -> Spans:
         """What a step writes. Raises RuntimeError where two parameters lie on the same memory."""
         shared = Spans(here, at).overlapping()
         if shared and memory.share_elements([here[i] for i in shared]):
@@ -219,22 +232,21 @@ class Layout:
         self.params = params
         self.gradients = gradients if self._fit(gradients) else self._fitted(gradients)
         at = memory.addresses(self.gradients)
-        first = np.array(at, dtype=np.int64)
-        aliased = self._written.meet(first, first + self._bytes)
-        aliased = np.union1d(aliased, np.flatnonzero(first % self._item))
+        aliased = self._written.meet(at, at + self._bytes)
+        aliased = np.union1d(aliased, np.flatnonzero(at % self._item))
         if len(aliased):  # what is written must not be read again as a gradient
             self.gradients = list(self.gradients)
             for i in aliased:
                 self.gradients[i] = self.gradients[i].clone()
                 at[i] = self.gradients[i].data_ptr()
-        if not all(at) and any(count and not a for count, a in zip(self._counts, at, strict=True)):
+        if (self._bytes[at == 0] > 0).any():
             self._fitted(gradients)  # names it
         self.gradient_at, self.x_at = at, self._params_at
         self._known = True
         if self._copied:
             here = self._here(params)
             self._copies = {i: flat(here[i].detach().resolve_neg(), None).clone() for i in self._copied}
-            self.x_at = list(self._params_at)
+            self.x_at = self._params_at.copy()
             for i, copy in self._copies.items():
                 self.x_at[i] = copy.data_ptr()
             self.version += 1
@@ -243,17 +255,21 @@ class Layout:
         """Whether the gradients can be read as they are; shapes were compared when parameters last changed."""
         if not self._known or self._sharded or self._copied or self._kinds is None:
             return False
-        strides = self._kinds[2]
+        if self._alike is not None and self._alike(*gradients):
+            return True
+        strides = self._kinds.strides
         lie = map(Tensor.is_contiguous, gradients)
         if strides is not None:
             lie = map(operator.eq, map(Tensor.stride, gradients), strides)
-        return (
+        fit = (
             list(map(memory.DTYPE, gradients)) == self._dtypes
             and list(map(Tensor.numel, gradients)) == self._counts
             and all(lie)
             and not any(map(Tensor.is_neg, gradients))
             and set(map(Tensor.get_device, gradients)) == {self.table.get_device()}
         )
+        self._alike = memory.guard(gradients) if fit else None
+        return fit
 
     def _fitted(self, gradients: list[Tensor]) -> list[Tensor]:
         return [part.gradient(g, p) for part, g, p in zip(self.parts, gradients, self.params, strict=True)]
@@ -278,7 +294,7 @@ class Layout:
 
     def end(self) -> None:
         """Let go of everything that belongs to others."""
-        self.params, self.gradients, self.x_at, self.gradient_at = [], [], [], []
+        self.params, self.gradients, self.x_at, self.gradient_at = [], [], NOWHERE, NOWHERE
         self._copies = {}
         if self.passes is not None:
             self.passes.release()
@@ -286,10 +302,6 @@ class Layout:
     def array(self, tensor: Tensor) -> Array:
         """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""
         return tensor.numpy() if self.on_host else tensor
-
-    @property
-    def device(self) -> torch.device:
-        return self.table.device
 
     @property
     def on_host(self) -> bool:

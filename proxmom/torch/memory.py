@@ -6,34 +6,64 @@ Everything here is a fact of the moment. A tensor may be given other data, resiz
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 DTYPE = operator.attrgetter("dtype")
 
-Kinds = tuple[list[int], list[torch.dtype], list[tuple[int, ...]] | None]
 Integers = NDArray[np.int64]
 
 
-def kinds(tensors: Sequence[Tensor]) -> Kinds:
-    """Of each tensor the number of elements, dtype and strides: with its address, all that reading it depends on.
-
-    None instead of strides where all are contiguous, which is quicker to see.
-    """
-    plain = all(map(Tensor.is_contiguous, tensors))
-    strides = None if plain else list(map(Tensor.stride, tensors))
-    return list(map(Tensor.numel, tensors)), list(map(DTYPE, tensors)), strides
-
-
-def addresses(tensors: Sequence[Tensor]) -> list[int]:
+def addresses(tensors: Sequence[Tensor]) -> Integers:
     """Where each tensor's first element lies; 0 if it has none."""
-    return list(map(Tensor.data_ptr, tensors))
+    return np.fromiter(map(Tensor.data_ptr, tensors), np.int64, len(tensors))
+
+
+class Kinds:
+    """What reading some tensors depends on besides their addresses: numbers of elements, dtypes, strides."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.counts = list(map(Tensor.numel, tensors))
+        self.dtypes = list(map(DTYPE, tensors))
+        # None where all are contiguous, which is quicker to see
+        self.strides = None if all(map(Tensor.is_contiguous, tensors)) else list(map(Tensor.stride, tensors))
+        self._unchanged = guard(tensors)
+
+    def hold(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors are of these kinds."""
+        if self._unchanged(*tensors):
+            return True
+        other = Kinds(tensors)
+        if (self.counts, self.dtypes, self.strides) != (other.counts, other.dtypes, other.strides):
+            return False
+        self._unchanged = other._unchanged  # the strides of an axis of length 1 differ, or requires_grad
+        return True
+
+
+def guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
+    """Says of other tensors whether all but their addresses is as it is with these now; of most others, at least.
+
+    Types, shapes, strides, dtypes, devices and negation are compared by what torch.compile compares them with, at once
+    for all tensors. It is private to torch: where it is not there, no tensors are alike.
+    """
+    try:
+        guards: Any = import_module("torch._C._dynamo.guards")
+        sizes, strides = ([list(find(t)) for t in tensors] for find in (Tensor.size, Tensor.stride))
+        found = guards.TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
+        check: Callable[..., bool] = found.check
+        return check if check(*tensors) else _never
+    except Exception:
+        return _never
+
+
+def _never(*tensors: Tensor) -> bool:
+    return False
 
 
 class _Identity(TorchFunctionMode):
@@ -44,7 +74,7 @@ class _Identity(TorchFunctionMode):
 
 
 def identical(left: Sequence[Any], right: Sequence[Any]) -> bool:
-    """Whether two sequences, of tensors or of lists of tensors, hold the very same objects."""
+    """Whether two sequences, of tensors or of dictionaries of tensors, hold the very same objects."""
     with _Identity():
         return left == right
 
@@ -90,9 +120,9 @@ def repeats(tensor: Tensor) -> bool:
 class Spans:
     """The memory of some tensors, as spans from the first to behind the last element; empty tensors have none."""
 
-    def __init__(self, tensors: Sequence[Tensor], at: Sequence[int] | None = None) -> None:
+    def __init__(self, tensors: Sequence[Tensor], at: Integers | None = None) -> None:
         sizes = [_extent(t) for t in tensors]
-        self._first = np.array(addresses(tensors) if at is None else at, dtype=np.int64)
+        self._first = addresses(tensors) if at is None else at
         self._behind = self._first + np.array(sizes, dtype=np.int64)
         self._order = np.argsort(self._first, kind="stable")
         self._order = self._order[(self._behind > self._first)[self._order]]

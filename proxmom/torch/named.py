@@ -8,8 +8,8 @@ from torch import Tensor
 
 from proxmom import rules
 from proxmom.metrics import Adam
-from proxmom.torch.arguments import number, pair
-from proxmom.torch.optimizer import Options, ProxOptimizer
+from proxmom.torch.arguments import Options, explicit, number, pair
+from proxmom.torch.optimizer import ProxOptimizer
 
 
 class AMSGD(ProxOptimizer):
@@ -28,11 +28,12 @@ class AMSGD(ProxOptimizer):
         weight_decay: μ >= 0, coupled.
         scope: "model", "group" or "tensor".
         steady: whether the rule is `proxmom.SteadyMemory`, which is without that bias.
-        options: maximize, foreach, capturable, step_size, ...; see `proxmom.torch.Options`.
+        step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `proxmom.torch.Options`.
 
     Source: Topollai and Choromanska, AISTATS 2026; derived in `theory/02_two_planes.py`.
     """
 
+    @explicit
     def __init__(
         self,
         params: Any,
@@ -70,11 +71,12 @@ class AMAdamW(ProxOptimizer):
         inertia: λ >= 0; 0.1 is the paper's.
         scope: "tensor", "group" or "model".
         steady: whether the rule is `proxmom.SteadyMemory`, which is without that bias.
-        options: maximize, foreach, capturable, step_size, ...; see `proxmom.torch.Options`.
+        step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `proxmom.torch.Options`.
 
     Source: Topollai and Choromanska, AISTATS 2026; derived in `theory/02_two_planes.py`.
     """
 
+    @explicit
     def __init__(
         self,
         params: Any,
@@ -113,11 +115,12 @@ class MoMo(ProxOptimizer):
         lower_bound: a finite number that the loss never falls below.
         beta: weight on memory, in [0, 1].
         weight_decay: μ >= 0, proximal, as published.
-        options: see `proxmom.torch.Options`.
+        step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `proxmom.torch.Options`.
 
     Source: Schaipp et al., ICML 2024; the identity stands in `theory/05_reductions.py`.
     """
 
+    @explicit
     def __init__(
         self,
         params: Any,
@@ -144,11 +147,12 @@ class MoMoAdam(ProxOptimizer):
     Args:
         params, lr, lower_bound, weight_decay: as for `MoMo`.
         betas, eps: as for torch.optim.AdamW.
-        options: see `proxmom.torch.Options`.
+        step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `proxmom.torch.Options`.
 
     Source: Schaipp et al., ICML 2024; the identity stands in `theory/05_reductions.py`.
     """
 
+    @explicit
     def __init__(
         self,
         params: Any,
@@ -182,11 +186,12 @@ class TruncatedMemorySGD(ProxOptimizer):
         lower_bound: a finite number that the loss never falls below.
         beta_max: largest weight on memory, in [0, 1].
         weight_decay: μ >= 0, decoupled.
-        options: see `proxmom.torch.Options`.
+        step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `proxmom.torch.Options`.
 
     Source: this project; derived in `theory/10_truncated_memory.py`.
     """
 
+    @explicit
     def __init__(
         self,
         params: Any,

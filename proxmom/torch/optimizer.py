@@ -4,56 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import compress
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch._compile import _disable_dynamo
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.rules import Rule
-from proxmom.step import Method, Outcome, Step
-from proxmom.stepsize import StepSize
+from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
-from proxmom.torch.arguments import Defaults, check_rate
-from proxmom.torch.arrange import arrange
-from proxmom.torch.layout import SKIPPED, STEP, Layout, Member, as_tensor
-from proxmom.torch.passes import Passes, Settings
+from proxmom.torch.arguments import Defaults, Options, check_rate, explicit
+from proxmom.torch.arrange import arrange, at_rest
+from proxmom.torch.layout import SKIPPED, STEP, Layout, as_tensor
+from proxmom.torch.passes import Settings
 from proxmom.torch.passes.choose import choose
 from proxmom.torch.turn import commit, measure, scalar
 
 SCOPES = ("model", "group", "tensor")
 PAST = 7  # sets of parameters whose layouts are kept, for those that take turns
-
-
-class Options(TypedDict, total=False):
-    """What every optimizer here takes besides, by keyword.
-
-    Attributes:
-        step_size: what multiplies lr at each step, of each scope, e.g. `proxmom.Alignment()`; default None: nothing
-            does. No step is undone as in `numpy.minimize`: for that the loss would have to be waited for.
-        maximize: climb instead; default False.
-        foreach: which of three ways that agree up to rounding moves the arrays. None, the default: the fastest there is
-            (the C++ kernels on the CPU where they were built, Triton on CUDA, else as True). True: torch operations on
-            blocks, small parameters together. False: torch operations, one parameter at a time.
-        capturable: keep lr on the device, so that a captured CUDA graph follows a scheduler; default False.
-        stochastic_rounding: round bfloat16 parameters at random, so that small steps add up; default False. In torch
-            operations only.
-        process_group: over which a needed loss is averaged; default: the default group, if one is initialised. If it
-            is given, its processes also agree on skipping a step. Not kept by pickle and deepcopy.
-    """
-
-    step_size: StepSize | None
-    maximize: bool
-    foreach: bool | None
-    capturable: bool
-    stochastic_rounding: bool
-    process_group: Any
-
-
-DEFAULTS = Options(
-    step_size=None, maximize=False, foreach=None, capturable=False, stochastic_rounding=False, process_group=None
-)
 
 
 class ProxOptimizer(torch.optim.Optimizer):
@@ -72,7 +41,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         weight_decay: μ >= 0.
         decay: "coupled", "decoupled" or "proximal".
         scope: one model of planes for the whole "model", for each parameter "group", or for each "tensor".
-        options: see `Options`.
+        step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `Options`.
 
     Raises:
         ValueError, TypeError: for settings that are out of range or do not go together.
@@ -80,6 +49,7 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     _saved: dict[str, Any] | None = None  # the checkpoint while it is being loaded
 
+    @explicit
     def __init__(
         self,
         params: Any,
@@ -93,10 +63,10 @@ class ProxOptimizer(torch.optim.Optimizer):
         scope: str = "model",
         **options: Unpack[Options],
     ) -> None:
-        given = arguments.options(options, tuple(DEFAULTS))
+        self._options = arguments.options(options)
         metric = Euclidean() if metric is None else metric
-        self._step = Step(Method(rule, metric, inertia=inertia, decay=decay, step_size=given.get("step_size")))
-        self._options: Options = {**DEFAULTS, **given}  # type: ignore[typeddict-item]
+        method = Method(rule, metric, inertia=inertia, decay=decay, step_size=self._options["step_size"])
+        self._step = Step(method)
         self._scope = scope
         self._check_settings()
         check_rate("lr", lr)
@@ -108,6 +78,24 @@ class ProxOptimizer(torch.optim.Optimizer):
     def rule(self) -> Rule:
         """Where the planes come from."""
         return self._step.method.rule
+
+    @property
+    def path(self) -> str:
+        """What moves the arrays: "C++ kernels", "Triton kernels", "foreach blocks" or "torch operations".
+
+        Chosen when a set of parameters steps for the first time, for each device; see `Options.foreach`.
+        """
+        names = {layout.passes.name: layout.device for layout in self._layouts}
+        if len(names) > 1:
+            return ", ".join(f"{layout.passes.name} on {layout.device}" for layout in self._layouts)
+        return next(iter(names), "chosen at the first step")
+
+    def __repr__(self) -> str:
+        """As in torch, with what all groups share before them."""
+        head, groups = super().__repr__().split("\n", 1)
+        method = self._step.method
+        shared = {"rule": method.rule, "metric": method.metric, "scope": self._scope, "path": self.path}
+        return "\n".join([head, *(f"{name}: {value}" for name, value in shared.items()), groups])
 
     def _check_settings(self) -> None:
         name, scope = self._step.method.name, self._scope
@@ -138,7 +126,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         super().__setstate__(state)
         self._forget()
         if self._saved is not None:  # before hooks see what was loaded
-            self._keep_dtypes(self._saved)
+            checkpoint.keep_dtypes(self._saved, self.param_groups, self.state)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; a group may set lr and weight_decay, repeat what is one for all groups, and carry your labels.
@@ -182,6 +170,25 @@ class ProxOptimizer(torch.optim.Optimizer):
         counts = [state["skipped"] for state in self.state.values() if "skipped" in state]
         return {"weights": weights, "beta": beta, "skipped": torch.stack(counts).max() if counts else None}
 
+    # What happens in a step, in order. U units are parameters of one model and group that have always stepped together;
+    # they share all scalars (`layout`).
+    #
+    # 1. Gradients are collected, and the loss where the rule looks at it. Nothing to step: return. Rates are checked.
+    # 2. `_arrange`: the layouts of these parameters, one for each device. They say where every vector and scalar lies.
+    #    Anything may have happened since the last step, so each looks whether all is still there (`Layout.follows`);
+    #    where it is not, layouts are made anew (`arrange`), and with them the passes chosen (`passes/choose`).
+    # 3. `Layout.begin` takes the gradients; those that are not as the parameters lie, or lie where the step writes, are
+    #    copied. What cannot be stepped is refused. Up to here nothing was written but missing state.
+    # 4. `_advance`, memory first: where it starts as the first gradient, it is put there (`_seed`).
+    # 5. `turn.measure`, for each layout: the first pass over memory (`passes/...: measure`) sums the inner products of
+    #    each unit, sharded ones over their processes; `Step.take` asks the rule for its planes, solves, and answers
+    #    with coefficients of the new direction, step lengths, and scalars for the next step. Nothing is written.
+    # 6. Is everything finite, everywhere? On the CPU a step that is not ends here: counted, and memory as it was. On a
+    #    device nobody waits for the answer: everything below writes only where it is yes.
+    # 7. `turn.commit`: the second pass (`passes/...: move`) writes memory, the metric's vectors and the parameters; the
+    #    scalars go into the table of which `state[p]` holds views.
+    # 8. What stays where others move loses its last lr; weights and beta are kept for `diagnostics`.
+    # 9. `Layout.end` lets go of parameters and gradients.
     @_disable_dynamo  # torch.compiler.disable would load the compiler as soon as this module is imported
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
@@ -204,7 +211,9 @@ class ProxOptimizer(torch.optim.Optimizer):
         given = next((value for value in (loss, returned, self._observed) if value is not None), None)
         self._observed = None
         params = [p for group in self.param_groups for p in group["params"]]
-        gradients: list[Any] = flattened.gradients(params, self.state)
+        gradients: list[Any] = [p.grad for p in params]
+        if distributed.is_available() and distributed.is_initialized():
+            gradients = flattened.gradients(params, self.state)
         idle = [g is None for g in gradients]
         if all(idle):
             return returned
@@ -214,7 +223,12 @@ class ProxOptimizer(torch.optim.Optimizer):
             name = self._step.method.name
             raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
         given = arguments.loss_of(given) if needs_loss and not loading else None
-        self._check_rates()
+        for group in self.param_groups:
+            for key in ("lr", "weight_decay"):
+                value = group[key]
+                usual = type(value) is float and 0 <= value < float("inf")
+                if not usual and (not isinstance(value, Tensor) or value.device.type == "cpu"):  # nobody waits for it
+                    check_rate(key, value)
         self._arrange(params, idle)
         try:
             for layout in self._layouts:
@@ -225,14 +239,6 @@ class ProxOptimizer(torch.optim.Optimizer):
             for layout in self._layouts:
                 layout.end()
         return returned
-
-    def _check_rates(self) -> None:
-        """Raise for lr and weight_decay that can no longer be used; those on a device are not looked at."""
-        for group in self.param_groups:
-            for key in ("lr", "weight_decay"):
-                value = group[key]
-                if not isinstance(value, Tensor) or value.device.type == "cpu":
-                    check_rate(key, value)
 
     def _arrange(self, params: list[Tensor], idle: list[bool]) -> None:
         """Look up the layouts of the parameters with a gradient; make them where they do not fit what is there now."""
@@ -249,7 +255,7 @@ class ProxOptimizer(torch.optim.Optimizer):
             layouts = self._arrange_anew(params, idle)
         self._layouts = layouts
         self._past = {**dict(list(self._past.items())[-PAST:]), key: layouts}
-        self._resting = self._at_rest(params, idle)
+        self._resting = at_rest(self.param_groups, params, idle, self.state, self._scope)
         self._owners = self._who_has_state()
         self._arranged = arranged
 
@@ -270,61 +276,9 @@ class ProxOptimizer(torch.optim.Optimizer):
         return all(self.state.get(p) is entry for p, entry in zip(members, entries, strict=True))
 
     def _arrange_anew(self, params: list[Tensor], idle: list[bool]) -> list[Layout]:
-        """One layout for each device, the CPU's first: where there is one, scalars may be looked at."""
         if not self._past:
             shards.check_scope(self, self._scope)
-        members, names = self._members(params, idle), self._names()
-        devices = {shards.local(p).device for _, _, p in members}
-        if self._scope != "tensor" and len(devices) > 1:
-            got = ", ".join(sorted(map(str, devices)))
-            raise RuntimeError(
-                f"parameters must be on one device with scope {self._scope!r}, got {got}. Use scope='tensor'."
-            )
-        layouts = []
-        for device in sorted(devices, key=lambda device: (device.type != "cpu", str(device))):
-            there = [member for member in members if shards.local(member[2]).device == device]
-            layout = arrange(there, [names[place] for _, place, _ in there], self.state, self._step, self._scope)
-            layout.passes = self._passes(layout)
-            layouts.append(layout)
-        self._follow(layouts, params)  # takes the addresses
-        return layouts
-
-    def _members(self, params: list[Tensor], idle: list[bool]) -> list[Member]:
-        """The parameters that step, each once."""
-        indices = self._indices()
-        first = {id(p): place for place, p in reversed(list(enumerate(params)))}
-        return [
-            (indices[place], place, p) for place, p in enumerate(params) if not idle[place] and first[id(p)] == place
-        ]
-
-    def _indices(self) -> list[int]:
-        """The parameter group of each parameter."""
-        return [index for index, group in enumerate(self.param_groups) for _ in group["params"]]
-
-    def _names(self) -> list[str]:
-        """What messages call the parameters: their names where they were given, else their number."""
-        named = [group.get("param_names", [None] * len(group["params"])) for group in self.param_groups]
-        return [name or f"parameter {place}" for place, name in enumerate(name for names in named for name in names)]
-
-    def _at_rest(self, params: list[Tensor], idle: list[bool]) -> list[Tensor]:
-        """Of parameters that stay where others of their model move, the lr of the last move."""
-        indices = self._indices()
-        moving = {index for index, rests in zip(indices, idle, strict=True) if not rests}
-        shared = {"model": set(indices), "group": moving, "tensor": set()}[self._scope]
-        resting, others = [], set()
-        for p, index, rests in zip(params, indices, idle, strict=True):
-            entry = self.state[p] if rests and p in self.state else {}
-            if isinstance(last_lr := entry.get("last_lr"), Tensor):
-                if index in shared:
-                    resting.append(entry)
-                else:
-                    others.add(last_lr.data_ptr())
-        for entry in resting:
-            if entry["last_lr"].data_ptr() in others:  # somebody has given one of the two the other's state
-                entry["last_lr"] = entry["last_lr"].clone()
-        return list({id(entry["last_lr"]): entry["last_lr"] for entry in resting}.values())
-
-    def _passes(self, layout: Layout) -> Passes:
+        layouts = arrange(self.param_groups, params, idle, self.state, self._step, self._scope)
         settings = Settings(
             metric=self._step.method.metric,
             inertia=self._step.method.inertia,
@@ -332,11 +286,14 @@ class ProxOptimizer(torch.optim.Optimizer):
             memories=dict(self._step.method.memories),
             stochastic_rounding=self._options["stochastic_rounding"],
         )
-        return choose(layout, settings, self._options["foreach"])
+        for layout in layouts:
+            layout.passes = choose(layout, settings, self._options["foreach"])
+        self._follow(layouts, params)  # takes the addresses
+        return layouts
 
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""
-        seeded = [memory for layout in self._layouts for memory in self._seed(layout)]
+        seeded = [memory for layout in self._layouts if layout.young for memory in self._seed(layout)]
         first, loss = self._layouts[0], None
         if self._step.method.facts.needs_loss:
             loss = first.array(shards.mean(scalar(given, first.table), self._options["process_group"]))
@@ -361,19 +318,14 @@ class ProxOptimizer(torch.optim.Optimizer):
         else:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
-        self._remember(turns[0].outcome, sound)
-
-    def _remember(self, outcome: Outcome, sound: Tensor) -> None:
-        """Weights and beta for `diagnostics()`; those of a skipped step are not looked at."""
-        new = (as_tensor(outcome.solution.weights), as_tensor(outcome.solution.beta))
-        if self._last is not None and self._last[0].shape == new[0].shape and not self._layouts[0].on_host:
+        solution = turns[0].outcome.solution
+        new = (as_tensor(solution.weights), as_tensor(solution.beta))
+        if self._last is not None and self._last[0].shape == new[0].shape and not first.on_host:
             new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
         self._last = new
 
     def _seed(self, layout: Layout) -> list[Tensor]:
         """Where a memory starts as the first gradient, put it there; returns the memories written."""
-        if not layout.young:
-            return []
         fresh = (layout.table[:, STEP] == 0).tolist()
         layout.young = any(fresh)
         written: list[Tensor] = []
@@ -419,21 +371,9 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _take_in(self, saved: dict[str, Any], hooked: bool) -> dict[str, Any]:
         """Look at what all other hooks have made of a checkpoint, before anything is loaded."""
-        saved = saved if hooked else checkpoint.by_name(saved, self.param_groups)
-        checkpoint.check_algorithm(saved, checkpoint.algorithm(type(self).__name__, self._step), self._step)
-        names = iter(self._names())
-        named = [[(next(names), p) for p in group["params"]] for group in self.param_groups]
-        checkpoint.check_states(saved, named, self._step)
-        self._saved = saved
-        return saved
-
-    def _keep_dtypes(self, saved: dict[str, Any]) -> None:
-        """torch has cast state to its parameter's dtype: take it from the checkpoint as it was."""
-        keys = [key for group in saved["param_groups"] for key in group["params"]]
-        for key, p in zip(keys, (p for group in self.param_groups for p in group["params"]), strict=True):
-            for name, value in saved["state"].get(key, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[p][name] = value.detach().to(device=p.device, copy=True)
+        own = checkpoint.algorithm(type(self).__name__, self._step)
+        self._saved = checkpoint.checked(saved, self.param_groups, own, self._step, named=not hooked)
+        return self._saved
 
 
 def _at(layout: Layout, values: list[Any]) -> list[Any]:

@@ -51,7 +51,8 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
         with_x=decays and not coupled,
     )
     mu = 0 * mu if coupled else mu
-    sums = layout.array(layout.meshes.total(layout.passes.measure(layout, numbers)))
+    measured = layout.passes.measure(layout, numbers)
+    sums = layout.array(measured if layout.meshes is None else layout.meshes.total(measured))
     places = layout.array(_places(len(step.method.names), layout.device))
     products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
 from proxmom.step import Inputs, Products, Scalars, Scope, Step
-from proxmom.torch import ProxOptimizer
+from proxmom.torch import ProxOptimizer, memory
 from proxmom.torch.entries import Entries
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import cuda
@@ -61,7 +61,7 @@ def plain(optimizer: ProxOptimizer) -> dict[Tensor, dict[str, Any]]:
 
 
 def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict[Tensor, dict[str, Any]]:
-    lam, adam = step.inertia, isinstance(step.metric, Adam)
+    lam, adam = step.method.inertia, isinstance(step.method.metric, Adam)
     olds, gs, xs, mus, lrs = [], [], [], [], []
     for i, p in members:
         group, x, g = optimizer.param_groups[i], double(p), double(p.grad.to(p.dtype))
@@ -346,7 +346,8 @@ INTERPRETED = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reas
 
 
 @pytest.mark.parametrize(
-    "path", ["fastest", "blocks", "one at a time", "device", pytest.param("triton", marks=INTERPRETED)]
+    "path",
+    ["fastest", "without guards", "blocks", "one at a time", "device", pytest.param("triton", marks=INTERPRETED)],
 )
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
@@ -359,9 +360,11 @@ def test_whatever_happens_between_steps(path: str, actions: list[str], kind: str
     with pytest.MonkeyPatch.context() as patch:
         if path in ("device", "triton"):
             patch.setattr(Layout, "on_host", False)
+        if path == "without guards":  # torch may take them away
+            patch.setattr(memory, "guard", lambda _: lambda *_: False)
         if path == "triton":
             patch.setattr(cuda, "serves", lambda _, settings: settings.for_kernels)
-        foreach = {"fastest": None, "triton": None, "one at a time": False}.get(path, True)
+        foreach = {"fastest": None, "without guards": None, "triton": None, "one at a time": False}.get(path, True)
         world = World(seed, kind, scope, foreach)
         for action in [*actions, "step"]:
             getattr(world, action)()
@@ -369,4 +372,4 @@ def test_whatever_happens_between_steps(path: str, actions: list[str], kind: str
 
 def test_the_sequences_know_all_that_may_be_done() -> None:
     assert len(ACTIONS) == 21
-    assert isinstance(make("euclidean", [nn.Parameter(torch.zeros(1))], "model", None)._step.metric, Euclidean)
+    assert isinstance(make("euclidean", [nn.Parameter(torch.zeros(1))], "model", None)._step.method.metric, Euclidean)

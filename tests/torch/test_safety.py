@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import io
 import weakref
@@ -16,39 +15,9 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from proxmom import AdaptiveMemory, kernels
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from tests.torch.common import step, stepped
 
 PATHS = pytest.mark.parametrize("foreach", [None, True, False], ids=["fastest", "blocks", "one at a time"])
-
-
-def stepped(make: Callable[..., Any], *shapes: Any, dtype: torch.dtype = torch.float32, **given: Any) -> Any:
-    """Parameters of ones, and an optimizer that has taken a step with gradients of ones."""
-    params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
-    optimizer = make(params, **given)
-    step(optimizer, *(torch.ones_like(p) for p in params))
-    return params, optimizer
-
-
-def step(optimizer: ProxOptimizer, *gradients: Any) -> None:
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    for p, g in zip(params, gradients, strict=True):
-        p.grad = g
-    optimizer.step(**({"loss": 1.0} if optimizer._step.method.facts.needs_loss else {}))
-
-
-@PATHS
-@pytest.mark.parametrize("saved", [(3,), (4, 1), (2, 2), ()])
-def test_state_of_another_shape_is_refused_before_anything_is_loaded(saved: Any, foreach: bool | None) -> None:
-    _, other = stepped(AMAdamW, saved, foreach=foreach)
-    (p,), optimizer = stepped(AMAdamW, (4,), foreach=foreach)
-    before = copy.deepcopy(optimizer.state[p])
-    with pytest.raises(
-        ValueError, match=r"state\['memory'\] of parameter 0 must have its parameter's shape \(4,\), got"
-    ):
-        optimizer.load_state_dict(other.state_dict())
-    assert all(torch.equal(optimizer.state[p][name], value) for name, value in before.items())
-    optimizer.state[p]["second_moment"] = torch.zeros(saved)
-    with pytest.raises(ValueError, match=r"state\['second_moment'\] of parameter 0 must have its parameter's shape"):
-        step(optimizer, torch.ones(4))
 
 
 @PATHS
@@ -228,77 +197,6 @@ def test_one_finite_spike_skips_one_step(dtype: torch.dtype, spike: float, forea
                 step(optimizer, torch.ones_like(a), g)
             assert int(optimizer.diagnostics()["skipped"]) == 1
             assert torch.equal(a, b)
-
-
-OTHERS: dict[str, tuple[Callable[..., Any], str]] = {
-    "torch's AdamW": (
-        torch.optim.AdamW,
-        r"checkpoint is of torch's Adam or AdamW, .* this optimizer, AMSGD, needs memory",
-    ),
-    "torch's SGD": (lambda ps: torch.optim.SGD(ps, momentum=0.9), r"checkpoint is of torch's SGD"),
-    "AMAdamW": (AMAdamW, r"checkpoint is of AMAdamW \(AdaptiveMemory with Adam\), this optimizer is AMSGD"),
-    "MoMo": (
-        lambda ps: MoMo(ps, lower_bound=0.0),
-        r"checkpoint is of MoMo \(MoMo with Euclidean\), this optimizer is AMSGD",
-    ),
-    "steady": (lambda ps: AMSGD(ps, steady=True), r"checkpoint is of AMSGD \(SteadyMemory with Euclidean\)"),
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_the_checkpoint_of_another_optimizer_is_refused(name: str) -> None:
-    make, message = OTHERS[name]
-    p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-    other, optimizer = make([p]), AMSGD([q])
-    p.grad = torch.ones(3)
-    other.step(**({"loss": 1.0} if name == "MoMo" else {}))
-    groups = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(ValueError, match=message):
-        optimizer.load_state_dict(other.state_dict())
-    assert optimizer.state_dict() == groups
-
-
-def test_what_hooks_return_counts_and_is_seen_by_later_ones() -> None:
-    (a, b), saved = stepped(AMSGD, 2, 2)
-    step(saved, torch.ones(2), -torch.ones(2))
-    loaded = AMSGD([nn.Parameter(torch.zeros(2, dtype=torch.bfloat16)) for _ in "ab"])
-    x, y = loaded.param_groups[0]["params"]
-    seen: list[torch.dtype] = []
-
-    def swapped(_: Any, state: dict[str, Any]) -> dict[str, Any]:
-        return {**state, "param_groups": [{**g, "params": g["params"][::-1]} for g in state["param_groups"]]}
-
-    loaded.register_load_state_dict_pre_hook(swapped)
-    loaded.register_load_state_dict_post_hook(lambda o: seen.append(o.state[x]["memory"].dtype))
-    loaded.load_state_dict(saved.state_dict())
-    assert torch.equal(loaded.state[x]["memory"], saved.state[b]["memory"])
-    assert torch.equal(loaded.state[y]["memory"], saved.state[a]["memory"])
-    assert seen == [torch.float32]
-    loaded.state[x]["memory"].zero_()
-    assert saved.state[b]["memory"].any(), "the checkpoint's own tensors were taken"
-
-
-def test_state_goes_by_name_where_both_have_names() -> None:
-    named = {"a": nn.Parameter(torch.ones(2)), "b": nn.Parameter(torch.ones(2))}
-    saved = AMSGD(named.items())
-    step(saved, torch.ones(2), -torch.ones(2))
-    turned = {name: nn.Parameter(torch.ones(2)) for name in ("b", "a")}
-    loaded = AMSGD(turned.items())
-    loaded.load_state_dict(saved.state_dict())
-    for name, p in turned.items():
-        assert torch.equal(loaded.state[p]["memory"], saved.state[named[name]]["memory"])
-    assert loaded.param_groups[0]["param_names"] == ["b", "a"]
-
-
-def test_state_of_wrappers_may_be_there_before_ours() -> None:
-    for foreign in ({"z": torch.zeros(2)}, {"slow": 1, "step": 3}, {"old_p": torch.ones(2)}):
-        p = nn.Parameter(torch.ones(2))
-        optimizer = AMSGD([p])
-        optimizer.state[p].update(foreign)
-        step(optimizer, torch.ones(2))
-        step(optimizer, torch.ones(2))
-        assert all(optimizer.state[p][name] is value for name, value in foreign.items() if name != "step")
-        assert float(optimizer.state[p]["step"]) == 2
 
 
 def test_nothing_of_others_is_kept_alive() -> None:

@@ -51,12 +51,15 @@ class Motion:
 class Passes(Protocol):
     """Two passes over the memory of a layout's parameters; the layout is given each time, as it owns the passes.
 
+    name: what users are told that moves their arrays.
     measure: sums over each unit, (U, 2·B(B+1)/2 + B): products of all pairs of the B vectors gradient, memory, ...
     weighted by M = P⁻¹(I + λP)⁻¹, then by PM, then products with x; zero where not asked for. Not finite where a
     gradient, or what it would make of the metric, is not.
     move: writes x, memories and the metric's vectors in place.
     release: lets go of parameters and gradients.
     """
+
+    name: str
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor: ...
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None: ...

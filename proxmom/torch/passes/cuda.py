@@ -13,11 +13,13 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from proxmom.metrics import Adam
 from proxmom.torch.layout import Layout, Part, working
+from proxmom.torch.memory import Integers
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -78,6 +80,8 @@ class _Chunk(NamedTuple):
 
 class TritonPasses:
     """See `Passes`."""
+
+    name = "Triton kernels"
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings, self._kernels = settings, _kernels()
@@ -153,34 +157,36 @@ class _Batch:
         memory = [part.memories[0].data_ptr() for part in self._parts]
         moment = [part.vectors["second_moment"].data_ptr() for part in self._parts if part.vectors]
         moment = moment or memory  # where there is none, it is not read
-        state = self._of_chunks(memory, moment, working(self._dtype))
+        state = self._of_chunks(np.array([memory, moment], dtype=np.int64), working(self._dtype))
         rest = torch.tensor([[chunk.size, parts[chunk.part].unit, chunk.row] for chunk in chunks], device="cpu")
         self._tensors = torch.cat([state, rest], dim=1).to(device)
         self._addresses = self._tensors  # until the first step
-        self._seen: Any = None
+        self._seen = np.zeros(0, dtype=np.int64)
         self._spare = list(self._buffer(SPARE).unbind())
         self._constants = _constants(self._dtype)
 
     def refresh(self, layout: Layout) -> None:
         """Upload where x and gradients lie, if that has changed; uploads do not wait for the device."""
-        seen = ([layout.x_at[i] for i in self._used], [layout.gradient_at[i] for i in self._used])
+        seen = np.stack([layout.x_at[self._used], layout.gradient_at[self._used]])
         capturing = _capturing(self._device)
-        if seen == self._seen and not capturing:
+        if np.array_equal(seen, self._seen) and not capturing:
             return
         buffer = self._spare.pop() if capturing and self._spare else self._buffer(1)[0]
-        buffer.copy_(self._of_chunks(*seen, self._dtype))
+        buffer.copy_(self._of_chunks(seen, self._dtype))
         self._addresses = buffer.to(self._device, non_blocking=True)
         if capturing:
             _captured.append(buffer)
-        self._seen = None if capturing else seen  # a captured table is filled in replays only, and the graph's own
+        self._seen = (
+            self._seen[:0] if capturing else seen
+        )  # a captured table is filled in replays only, and the graph's own
 
     def launch(self, kernel: Any, **given: Any) -> None:
         """One program for each chunk."""
         kernel[(len(self._tensors),)](self._tensors, self._addresses, **given, **self._constants, **OPTIONS)
 
-    def _of_chunks(self, left: Sequence[int], right: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """From two addresses of each part to those of each chunk, (C, 2)."""
-        return torch.tensor([left, right], device="cpu").T[self._part] + self._start * dtype.itemsize
+    def _of_chunks(self, parts: Integers, dtype: torch.dtype) -> Tensor:
+        """From two addresses of each part, (2, T), to those of each chunk, (C, 2)."""
+        return torch.from_numpy(parts).T[self._part] + self._start * dtype.itemsize
 
     def _buffer(self, count: int) -> Tensor:
         """Tables on the host, from which copying does not wait for the device."""

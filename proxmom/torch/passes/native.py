@@ -28,6 +28,8 @@ def serves(layout: Layout, settings: Settings) -> bool:
 class NativePasses:
     """See `Passes`."""
 
+    name = "C++ kernels"
+
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings
         dtypes = [part.dtype for part in layout.parts]
@@ -35,28 +37,23 @@ class NativePasses:
         self._batches = [_Batch(layout.parts, places) for places in alike]
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
-        given = self._given(numbers)
+        self._given = self._numbers(numbers)
+        units, total = len(layout.groups), None
         for batch in self._batches:
             batch.refresh(layout)
-        units = len(layout.groups)
-        sums = [kernels.measure(batch.table, units, with_x=numbers.with_x, **given) for batch in self._batches]
-        return as_tensor(sum(sums[1:], start=sums[0]))
+            sums = kernels.measure(batch.table, units, with_x=numbers.with_x, **self._given)
+            total = sums if total is None else total + sums
+        return as_tensor(total)
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
-        given = self._given(numbers)
         for batch in self._batches:
-            kernels.move(
-                batch.table,
-                motion.direction,
-                scale=motion.scale,
-                shrink=motion.shrink,
-                **given,
-            )
+            kernels.move(batch.table, motion.direction, scale=motion.scale, shrink=motion.shrink, **self._given)
 
     def release(self) -> None:
-        """Nothing is held but addresses, and these are looked up at each step."""
+        """No tensor is held: addresses are looked up at each step."""
 
-    def _given(self, numbers: Numbers) -> dict[str, Any]:
+    def _numbers(self, numbers: Numbers) -> dict[str, Any]:
+        """What both kernels take besides addresses; the step that was measured is the one to be moved."""
         settings = self._settings
         return {
             "sign": settings.sign,
@@ -80,7 +77,7 @@ class _Batch:
     """Parameters of one dtype, as addresses; the layout has looked at all of them in this step."""
 
     def __init__(self, parts: Sequence[Part], places: list[int]) -> None:
-        self._places = None if len(places) == len(parts) else places
+        self._places = places if len(places) < len(parts) else slice(None)
         self._version = -1  # of the layout, when x was looked up
         parts = [parts[i] for i in places]
         moments = [part.vectors["second_moment"].data_ptr() for part in parts if part.vectors]
@@ -97,12 +94,9 @@ class _Batch:
     def refresh(self, layout: Layout) -> None:
         """Take over where gradients lie now, and x if it has moved."""
         if layout.version != self._version:
-            self.table.x[:] = self._mine(layout.x_at)
+            self.table.x[:] = layout.x_at[self._places]
             self._version = layout.version
-        self.table.gradient[:] = self._mine(layout.gradient_at)
-
-    def _mine(self, values: list[int]) -> list[int]:
-        return values if self._places is None else [values[i] for i in self._places]
+        self.table.gradient[:] = layout.gradient_at[self._places]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -25,6 +25,7 @@ class TorchPasses:
     """See `Passes`."""
 
     def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
+        self.name = "foreach blocks" if pack else "torch operations"
         self._settings = settings
         self._blocks = cut(layout, pack=pack)
         self._index = torch.cat([_no_units(layout), *(block.index for block in self._blocks)])

@@ -1,0 +1,72 @@
+"""What the tests of optimizers share: parameters, gradients, and all that have names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+
+SHAPES = ((3, 4), (), (5,), (0,))
+NAMED: dict[str, Callable[..., ProxOptimizer]] = {
+    "AMSGD": lambda params, **given: AMSGD(params, **{"lr": 0.1, **given}),
+    "AMSGD per tensor": lambda params, **given: AMSGD(params, **{"lr": 0.1, "scope": "tensor", **given}),
+    "AMAdamW": lambda params, **given: AMAdamW(params, **{"lr": 0.1, **given}),
+    "AMAdamW whole model": lambda params, **given: AMAdamW(params, **{"lr": 0.1, "scope": "model", **given}),
+    "MoMo": lambda params, **given: MoMo(params, **{"lr": 0.1, "lower_bound": -1.0, **given}),
+    "MoMoAdam": lambda params, **given: MoMoAdam(params, **{"lr": 0.1, "lower_bound": -1.0, **given}),
+    "TruncatedMemorySGD": lambda params, **given: TruncatedMemorySGD(
+        params, **{"lr": 0.1, "lower_bound": -1.0, **given}
+    ),
+}
+
+
+def parameters(dtype: torch.dtype = torch.float64, shapes: Any = SHAPES) -> list[nn.Parameter]:
+    random = np.random.default_rng(0)
+    return [nn.Parameter(torch.tensor(random.normal(size=shape), dtype=dtype)) for shape in shapes]
+
+
+def inputs(steps: int, seed: int = 1, shapes: Any = SHAPES) -> list[tuple[list[Any], float]]:
+    random = np.random.default_rng(seed)
+    return [([random.normal(size=shape) for shape in shapes], float(random.uniform(0, 2))) for _ in range(steps)]
+
+
+def give(params: list[nn.Parameter], gradients: list[Any]) -> None:
+    for p, g in zip(params, gradients, strict=True):
+        p.grad = torch.tensor(g, dtype=p.dtype)
+
+
+def drive(optimizer: ProxOptimizer, params: list[nn.Parameter], steps: int = 5, seed: int = 1) -> list[Tensor]:
+    for gradients, loss in inputs(steps, seed, [tuple(p.shape) for p in params]):
+        give(params, gradients)
+        optimizer.step(loss=loss)
+    return [p.detach().clone() for p in params]
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> None:
+    for a, b in zip(left, right, strict=True):
+        assert torch.equal(a, b)
+
+
+def close(left: list[Any], right: list[Any]) -> None:
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def stepped(make: Callable[..., Any], *shapes: Any, dtype: torch.dtype = torch.float32, **given: Any) -> Any:
+    """Parameters of ones, and an optimizer that has taken a step with gradients of ones."""
+    params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
+    optimizer = make(params, **given)
+    step(optimizer, *(torch.ones_like(p) for p in params))
+    return params, optimizer
+
+
+def step(optimizer: ProxOptimizer, *gradients: Any) -> None:
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for p, g in zip(params, gradients, strict=True):
+        p.grad = g
+    optimizer.step(**({"loss": 1.0} if optimizer._step.method.facts.needs_loss else {}))

@@ -1,0 +1,105 @@
+"""What an optimizer says of itself: its arguments, what all groups share, and which path moves the arrays."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from proxmom import AdaptiveMemory, kernels
+from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, Options, ProxOptimizer, TruncatedMemorySGD
+from proxmom.torch.layout import Layout
+from proxmom.torch.passes import cuda
+from tests.torch.followed import followed
+
+KINDS = [ProxOptimizer, AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD]
+FILES, FUNCTIONS = 15, 81
+WITHOUT_KERNELS = not kernels.available()
+
+
+def stepped(params: list[Tensor], **options: Any) -> ProxOptimizer:
+    """An optimizer after a step of these parameters."""
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer = AMSGD(params, **options)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_options_are_arguments(kind: type[ProxOptimizer]) -> None:
+    parameters = inspect.signature(kind).parameters
+    assert set(Options.__annotations__) < set(parameters)
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    assert "foreach: 'bool | None' = None" in pydoc.render_doc(kind, renderer=pydoc.plaintext)
+
+
+@pytest.mark.skipif(WITHOUT_KERNELS, reason="the kernels are not built")
+@pytest.mark.parametrize("scope", ["model", "group", "tensor"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_fastest_path_on_the_cpu_are_the_kernels(scope: str, dtype: torch.dtype) -> None:
+    assert stepped([nn.Parameter(torch.zeros(3, dtype=dtype))], scope=scope).path == "C++ kernels"
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"foreach": True}, "foreach blocks"),
+        ({"foreach": False}, "torch operations"),
+        ({"stochastic_rounding": True}, "foreach blocks"),  # which no kernel does
+    ],
+)
+def test_other_paths_have_names(options: dict[str, Any], path: str) -> None:
+    assert stepped([nn.Parameter(torch.zeros(3))], **options).path == path
+
+
+def test_without_kernels_blocks_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXMOM_KERNELS", "0")
+    assert stepped([nn.Parameter(torch.zeros(3))]).path == "foreach blocks"
+
+
+def test_triton_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Passes(cuda.TritonPasses):
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def measure(self, layout: Layout, *_: Any) -> Tensor:
+            return layout.table.new_ones((len(layout.table), 8))
+
+        move = release = lambda *_: None
+
+    monkeypatch.setattr(cuda, "serves", lambda *_: True)
+    monkeypatch.setattr(cuda, "TritonPasses", Passes)
+    assert stepped([nn.Parameter(torch.zeros(3))]).path == "Triton kernels"
+
+
+def test_devices_may_have_paths_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = stepped([nn.Parameter(torch.zeros(3))], foreach=True)
+    other = stepped([nn.Parameter(torch.zeros(3))], foreach=False)
+    monkeypatch.setattr(optimizer, "_layouts", [*optimizer._layouts, *other._layouts])
+    assert optimizer.path == "foreach blocks on cpu, torch operations on cpu"
+
+
+def test_printed_is_what_all_groups_share_and_what_torch_prints() -> None:
+    rule = AdaptiveMemory(0.8)
+    optimizer = ProxOptimizer([nn.Parameter(torch.zeros(3))], rule, 0.1, scope="group", foreach=True)
+    shared = f"ProxOptimizer (\nrule: {rule}\nmetric: Euclidean()\nscope: group\npath: chosen at the first step\n"
+    assert repr(optimizer) == shared + "Parameter Group 0\n    lr: 0.1\n    weight_decay: 0.0\n)"
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    optimizer.step()
+    assert "\npath: foreach blocks\n" in repr(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.path == "chosen at the first step"
+
+
+@pytest.mark.skipif(WITHOUT_KERNELS, reason="the kernels are not built")
+@pytest.mark.parametrize("make", [AMSGD, AMAdamW])
+def test_a_step_stays_easy_to_follow(make: Callable[..., ProxOptimizer]) -> None:
+    found = followed(make)
+    assert len({file for file, _ in found}) <= FILES
+    assert len(found) <= FUNCTIONS

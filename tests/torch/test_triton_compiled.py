@@ -1,0 +1,130 @@
+"""The passes by Triton, compiled for a device that need not be there."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from proxmom.torch.passes import cuda
+from tests.torch.triton_cases import (
+    CASES,
+    Case,
+    compiled,
+)
+
+pytestmark = pytest.mark.usefixtures("scalars_stay_on_the_device")
+
+
+def compile_for(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90) -> Any:
+    """All stages of a kernel down to machine code."""
+    triton = pytest.importorskip("triton")
+    compiler = pytest.importorskip("triton.compiler")
+    target = pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", capability, 32)
+    signature = {name: pointers.get(name, "constexpr") for name in kernel.arg_names}
+    constexprs = {name: constants.get(name) for name in kernel.arg_names if name not in pointers}
+    source = compiler.ASTSource(kernel, signature, constexprs)
+    return triton.compile(source, target=target, options=cuda.OPTIONS).asm
+
+
+def compile_passes(dtype: torch.dtype, adam: bool, inertia: float, capability: int = 90) -> tuple[Any, Any]:
+    constants = cuda._constants(dtype)
+    settings = {"SIGN": 1.0, "BETA2": 0.999 if adam else None, "INERTIA": inertia, "WITH_X": True}
+    row = "*fp64" if dtype == torch.float64 else "*fp32"
+    common = {"tensors": "*i64", "addresses": "*i64", "coupled": row}
+    common |= {"at_zero": "*fp64", "at_one": "*fp64"} if adam else {}
+    motion = {**common, "direction": row, "scale": row, "shrink": row, "sound": "*i1"}
+    kernels = cuda._kernels()
+    return (
+        compile_for(kernels.measure, {**common, "sums": row}, {**constants, **settings}, capability),
+        compile_for(kernels.move, motion, {**constants, **settings}, capability),
+    )
+
+
+@pytest.fixture
+def own_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("adam", [False, True], ids=["Euclidean", "Adam"])
+@pytest.mark.parametrize("inertia", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", cuda.TYPES, ids=str)
+def test_the_kernels_compile(dtype: torch.dtype, adam: bool, inertia: float) -> None:
+    pytest.importorskip("triton")
+    wide = "f64" if dtype == torch.float64 else "f32"
+    for stages in compile_passes(dtype, adam, inertia):
+        code = stages["ptx"]
+        assert stages["cubin"]
+        assert "approx" not in code  # neither square roots nor quotients
+        assert "div.full" not in code
+        assert (f"sqrt.rn.{wide}" in code) == adam
+        assert ".local" not in code  # no array has left the registers
+    assert ("cvt.rn.bf16" in code) == (dtype == torch.bfloat16)  # x is rounded to nearest, ties to even
+    assert ("cvt.rn.f16" in code) == (dtype == torch.float16)
+    assert ("f64" in code) == (dtype == torch.float64 or adam)  # P's two values are float64
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("capability", [75, 80, 100])
+def test_older_and_newer_devices_are_compiled_for(capability: int) -> None:
+    pytest.importorskip("triton")
+    assert all(stages["cubin"] for stages in compile_passes(torch.bfloat16, True, 0.1, capability))
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("row", ["*fp32", "*fp64"])
+def test_adding_up_compiles_without_atomics(row: str) -> None:
+    pytest.importorskip("triton")
+    pointers = {"sums": row, "ends": "*i64", "total": row}
+    stages = compile_for(cuda._kernels().add_up, pointers, {"ROWS": cuda.ROWS})
+    assert stages["cubin"]
+    assert not re.search(r"\b(atom|red)\.", stages["ptx"])
+
+
+class Dry:
+    """A kernel that is specialised and compiled for its arguments, as in a launch, but not launched."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel, self.compiled = kernel, []
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args, **named: self.compiled.append(self.kernel.warmup(*args, grid=grid, **named))
+
+
+class Driver:
+    """As much of a driver as compiling needs."""
+
+    def get_current_device(self) -> int:
+        return 1000  # so that nothing compiled here is taken for a real device
+
+    def get_current_stream(self, _: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        return pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("case", [*CASES[:9:3], *CASES[16::7]], ids=str)
+def test_the_passes_launch_what_compiles(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the launch itself: arguments by name, specialisation, options."""
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
+    kernels = cuda._kernels()
+    dry = {name: Dry(getattr(kernels, name)) for name in ("measure", "add_up", "move")}
+    for name, kernel in dry.items():
+        monkeypatch.setattr(kernels, name, kernel)
+    layout = case.layout()
+    passes, numbers = cuda.TritonPasses(layout, case.settings()), case.numbers(layout)
+    passes.measure(layout, numbers)
+    passes.move(layout, numbers, case.motion(layout))
+    passes.move(layout, numbers, case.motion(layout, sound=True))
+    assert [len(kernel.compiled) for kernel in dry.values()] == [1, 1, 2]
+    assert all(code.asm["cubin"] for kernel in dry.values() for code in kernel.compiled)
