@@ -181,11 +181,11 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
     if values and executor != "slurm":
         raise ValueError(f"--slurm goes with --executor slurm, got {executor}.")
     if under_torchrun():
-        from proxmom.study.run.torchrun import Together
+        from proxmom.study.run.torchrun import Torchrun
 
         if executor != "joblib":
             raise ValueError(f"torchrun starts the processes itself: leave --executor {executor} out.")
-        return Together()
+        return Torchrun()
     if executor == "joblib":
         return nullcontext(Processes(jobs))
     from proxmom.study.run.cluster import Cluster

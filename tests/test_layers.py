@@ -30,6 +30,7 @@ LAYERS = {
     "memories": 2,
     "secant": 2,
     "lookup": 2,
+    "columns": 1,
     "step": 3,
     "kernels": 3,
     "numpy": 4,

@@ -6,12 +6,10 @@ python experiments/ablation/tables.py [results/ablation]
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from proxmom.study.report.results import Results
 from proxmom.study.report.sources import merge, read_source
-from proxmom.study.report.summary import Results
 from proxmom.study.report.terminal import text_table
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
@@ -24,17 +22,11 @@ TABLES = {
 }
 
 
-def part(results: Results, methods: Sequence[str]) -> Results:
-    """The runs of these methods alone."""
-    runs = {pair: found for pair, found in results.runs.items() if pair[1] in methods}
-    return replace(results, methods=tuple(methods), runs=runs)
-
-
 def edges(results: Results) -> list[str]:
     """The pairs whose best lr is the smallest or the largest that was tried."""
     found = []
     for (problem, method), best in results.best.items():
-        tried = [run.point["lr"] for run in results.runs[problem, method]]
+        tried = [run.point["lr"] for run in results.tried[problem, method]]
         if best.point["lr"] in (min(tried), max(tried)):
             found.append(f"{method} on {problem}: lr = {best.point['lr']:.3g}/L, {best.status}")
     return found
@@ -43,7 +35,7 @@ def edges(results: Results) -> list[str]:
 def main(folder: str) -> None:
     results = merge([read_source(folder)])
     for title, methods in TABLES.items():
-        print(title, *text_table(part(results, methods), methods[0]), "", sep="\n")
+        print(title, *text_table(results.only(methods), methods[0]), "", sep="\n")
     print("Best lr at an edge of those tried:", *(edges(results) or ["nowhere"]), sep="\n")
 
 

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from proxmom.study.plan.config import load_study
 from proxmom.study.problems.collection import build_problem
-from proxmom.study.report.summary import geometric_mean
+from proxmom.study.report.statistics import geometric_mean
 
 HERE = Path(__file__).resolve().parent
 SETS = {"in-sample": HERE.parent / "convex" / "small.toml", "held-out": HERE / "heldout.toml"}

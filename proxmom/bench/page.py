@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from proxmom.bench.ratios import ratio
+from proxmom.columns import columns, markdown_table
 
 FORMAT, WIDTH = 1, 100
 LEGEND = (
@@ -46,7 +47,10 @@ def render(figures: dict[str, Any], *, markdown: bool = False) -> str:
         figures: from `measure` or `load`, complete or not.
         markdown: tables and notes in Markdown; else in columns, for a terminal.
     """
-    table = _markdown if markdown else _text
+
+    def table(rows: Rows) -> str:
+        return "\n".join((markdown_table if markdown else columns)(rows, numbers=True))
+
     blocks = [f"{_heading(cell)}\n{chr(10) * markdown}{table(_cell_rows(cell))}" for cell in figures["torch"]]
     if figures["numpy"]:
         blocks.append(table(_solver_rows(figures["numpy"])))
@@ -122,23 +126,3 @@ def _amount(value: int) -> str:
         if value >= size:
             return f"{value / size:.3g}{letter}"
     return str(value)
-
-
-def _text(rows: Rows) -> str:
-    """Columns of equal width; a row that is short ends in a text that needs no column."""
-    full = [row for row in rows if len(row) == len(rows[0])]
-    first, *widths = (max(map(len, column)) for column in zip(*full, strict=True))
-    first = max(first, *(len(row[0]) for row in rows))
-    return "\n".join(f"{row[0]:<{first}}  {_line(row[1:], widths)}" for row in rows)
-
-
-def _line(texts: list[str], widths: list[int]) -> str:
-    if len(texts) < len(widths):
-        return "  ".join(texts)
-    return "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
-
-
-def _markdown(rows: Rows) -> str:
-    header, *body = ([text.replace("|", "/") for text in row] + [""] * (len(rows[0]) - len(row)) for row in rows)
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))

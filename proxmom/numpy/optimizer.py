@@ -205,15 +205,20 @@ class Optimizer:
         return vector if self._diagonal is None else vector / self._diagonal
 
     def stretch(self, factor: float) -> None:
-        """Makes the last step `factor` times as long, after it was taken."""
+        """Makes the last step `factor` times as long, after it was taken; skipped where x would overflow."""
         if factor == 1:
             return
-        more = (factor - 1) * self._last_step
-        height = self._scalars.memory_height
-        if height is not None:
-            height = height + self._named[MEMORY] @ more  # the same plane, seen from the new x
-        self._x, self._last_step = self._x + more, factor * self._last_step
-        self._scalars = replace(self._scalars, last_lr=factor * self._scalars.last_lr, memory_height=height)
+        with np.errstate(over="ignore", invalid="ignore"):
+            more = (factor - 1) * self._last_step
+            height = self._scalars.memory_height
+            if height is not None:
+                height = height + self._named[MEMORY] @ more  # the same plane, seen from the new x
+            x, last_step, last_lr = self._x + more, factor * self._last_step, factor * self._scalars.last_lr
+        if not all(np.isfinite(part).all() for part in (x, last_step, last_lr, 0.0 if height is None else height)):
+            self._skipped += 1
+            return
+        self._x, self._last_step = x, last_step
+        self._scalars = replace(self._scalars, last_lr=last_lr, memory_height=height)
 
     def diagnostics(self) -> dict[str, Any]:
         """Of the last step: "weights" (K,) of the planes, "beta" (weight on memory); and "steps", "skipped" in all."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxmom.columns import columns, markdown_table
 from proxmom.testing.row import FIGURE, MUST
 from proxmom.testing.table import ROWS
 
@@ -70,7 +71,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [(result.name, result.cell, result.message) for result in self.rows]
-        text = aligned([("", self.optimizer, ""), *lines])
+        text = "\n".join(columns([("", self.optimizer, ""), *lines]))
         seconds = sum(result.seconds for result in self.rows)
         verdict = "all that must hold holds" if self.ok else f"{sum(r.counts for r in self.rows)} FAILED"
         loss = ", needs the loss" if self.needs_loss else ""
@@ -92,25 +93,11 @@ def side_by_side(reports: Mapping[str, Report], *, markdown: bool = False) -> st
         raise ValueError(f"reports must be one or more, all with the same rows, got {len(rows)} kinds of them.")
     lines = [(name, *(report.rows[i].cell for report in reports.values())) for i, name in enumerate(rows.pop())]
     if markdown:
-        return _markdown([("", *reports, ""), *((*line, ROWS[line[0]].explanation) for line in lines)])
-    table = aligned([("", *reports), *lines])
+        return "\n".join(markdown_table([("", *reports, ""), *((*line, ROWS[line[0]].explanation) for line in lines)]))
     failures = [
         f"{name}: {result.name}: {result.message}"
         for name, report in reports.items()
         for result in report.rows
         if result.outcome == FAIL
     ]
-    return "\n".join([table, *([""] if failures else []), *failures])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, left-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+    return "\n".join([*columns([("", *reports), *lines]), *([""] if failures else []), *failures])

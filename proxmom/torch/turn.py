@@ -60,6 +60,9 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
     solution = outcome.solution
     checked = [sums, solution.linear, solution.quadratic, *([] if loss is None else [loss])]
     xp = namespace(sums)
+    if step.method.step_size is not None:
+        with np.errstate(over="ignore"):
+            checked.append(xp.astype(outcome.lr, xp.float32))  # as it will multiply arrays
     sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
     return Turn(layout, numbers, outcome.lr, mu, outcome, sound)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
+from proxmom.columns import columns
 from proxmom.lookup import find_metric, find_rule
 from proxmom.rules import RULES
 from proxmom.step import DECAYS
@@ -93,9 +94,7 @@ def table(reports: Sequence[Report]) -> str:
     Args:
         reports: all with one seed, which the last line names.
     """
-    rows = [HEADER, *map(_row, reports)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = columns([HEADER, *map(_row, reports)])
     compared = [report for report in reports if report.trials]
     if compared:
         error, gap = (max(report.worst_figure(figure) for report in compared) for figure in ("error", "gap"))

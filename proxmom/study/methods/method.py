@@ -6,35 +6,27 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from proxmom.lookup import find_metric, find_rule, find_step_size
 from proxmom.numpy import minimize
 from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
 from proxmom.study.methods.baselines import heavy_ball, nag_restart
+from proxmom.study.methods.settings import Values, rule_of, step_of
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults
-from proxmom.study.record.store import Outcome
+from proxmom.study.record.run import Ending
 
 ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor: its weight shortens the step
 
 Record = Callable[[int, float, float | None], None]  # evaluations, relative gap, weight of memory
-Values = Mapping[str, Any]
 
 DIVERGED = 1e10  # a relative gap above this ends a run
-EVERY = 50  # so many first evaluations are all recorded, later ones when their number grew by GROWTH
+EVERY = 50  # evaluations that are all recorded; later ones are when their number grew by GROWTH
 GROWTH = 1.02
-OPTIMUM = "optimum"  # as an argument of a rule: the problem's f*
-STEP = (
-    "inertia",
-    "weight_decay",
-    "decay",
-)  # go to minimize as they are; the rest to the rule
 
 SCIPY: dict[str, dict[str, float]] = {  # tolerances of zero: only the oracle ends a run
     "L-BFGS-B": {"maxcor": 10, "ftol": 0.0, "gtol": 0.0, "maxfun": 10**9, "maxiter": 10**9},
@@ -128,25 +120,25 @@ class Steps:
     def __init__(self, rule: Rule) -> None:
         self._cap = Facts.of(rule).beta_max
         self._adaptive = isinstance(rule, ADAPTIVE_STEP)
-        self._count, self._beta, self._kept, self._capped = 0, 0.0, 0.0, 0
+        self._count, self._beta, self._moved, self._capped = 0, 0.0, 0.0, 0
 
     def add(self, beta: float, weights: NDArray[np.float64]) -> None:
         """One step with this weight on memory and these weights of the planes."""
         self._count += 1
         self._beta += beta
-        self._kept += 1 - float(weights[-1]) if self._adaptive else 1.0
+        self._moved += 1 - float(weights[-1]) if self._adaptive else 1.0
         self._capped += beta >= (1 - 1e-9) * self._cap > 0
 
     def means(self, lr: float | None) -> dict[str, float]:
-        """The fields of an `Outcome`; lr in the units that the mean step shall have, None if it is not known."""
+        """The fields of an `Ending`; lr in the units of the mean step, None if it is not known."""
         if not self._count:
             return {}
         share = 1 / self._count
         found = {"mean_beta": share * self._beta, "capped": share * self._capped}
-        return found if lr is None else {**found, "mean_step": share * self._kept * lr}
+        return found if lr is None else {**found, "mean_step": share * self._moved * lr}
 
 
-def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Outcome:
+def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle) -> Ending:
     """Runs a method until the oracle ends it, or it ends by itself.
 
     Args:
@@ -157,8 +149,8 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
         oracle: of this problem, not used before.
 
     Returns:
-        the outcome. A method that raises has failed, unless the machine was at fault: then the run is "aborted"; the
-        cause is the outcome's message.
+        how it ended. A method that raises has failed, unless the machine was at fault: then the run is "aborted". The
+        message says why.
     """
     started = time.perf_counter()
     status, message = "missed", ""
@@ -172,9 +164,9 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
         status, message = faults.status_of(error), faults.described(error)
     oracle.close()
     seconds = time.perf_counter() - started
-    if oracle.status:  # whatever a method makes of the oracle's exception
+    if oracle.status:  # even if the method caught the oracle's exception
         status, message = oracle.status, oracle.message
-    return Outcome(status, oracle.evaluations, oracle.best_gap, seconds, message, **means)
+    return Ending(status, oracle.evaluations, oracle.best_gap, seconds, message, **means)
 
 
 def rehearse(settings: Values, point: Values) -> None:
@@ -192,7 +184,7 @@ def rehearse(settings: Values, point: Values) -> None:
 
 
 def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle, means: dict[str, float]) -> str:
-    """Runs the method; returns its own closing words if it ends by itself. `means` gets those of a rule's steps."""
+    """Runs the method; returns why it ended, if it did so by itself. `means` gets those of a rule's steps."""
     if "rule" in settings:
         return _run_rule(settings, problem, point, oracle, means)
     if "solver" in settings:
@@ -207,11 +199,8 @@ def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle, mean
 
 
 def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle, means: dict[str, float]) -> str:
-    values = {**settings, **point}
-    searched = {name: value for name, value in point.items() if name not in ("lr", *STEP)}
-    arguments = {**settings["arguments"], **searched}
-    known = {name: problem.optimum if value == OPTIMUM else value for name, value in arguments.items()}
-    rule = find_rule(settings["rule"], folders=[Path(settings["folder"])], **known)
+    lr = {**settings, **point}.get("lr")
+    rule = rule_of(settings, point, problem.optimum)
     steps = Steps(rule)
 
     def note(intermediate_result: Any) -> None:
@@ -225,16 +214,14 @@ def _run_rule(settings: Values, problem: Problem, point: Values, oracle: Oracle,
             oracle,
             problem.x0,
             rule,
-            lr=values["lr"] / problem.smoothness if "lr" in values else None,
-            step_size=find_step_size(settings["step_size"]) if "step_size" in settings else None,
-            metric=find_metric(settings["metric"]),
-            **{name: values[name] for name in STEP},
+            lr=None if lr is None else lr / problem.smoothness,
+            **step_of(settings, point),
             max_iter=oracle.max_evaluations,
             gtol=0.0,
             callback=note,
         )
     finally:
-        means |= steps.means(values.get("lr"))
+        means |= steps.means(lr)
     return str(result.message)
 
 

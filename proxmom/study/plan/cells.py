@@ -14,16 +14,17 @@ from proxmom.study.plan.specs import Control
 from proxmom.study.problems import data as datasets
 from proxmom.study.record import ranking, store
 from proxmom.study.record.faults import ABORTED
+from proxmom.study.record.run import Planned, Run
 
 SEARCH, FINAL = "search", "final"
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One run of a study: a method, at one of its points, on a problem (by its index in the study).
 
     ready: not before the runs that this one depends on are done; until then the key is a placeholder.
-    seed, stage: in a training study, as in `store.Planned`.
+    seed, stage: in a training study, as in `Planned`.
     """
 
     problem: int
@@ -37,7 +38,7 @@ class Cell:
     stage: str = ""
 
 
-def plan(study: Study, data_dir: Path | None = None, folder: Path | None = None) -> Iterator[Cell]:
+def plan(study: Study, data_dir: Path | None = None, folder: Path | None = None) -> Iterator[StudyCell]:
     """The runs of a study, problem by problem, method by method, point by point, then seed by seed.
 
     folder: where finished runs are. The runs of a method's points say which of them is run with other seeds, and what
@@ -52,10 +53,10 @@ def plan(study: Study, data_dir: Path | None = None, folder: Path | None = None)
                 yield from planner.control_cells(control, [cell for cell in cells if cell.stage == SEARCH] or cells)
 
 
-def planned(cell: Cell, problem: str) -> store.Planned:
+def planned(cell: StudyCell, problem: str) -> Planned:
     """The cell's line in `plan.json`; problem: its display name."""
     names = {"problem": problem, "method": cell.method.name, "variant_of": cell.method.variant_of}
-    return store.Planned(cell.key, point_index=cell.point_index, seed=cell.seed, stage=cell.stage, **names)
+    return Planned(cell.key, point_index=cell.point_index, seed=cell.seed, stage=cell.stage, **names)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _Planner:
     description: Mapping[str, Any]
     folder: Path | None
 
-    def cells(self, method: MethodSpec, after: str = "") -> list[Cell]:
+    def cells(self, method: MethodSpec, after: str = "") -> list[StudyCell]:
         """The runs of a method; placeholders if they wait for the run with the key `after`."""
         points = list(enumerate(method.points(self.study.points, self.study.seed)))
         if self.study.training is None:
@@ -80,7 +81,7 @@ class _Planner:
             return searched + self._finals(method, {}, 0, after or searched[0].key)
         return searched + self._finals(method, best.point, best.point_index)
 
-    def control_cells(self, control: Control, cells: Sequence[Cell]) -> list[Cell]:
+    def control_cells(self, control: Control, cells: Sequence[StudyCell]) -> list[StudyCell]:
         """The runs of a control if those it depends on, `cells`, are finished; placeholders of them if not."""
         best = self._best(cells)
         if best is None:
@@ -88,7 +89,7 @@ class _Planner:
         method = control.method(best)
         return self.cells(method) if method else []
 
-    def _best(self, cells: Sequence[Cell]) -> store.Run | None:
+    def _best(self, cells: Sequence[StudyCell]) -> Run | None:
         """The best of these runs, once all are done; none if the machine aborted every one of them."""
         if self.folder is None or store.pending(self.folder, (cell.key for cell in cells)):
             return None
@@ -96,19 +97,21 @@ class _Planner:
         runs = [run for run in ended if run.status != ABORTED]
         return ranking.best_run(runs) if runs else None
 
-    def _finals(self, method: MethodSpec, point: Point, number: int, after: str = "") -> list[Cell]:
+    def _finals(self, method: MethodSpec, point: Point, number: int, after: str = "") -> list[StudyCell]:
         seeds = self.study.training.seeds if self.study.training else 0
         return [self._cell(method, point, number, seed, FINAL, after) for seed in range(1, seeds + 1)]
 
     def _cell(
         self, method: MethodSpec, point: Point, number: int, seed: int = 0, stage: str = "", after: str = ""
-    ) -> Cell:
+    ) -> StudyCell:
         if after:
             wanted = {"waiting": method.name, "number": number, "seed": seed, "stage": stage, "after": after}
-            return Cell(self.problem, method, {}, number, {}, store.key_of(wanted), False, seed, stage)
+            return StudyCell(self.problem, method, {}, number, {}, store.key_of(wanted), False, seed, stage)
         configuration = {"problem": self.description, "method": method.configuration, "point": point}
         configuration |= self._of_the_run(method, seed, stage)
-        return Cell(self.problem, method, point, number, configuration, store.key_of(configuration), True, seed, stage)
+        return StudyCell(
+            self.problem, method, point, number, configuration, store.key_of(configuration), True, seed, stage
+        )
 
     def _of_the_run(self, method: MethodSpec, seed: int, stage: str) -> dict[str, Any]:
         if isinstance(self.study.runs, Evaluations):

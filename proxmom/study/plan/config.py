@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from proxmom.study.methods.method import OPTIMUM
+from proxmom.study.methods.settings import OPTIMUM
 from proxmom.study.plan.entries import DETERMINISTIC, TRAINING, read_methods, read_rule, read_schedule
 from proxmom.study.plan.points import Dimension
 from proxmom.study.plan.specs import Evaluations, MethodSpec, ProblemSpec, Training
@@ -200,7 +200,7 @@ def _builders(runs: Evaluations | Training) -> tuple[Mapping[str, Callable[..., 
 
 
 def _choices(table: Table, key: str) -> list[Any]:
-    value = table.plain(key)
+    value = table.json_value(key)
     if value == []:
         raise table.error(f"{key} must be a value or a list of some, got [].", key)
     return value if isinstance(value, list) else [value]

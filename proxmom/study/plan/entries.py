@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from proxmom.lookup import find_rule
-from proxmom.study.methods.method import OPTIMUM, rehearse
+from proxmom.study.methods.method import rehearse
+from proxmom.study.methods.settings import OPTIMUM
 from proxmom.study.plan.points import SCALES, Dimension, Point
 from proxmom.study.plan.specs import MethodSpec, why_not_frozen
 from proxmom.study.plan.toml import Table
@@ -37,10 +38,10 @@ _NO_SETTINGS = ("arguments", "freeze", "step_size", *_TUNED, *_OWN_SCHEDULE)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a kind of study speaks of methods.
+    """What a kind of study allows its methods to say.
 
-    elsewhere: keys of the other kind of study, and why they are not of this one. unit: what messages say of lr.
-    rehearse: runs a method's settings at a point for a moment. lr: the range searched for a rule that no file names.
+    elsewhere: keys of the other kind of study, with the reason why this one refuses them. unit: of lr, for messages.
+    rehearse: tries a method's settings at a point, for two steps. lr: the range searched for a rule of --rule.
     """
 
     kinds: Kinds
@@ -108,7 +109,7 @@ def read_rule(text: str, dialect: Dialect, lower_bound: float | str = OPTIMUM) -
 
 
 def read_schedule(table: Table) -> dict[str, Any]:
-    """The keys schedule and warmup of a training study or of a method, as far as they are there."""
+    """The keys schedule and warmup of a training study or a method, those that are given."""
     found: dict[str, Any] = {}
     if "schedule" in table:
         from proxmom.study.training import SCHEDULES
@@ -156,7 +157,7 @@ def _defaults(table: Table, method: MethodSpec, dialect: Dialect) -> list[Method
         return []
     if not method.search:
         raise table.error(f"method {method.name!r} searches nothing: its defaults are what it is.", "defaults")
-    values = {key: given.plain(key) for key in given.values}
+    values = {key: given.json_value(key) for key in given.values}
     if "lr" not in values and "lr" not in method.configuration:
         raise table.error(f"defaults must give lr{dialect.unit}, as it is searched.", "defaults")
     return [method.with_defaults(values)]
@@ -196,8 +197,8 @@ def _fixed(table: Table, kind: str, searched: Sequence[str], dialect: Dialect) -
         if key in table or key in arguments:
             raise table.error(f"{key} is both fixed and searched; keep one.", "search")
     keys = dialect.kinds[kind]
-    plain = {key: arguments.plain(key) for key in arguments.values}
-    fixed: dict[str, Any] = {"arguments": plain} if "arguments" in keys else {}
+    given = {key: arguments.json_value(key) for key in arguments.values}
+    fixed: dict[str, Any] = {"arguments": given} if "arguments" in keys else {}
     free = dialect is DETERMINISTIC and "step_size" in table  # such a method may find its own first step
     for key, default in keys.items():
         if key == "lr" and key not in (*table.values, *searched):
@@ -223,7 +224,7 @@ def _home(text: str, study: Path) -> Path:
 
 
 def _source(text: str, home: Path) -> Path | None:
-    """The source file of a user's own rule, metric or optimizer, so that changed code is another run."""
+    """The source file of a user's rule, metric or optimizer: changed code is another run."""
     place = _place(text)
     if place.endswith(".py"):
         return home / place if (home / place).is_file() else None
@@ -234,7 +235,7 @@ def _source(text: str, home: Path) -> Path | None:
 
 
 def _installed(file: Path, kind: str) -> bool:
-    """Whether it is of an installed optimizer, whose package has a version of its own."""
+    """Whether it belongs to an installed optimizer, whose package has a version."""
     return kind == "torch" and "site-packages" in file.parts
 
 
@@ -253,7 +254,7 @@ def _rehearse(method: MethodSpec, table: Table, kind: str, dialect: Dialect) -> 
 
 
 def _blame(table: Table, values: str, kind: str, cause: str, point: Point) -> tuple[Table, str]:
-    """Where the key stands that a message of the library speaks of, or its number; the method's first key if none."""
+    """The key that a message of the library names, or whose value it names; else the method's first key."""
     parts = (table.table(values, ""), table.table("arguments", ""), table)
     for part in parts:
         for key in part.values:

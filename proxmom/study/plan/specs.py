@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxmom.study.methods.method import STEP
+from proxmom.study.methods.settings import STEP
 from proxmom.study.plan.points import Dimension, Point, sample
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 
 FREEZABLE = ("momentum", "lr")
-AS_RULES = {  # for those who want a control of them
+AS_RULES = {  # as the message to whoever wants a control of them says
     "AMSGD": 'rule = "AdaptiveMemory", inertia = 0.1, decay = "coupled"',
     "AMAdamW": 'rule = "AdaptiveMemory", metric = "Adam", inertia = 0.1, weight_decay = 0.01, '
     'scope = "tensor", arguments = {beta_max = 0.89}',
@@ -21,7 +21,7 @@ _WITHOUT_FLOOR = {"TruncatedMemory": "AdaptiveMemory", "MoMo": "HeavyBall", "Pol
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What a run of a deterministic study is: gradient evaluations, at most so many, to a relative gap."""
+    """A run of a deterministic study: at most `max_evaluations` gradients, to a relative gap of `target`."""
 
     max_evaluations: int
     target: float
@@ -29,7 +29,7 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Training:
-    """What a run of a training study is: so many steps, after which losses are compared.
+    """A run of a training study: `steps` steps, after which losses are compared.
 
     seeds: the best point of each method is run with training seeds 1 to this. warmup: share of the steps, in [0, 1).
     device: "cpu" or "cuda". targets: validation losses whose first crossing is reported.
@@ -118,7 +118,7 @@ class Control:
 
     @property
     def waiting(self) -> MethodSpec:
-        """As far as it is known before the runs that it depends on: its name, and how much it searches."""
+        """What is known before the runs it depends on have ended: its name, and what it searches."""
         search = self._searched_again() if self.what == "momentum" else ()
         return self._replaced({}, search)
 

@@ -104,7 +104,7 @@ class Table:
         """A finite number."""
         return float(self.get(key, float, default))
 
-    def plain(self, key: str) -> Any:
+    def json_value(self, key: str) -> Any:
         """The value of `key` if JSON can hold it: a text, a finite number, true or false, or a list of these."""
         try:
             json.dumps(self.values[key], allow_nan=False)

@@ -38,7 +38,7 @@ from proxmom.study.problems.optimum import (
     smallest_eigenvalue,
     strong_convexity_bound,
 )
-from proxmom.study.problems.problem import Problem, number, shared, unless, whole
+from proxmom.study.problems.problem import Problem, make_problem, name_part, number, whole
 
 __all__ = ["PROBLEMS", "Problem", "build_problem"]
 
@@ -83,10 +83,10 @@ def quadratic(*, condition: float = 100.0, n: int = 100, seed: int = 0, spectrum
     minimiser, x0 = rng.standard_normal(n), rng.standard_normal(n)
     objective = Quadratic(matrix, matrix @ minimiser)
     shown = "" if spectrum == "log" else f", {spectrum} spectrum"
-    name = f"quadratic, condition {condition:g}, n {n}{shown}" + unless(0, seed=seed)
+    name = f"quadratic, condition {condition:g}, n {n}{shown}" + name_part(0, seed=seed)
     bound = strong_convexity_bound(1 / condition)
     optimum, certificate = certify(name, objective, objective(x0)[0], minimiser, bound)
-    return shared(name, objective, x0, 1.0, (optimum, certificate))
+    return make_problem(name, objective, x0, 1.0, (optimum, certificate))
 
 
 SPECTRA: dict[str, Callable[[float, int], Vector]] = {
@@ -133,7 +133,7 @@ def softmax(*, data: str = "digits", l2: float = 1e-3, data_dir: Path | None = N
     x0 = np.zeros(one_hot.shape[0] * loaded.features.shape[1])
     name = f"softmax, {loaded.name}, l2 {l2:g}"
     certified = certified_optimum(name, objective, x0, smoothness, strong_convexity_bound(l2))
-    return shared(name, objective, x0, smoothness, certified)
+    return make_problem(name, objective, x0, smoothness, certified)
 
 
 def least_squares(
@@ -150,7 +150,7 @@ def least_squares(
     The target is standardised; l2 >= 0; L = (largest eigenvalue of mean aaᵀ) + l2.
     """
     l2, loaded = number("l2", l2, low=0), _load(data, data_dir, n=n, samples=samples, seed=seed)
-    return _residuals(f"least squares, {loaded.name}" + unless(0, l2=l2), loaded, math.inf, l2)
+    return _residuals(f"least squares, {loaded.name}" + name_part(0, l2=l2), loaded, math.inf, l2)
 
 
 def huber(
@@ -169,7 +169,7 @@ def huber(
     """
     delta, l2 = number("delta", delta, low=0, exclusive=True), number("l2", l2, low=0)
     loaded = _load(data, data_dir, n=n, samples=samples, seed=seed)
-    return _residuals(f"Huber, {loaded.name}, delta {delta:g}" + unless(0, l2=l2), loaded, delta, l2)
+    return _residuals(f"Huber, {loaded.name}, delta {delta:g}" + name_part(0, l2=l2), loaded, delta, l2)
 
 
 def smoothed_l1(
@@ -196,7 +196,7 @@ def smoothed_l1(
     smoothness = _mean_eigenvalue(loaded.features) + l1 / width
     objective, x0 = SmoothedL1(model, l1, width), np.zeros(loaded.features.shape[1])
     bound = strong_convexity_bound(modulus / len(loaded.target))
-    return shared(name, objective, x0, smoothness, certified_optimum(name, objective, x0, smoothness, bound))
+    return make_problem(name, objective, x0, smoothness, certified_optimum(name, objective, x0, smoothness, bound))
 
 
 def log_sum_exp(*, n: int = 50, samples: int = 300, width: float = 0.1, l2: float = 1e-3, seed: int = 0) -> Problem:
@@ -212,9 +212,9 @@ def log_sum_exp(*, n: int = 50, samples: int = 300, width: float = 0.1, l2: floa
     norms, products = (matrix * matrix).sum(axis=1), matrix @ matrix.T
     smoothness = (1 + 1e-10) * float((norms + norms[:, None] - 2 * products).max()) / (4 * width) + l2
     objective, x0 = LogSumExp(matrix, offset, width, l2), rng.standard_normal(n)
-    name = f"log-sum-exp, width {width:g}, {samples} x {n}" + unless(0, seed=seed)
+    name = f"log-sum-exp, width {width:g}, {samples} x {n}" + name_part(0, seed=seed)
     certified = certified_optimum(name, objective, x0, smoothness, strong_convexity_bound(l2))
-    return shared(name, objective, x0, smoothness, certified)
+    return make_problem(name, objective, x0, smoothness, certified)
 
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
@@ -258,7 +258,7 @@ def _regression(name: str, objective: LinearModel, bound: Bound) -> Problem:
     smoothness = _mean_eigenvalue(objective.matrix) * objective.loss.curvature_bound + objective.l2
     x0 = np.zeros(objective.matrix.shape[1])
     certified = certified_optimum(name, objective, x0, smoothness, bound)
-    return shared(name, objective, x0, smoothness, certified)
+    return make_problem(name, objective, x0, smoothness, certified)
 
 
 def _mean_eigenvalue(features: datasets.Matrix) -> float:

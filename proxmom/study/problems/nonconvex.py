@@ -1,4 +1,4 @@
-"""Three non-convex classics, a tier of their own: their L is a unit for lr, and their f* may be a local minimum.
+"""Three non-convex classics: their L is but a unit for lr, and their f* may be a local minimum.
 
 `smoothness` bounds the gradient's Lipschitz constant for `robust_regression` alone; the others have none, and it is the
 largest eigenvalue of the Hessian at a named point. A method that ends in another local minimum misses, or, if that one
@@ -14,7 +14,7 @@ import numpy as np
 from proxmom.study.problems.data import Vector
 from proxmom.study.problems.losses import LinearModel, Product
 from proxmom.study.problems.optimum import certified_optimum, certify, largest_eigenvalue, local_bound
-from proxmom.study.problems.problem import Problem, number, shared, unless, whole
+from proxmom.study.problems.problem import Problem, make_problem, name_part, number, whole
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def rosenbrock(*, scale: float = 100.0) -> Problem:
     """
     objective, x0 = Rosenbrock(number("scale", scale, low=0, exclusive=True)), np.array([-1.2, 1.0])
     smoothness = float(np.linalg.eigvalsh(objective.hessian(x0))[-1])
-    return shared("Rosenbrock" + unless(100, scale=scale), objective, x0, smoothness, (0.0, 0.0), convex=False)
+    return make_problem("Rosenbrock" + name_part(100, scale=scale), objective, x0, smoothness, (0.0, 0.0), convex=False)
 
 
 def robust_regression(*, n: int = 20, samples: int = 200, outliers: float = 0.2, seed: int = 0) -> Problem:
@@ -109,9 +109,9 @@ def robust_regression(*, n: int = 20, samples: int = 200, outliers: float = 0.2,
     )
     smoothness = largest_eigenvalue(features) / samples
     change = GemanMcClure.change_bound * float(np.mean(np.linalg.norm(features, axis=1) ** 3))
-    name = f"robust regression, {samples} x {n}" + unless(0.2, outliers=outliers) + unless(0, seed=seed)
+    name = f"robust regression, {samples} x {n}" + name_part(0.2, outliers=outliers) + name_part(0, seed=seed)
     found, certificate = certified_optimum(name, objective, made_with, smoothness, local_bound(objective, change))
-    return shared(name, objective, np.zeros(n), smoothness, (found, certificate), convex=False)
+    return make_problem(name, objective, np.zeros(n), smoothness, (found, certificate), convex=False)
 
 
 def factorisation(*, rows: int = 30, columns: int = 20, rank: int = 3, noise: float = 0.1, seed: int = 0) -> Problem:
@@ -131,9 +131,9 @@ def factorisation(*, rows: int = 30, columns: int = 20, rank: int = 3, noise: fl
     root = np.sqrt(values[:rank])
     minimiser = np.concatenate([(left[:, :rank] * root).ravel(), (right[:rank].T * root).ravel()])
     x0 = 0.1 * rng.standard_normal(minimiser.size)
-    name = f"factorisation, {rows} x {columns}, rank {rank}" + unless(0.1, noise=noise) + unless(0, seed=seed)
+    name = f"factorisation, {rows} x {columns}, rank {rank}" + name_part(0.1, noise=noise) + name_part(0, seed=seed)
     certified = certify(name, objective, objective(x0)[0], minimiser, _tail_bound(objective, values[rank:]))
-    return shared(name, objective, x0, 2 * float(values[0]), certified, convex=False)
+    return make_problem(name, objective, x0, 2 * float(values[0]), certified, convex=False)
 
 
 def _tail_bound(objective: Factorisation, tail: Vector) -> Callable[[Vector, Vector], float]:

@@ -26,7 +26,7 @@ class Problem:
     convex: bool = True
 
 
-def shared(
+def make_problem(
     name: str, fun: Objective, x0: Vector, smoothness: float, certified: tuple[float, float], convex: bool = True
 ) -> Problem:
     """The problem of these parts; certified: optimum and certificate."""
@@ -52,6 +52,6 @@ def whole(name: str, value: int, low: float = 0, high: float = math.inf) -> int:
     return int(number(name, value, low, high))
 
 
-def unless(default: float, **value: float) -> str:
-    """For names of problems: ", key value" unless the value is the default."""
+def name_part(default: float, **value: float) -> str:
+    """Part of a problem's name: ", key value" unless the value is the default."""
     return "".join(f", {key} {given:g}" for key, given in value.items() if given != default)

@@ -23,8 +23,8 @@ def status_of(error: BaseException) -> str:
 
 def status_of_process(exit_codes: str) -> str:
     """The same of a run that ended its process; exit_codes as joblib words them: "SIGKILL(-9)", "EXIT(3)"."""
-    own = bool(exit_codes) and not any(name in exit_codes for name in _FROM_OUTSIDE)
-    return FAILED if own else ABORTED
+    by_itself = bool(exit_codes) and not any(name in exit_codes for name in _FROM_OUTSIDE)
+    return FAILED if by_itself else ABORTED
 
 
 def described(error: BaseException) -> str:
@@ -41,7 +41,7 @@ def _of_the_machine(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, as far as that was said: `raise ... from ...`."""
+    """The error, and what it was raised `from`."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:

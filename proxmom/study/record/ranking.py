@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 
 
 def best_run(runs: Iterable[Run]) -> Run:

@@ -14,121 +14,25 @@ import json
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from proxmom.study.record import kinds
+from proxmom.study.record import schema
 from proxmom.study.record.faults import ABORTED, FAILED, described
+from proxmom.study.record.run import METRICS, Ending, Planned, Run
+from proxmom.study.record.schema import BROKEN, unreadable
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock, and no cluster either
     fcntl = None  # type: ignore[assignment]
 
-STATUSES = ("reached", "missed", "diverged", "failed")
-TRAINING_STATUSES = ("finished", "diverged", "failed")
-_KEPT: list[Any] = []  # files whose locks this process keeps
-METRICS, CHECKPOINT, DONE = "metrics.jsonl", "checkpoint.pt", "done.json"
-_BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what reading a damaged file can raise
-_HOW = {ABORTED: "aborted by the machine, to be run again"}
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell of a study: which run, and what people call it.
-
-    variant_of: the method whose defaults or control this is; else empty.
-    seed, stage: in training studies the training seed, and "search" (points are compared) or "final".
-    """
-
-    key: str
-    problem: str
-    method: str
-    point_index: int
-    variant_of: str = ""
-    seed: int = 0
-    stage: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    status: "reached" (the target), "missed" (the budget was spent, or the method stopped), "diverged", "failed" (the
-        method raised; `message` has the cause), or "aborted" (by the machine: no result, run again by the next start);
-        of a training run "finished" instead of the first two.
-    evaluations: the count at which the target was first reached, else all that were spent; in training, steps.
-    best_gap: the smallest relative gap seen; in training the smallest validation loss.
-    mean_beta, mean_step: means over the steps of the weight on memory, and of the step size in units of 1/L (in
-        training: of lr); None if the method is no rule, or took no step.
-    capped: share of the steps with the largest weight that the rule allows.
-    final: of a training run "initial loss", "validation loss", "test loss" and accuracies likewise, as far as known;
-        NaN where not finite.
-    """
-
-    status: str
-    evaluations: int
-    best_gap: float
-    seconds: float
-    message: str
-    mean_beta: float | None = None
-    mean_step: float | None = None
-    capped: float | None = None
-    final: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: what `Planned` and `Outcome` say of it.
-
-    seed: of the points or, in a training study, the training seed.
-    """
-
-    problem: str
-    method: str
-    point: Mapping[str, float]
-    point_index: int
-    status: str
-    evaluations: int
-    best_gap: float
-    seconds: float
-    provenance: Mapping[str, Any]
-    configuration: Mapping[str, Any]
-    key: str = ""
-    seed: int = 0
-    message: str = ""
-    mean_beta: float | None = None
-    mean_step: float | None = None
-    capped: float | None = None
-    final: Mapping[str, float] = field(default_factory=dict)
-    variant_of: str = ""
-    stage: str = ""
-    directory: Path | None = field(default=None, repr=False)
-
-    @property
-    def trained(self) -> bool:
-        """Whether this is a run of a training study."""
-        return "steps" in self.configuration
-
-    def curve(self) -> dict[str, NDArray[np.float64]]:
-        """What was recorded, read now: arrays "evaluations", "gap", "beta" (NaN where none).
-
-        Of a training run "step", "seconds", "train", "validation", each (rows,), and "beta" (rows, units): NaN where
-        none, and no units if the method is no rule. Without a directory nothing was recorded.
-        """
-        names = ("step", "seconds", "train", "validation") if self.trained else ("evaluations", "gap", "beta")
-        file = self.directory and self.directory / METRICS
-        try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
-            columns = {name: np.array([kinds.number(row[name]) for row in rows], dtype=np.float64) for name in names}
-            return columns | ({"beta": _units([row["beta"] for row in rows])} if self.trained else {})
-        except _BROKEN as error:
-            raise _unreadable(file or Path(), error) from error
+_LOCKS: list[Any] = []  # open files whose locks this process holds until it ends
+CHECKPOINT, DONE = "checkpoint.pt", "done.json"
+_WORDS = {ABORTED: "aborted by the machine, to be run again"}
 
 
 class RunWriter:
@@ -137,7 +41,7 @@ class RunWriter:
     def __init__(self, directory: Path, description: Mapping[str, Any]) -> None:
         """Starts the run afresh, unless a checkpoint is there: what a killed one left behind is removed.
 
-        Records stay beside a checkpoint; who reads it keeps those that it knows, by `keep_records`.
+        Records stay beside a checkpoint; whoever loads it cuts them to those it knows, by `cut_records`.
         """
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -152,9 +56,7 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._metrics.close()
 
     def append(self, evaluations: int, gap: float, beta: float | None) -> None:
@@ -165,15 +67,15 @@ class RunWriter:
         """Records one row, one line of JSON that reaches the file at once; what is not finite becomes null."""
         self._metrics.write(json.dumps(_finite(dict(row))) + "\n")
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, ending: Ending) -> None:
         """Writes the end marker, after the records are safely on disk.
 
         Then a checkpoint is of no more use, unless the run was aborted: the next start goes on from it.
         """
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
-        write_atomically(self.directory / DONE, _finite(asdict(outcome)))
-        if outcome.status != ABORTED:
+        write_atomically(self.directory / DONE, _finite(asdict(ending)))
+        if ending.status != ABORTED:
             (self.directory / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -191,8 +93,8 @@ def named_if_unwritable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(directory: Path) -> Iterator[None]:
-    """Holds the lock of a run's directory, and waits for it first: nobody else writes there.
+def locked(directory: Path) -> Iterator[None]:
+    """Waits for the lock of a run's directory and holds it: nobody else writes there.
 
     The system releases it when its holder dies, however that happens. Where files cannot be locked there is no lock.
     """
@@ -204,8 +106,8 @@ def claimed(directory: Path) -> Iterator[None]:
         yield
 
 
-def taken(file: Path) -> bool:
-    """Whether this process could take the lock of a file; it keeps it until it ends."""
+def try_lock(file: Path) -> bool:
+    """Takes the lock of a file if nobody has it, and holds it until this process ends; returns whether it did."""
     stream = file.open("a")
     try:
         if fcntl is not None:
@@ -213,11 +115,11 @@ def taken(file: Path) -> bool:
     except OSError:
         stream.close()
         return False
-    _KEPT.append(stream)
+    _LOCKS.append(stream)
     return True
 
 
-def keep_records(directory: Path, count: int) -> bool:
+def cut_records(directory: Path, count: int) -> bool:
     """Cuts a run's records to the first `count`, >= 0; False if there are fewer, and then none is kept."""
     file = directory / METRICS
     lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
@@ -250,13 +152,13 @@ def load_run(directory: Path, planned: Planned) -> Run:
 
 def mark_ended(run: Path, status: str, message: str) -> None:
     """Writes the end marker of a run that could not write it itself."""
-    write_atomically(run / DONE, _finite(asdict(Outcome(status, 0, np.inf, 0.0, message))))
+    write_atomically(run / DONE, _finite(asdict(Ending(status, 0, np.inf, 0.0, message))))
 
 
-def forget(directory: Path, keys: Iterable[str], statuses: Container[str]) -> int:
-    """Takes the end marker from runs that ended in one of these ways: they are pending again; returns their number."""
+def reopen(directory: Path, keys: Iterable[str], statuses: Container[str]) -> int:
+    """Removes the end markers of runs with one of these statuses: they are pending again. Returns their number."""
     markers = [run_directory(directory, key) / DONE for key in dict.fromkeys(keys)]
-    found = [marker for marker in markers if marker.is_file() and _outcome(marker).status in statuses]
+    found = [marker for marker in markers if marker.is_file() and _ending(marker).status in statuses]
     for marker in found:
         marker.unlink()
     return len(found)
@@ -289,7 +191,7 @@ def aborted_runs(directory: str | Path) -> list[Run]:
 
 
 def shortfall(directory: str | Path) -> list[str]:
-    """What a study lacks, a line for each cause: runs that failed, that were aborted, that were not begun or ended."""
+    """What a study lacks, a line for each cause: runs that failed, were aborted, or are not finished."""
     folder = Path(directory)
     lines = causes(run for run in _ended_runs(folder) if run.status in (FAILED, ABORTED))
     missing = len(pending(folder, (planned.key for planned in read_plan(folder))))
@@ -300,7 +202,7 @@ def causes(runs: Iterable[Run]) -> list[str]:
     """How many of these runs ended as they did, by method, problem and cause."""
     counts = Counter((run.method, run.problem, run.status, run.message) for run in runs)
     return [
-        f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} {_HOW.get(status, status)}: {message}"
+        f"{count} {'run' if count == 1 else 'runs'} of {method} on {problem} {_WORDS.get(status, status)}: {message}"
         for (method, problem, status, message), count in counts.items()
     ]
 
@@ -334,14 +236,14 @@ def _ended_runs(folder: Path) -> list[Run]:
 
 
 def _load(directory: Path, planned: Planned | None) -> Run:
-    description, outcome = _description(directory / "run.json"), _outcome(directory / DONE)
+    description, ending = _description(directory / "run.json"), _ending(directory / DONE)
     configuration = description["configuration"]
     return Run(
         problem=planned.problem if planned else description["problem"],
         method=planned.method if planned else description["method"],
         point=configuration["point"],
         point_index=planned.point_index if planned else description["point_index"],
-        **vars(outcome),
+        **vars(ending),
         provenance=description["provenance"],
         configuration=configuration,
         key=description["key"],
@@ -355,47 +257,35 @@ def _load(directory: Path, planned: Planned | None) -> Run:
 def _description(file: Path) -> dict[str, Any]:
     """What `run.json` holds, of the kinds that `Run` says."""
     try:
-        return kinds.description(_json(file))
-    except _BROKEN as error:
-        raise _unreadable(file, error) from error
+        return schema.description(_json(file))
+    except BROKEN as error:
+        raise unreadable(file, error) from error
 
 
-def _outcome(file: Path) -> Outcome:
+def _ending(file: Path) -> Ending:
     try:
-        fields = kinds.outcome(_json(file))
+        fields = schema.fields_of(_json(file), Ending, best_gap=schema.NUMBER_OR_NULL)
         final = {name: np.nan if value is None else value for name, value in fields.get("final", {}).items()}
         gap = np.inf if fields["best_gap"] is None else fields["best_gap"]
-        return Outcome(**{**fields, "best_gap": gap, "final": final})
-    except _BROKEN as error:
-        raise _unreadable(file, error) from error
+        return Ending(**{**fields, "best_gap": gap, "final": final})
+    except BROKEN as error:
+        raise unreadable(file, error) from error
 
 
 def _plan(file: Path) -> list[Planned]:
     try:
-        return [Planned(**entry) for entry in kinds.plan(_json(file))]
-    except _BROKEN as error:
+        return [Planned(**schema.fields_of(entry, Planned)) for entry in schema.entries(_json(file))]
+    except BROKEN as error:
         reason = described(error)
         raise ValueError(f"{file} is no plan ({reason}). Run the study again: it writes a new one.") from error
 
 
 def _json(file: Path) -> Any:
-    return kinds.shallow(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _unreadable(file: Path, error: Exception) -> ValueError:
-    reason = described(error)
-    return ValueError(f"{file} is truncated or unreadable ({reason}). Delete {file.parent} and run the study again.")
+    return schema.shallow(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _count(runs: int) -> str:
     return "1 run is" if runs == 1 else f"{runs} runs are"
-
-
-def _units(betas: Sequence[Any]) -> NDArray[np.float64]:
-    """(rows, units); NaN where there is none."""
-    rows = [None if row is None else [kinds.number(beta) for beta in row] for row in betas]
-    units = max((len(row) for row in rows if row is not None), default=0)
-    return np.array([row or [np.nan] * units for row in rows], dtype=np.float64).reshape(len(rows), units)
 
 
 def _finite(value: Any) -> Any:

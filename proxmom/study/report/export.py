@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from proxmom.study.record.store import Run, write_atomically
+from proxmom.study.record.run import Run
+from proxmom.study.record.store import write_atomically
 from proxmom.study.report.rows import FORMULA
 from proxmom.study.report.sources import read_source
 

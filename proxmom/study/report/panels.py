@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from proxmom.study.report.summary import Array
+from proxmom.study.report.statistics import Array
 
 INK = "#010203"  # stands for currentColor until the SVG is written
 # Found by search: largest smallest distance of two colours, over normal and three kinds of impaired vision, among

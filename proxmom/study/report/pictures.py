@@ -1,14 +1,21 @@
-"""Pictures of deterministic studies: gradient evaluations, relative gaps, weights on memory; one panel each."""
+"""The pictures of a report, one panel each: values, weights on memory and sensitivity to lr by problem; the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from numpy.typing import NDArray
 
-from proxmom.study.report import summary, tuning
+from proxmom.study.record.ranking import lost
+from proxmom.study.record.run import Run
+from proxmom.study.report import statistics, tuning
+from proxmom.study.report.compare import adaptive
+from proxmom.study.report.curves import betas_of, curve_of, middle_run
 from proxmom.study.report.panels import (
     Picture,
     Style,
@@ -16,136 +23,158 @@ from proxmom.study.report.panels import (
     log_span,
     panel,
     picture,
+    plot_band,
     plot_line,
-    round_values,
     span,
     ticks,
 )
-from proxmom.study.report.summary import Array, Results
+from proxmom.study.report.results import LEAST, Counts, Losses, Results
+from proxmom.study.report.statistics import Array, Interval
 
+MAPS = 12
+"""The most maps of weights over steps and units on a page."""
 _CURVE_POINTS = 40_000  # over all curves of one kind: keeps the page around 1 MB
+_UNITS, _SHADES = 64, 10
+_NAMES = {"validation": "validation loss", "train": "training loss"}
 
 
-def convergence(results: Results, styles: Sequence[Style], target: float) -> list[Picture]:
+def convergence(results: Counts, styles: Sequence[Style]) -> list[Picture]:
     """Smallest relative gap so far against gradient evaluations, best run of each method, by problem."""
-    limit = _CURVE_POINTS // max(1, len(results.best))
+    limit = _CURVE_POINTS // max(1, len(results.final))
     pictures = []
     for row, problem in enumerate(results.problems):
-        curves = _best_curves(results, styles, problem)
+        runs = [(style, run) for style in styles for run in results.final.get((problem, style.name), ())]
+        curves = [(style, curve) for style, run in runs if (curve := results.curves[run.key])["evaluations"].size]
         if not curves:
             continue
         figure, axes = panel("gradient evaluations", "relative gap, smallest so far")
         axes.set(xscale="log", yscale="log")
         log_span(axes, "x", 1, _end(results, problem))
-        log_span(axes, "y", target / 3, 1.6)
-        level(axes, target)
+        log_span(axes, "y", results.target / 3, 1.6)
+        level(axes, results.target)
         for style, curve in curves:
             gaps = np.minimum.accumulate(np.nan_to_num(curve["gap"], nan=np.inf, posinf=np.inf))
-            plot_line(axes, style, _thin(curve["evaluations"], limit), _thin(np.maximum(gaps, target / 3), limit))
+            gaps = np.maximum(gaps, results.target / 3)
+            plot_line(axes, style, _thin(curve["evaluations"], limit), _thin(gaps, limit))
         pictures.append(picture(figure, f"gap{row}", problem, "convergence", styles))
     return pictures
 
 
-def momentum(results: Results, styles: Sequence[Style]) -> list[Picture]:
-    """Weight on memory against gradient evaluations, best run of each method that changes it."""
-    limit = _CURVE_POINTS // max(1, len(results.best))
+def losses(results: Losses, styles: Sequence[Style], name: str) -> list[Picture]:
+    """A loss, "validation" or "train", against steps: mean over seeds with its interval, by problem."""
     pictures = []
     for row, problem in enumerate(results.problems):
-        curves = [(s, c) for s, c in _best_curves(results, styles, problem) if _varies(c["beta"])]
+        curves = [(style, *curve_of(results, (problem, style.name), name)) for style in styles]
+        curves = [entry for entry in curves if any(np.isfinite(mean.mean) for mean in entry[2])]
         if not curves:
             continue
-        figure, axes = panel("gradient evaluations", "weight on memory, β")
-        axes.set(xscale="log", ylim=(-0.03, 1.03))
-        log_span(axes, "x", 1, _end(results, problem))
-        for style, curve in curves:
-            plot_line(axes, style, _thin(curve["evaluations"], limit), _thin(curve["beta"], limit), linewidth=0.8)
+        figure, axes = panel("steps", _NAMES[name])
+        span(axes, "x", 0, results.limit)
+        low = _frame(axes, results.limit, [(steps, means) for _, steps, means in curves])
+        for style, steps, means in curves:
+            bounds = (np.array([getattr(mean, side) for mean in means]) for side in ("low", "high"))
+            plot_band(axes, style, steps, *(np.maximum(bound, low / 2) for bound in bounds))
+            plot_line(axes, style, steps, np.array([mean.mean for mean in means]))
+        pictures.append(picture(figure, f"{name}{row}", problem, _NAMES[name], styles))
+    return pictures
+
+
+def momentum(results: Results, styles: Sequence[Style]) -> list[Picture]:
+    """Weight on memory of the methods that change it, by problem: mean and 80% of the units of all seeds."""
+    limit = _CURVE_POINTS // max(1, len(results.final))
+    pictures = []
+    for row, problem in enumerate(results.problems):
+        curves = [(style, *betas_of(results, (problem, style.name))) for style in styles]
+        curves = [entry for entry in curves if np.isfinite(entry[2]).any()]
+        if not curves:
+            continue
+        figure, axes = panel("gradient evaluations" if results.exact else "steps", "weight on memory, β")
+        axes.set(ylim=(-0.03, 1.03), xscale="log" if results.exact else "linear")
+        if results.exact:
+            log_span(axes, "x", 1, _end(results, problem))
+        else:
+            span(axes, "x", 0, results.limit)
+        for style, steps, betas in curves:
+            if betas.shape[1] == 1 and results.exact:
+                plot_line(axes, style, _thin(steps, limit), _thin(betas[:, 0], limit), linewidth=0.8)
+                continue
+            known = np.isfinite(betas).all(axis=1)
+            plot_band(axes, style, steps[known], *np.quantile(betas[known], [0.1, 0.9], axis=1))
+            plot_line(axes, style, steps[known], betas[known].mean(axis=1))
         pictures.append(picture(figure, f"beta{row}", problem, "weight on memory", styles))
     return pictures
 
 
+def units(results: Losses, styles: Sequence[Style]) -> list[Picture]:
+    """Weight on memory over steps and units of one run of each method that changes it; at most `MAPS` of them."""
+    shown = [style for style in styles if style.name in adaptive(results)]
+    pairs = [(problem, style) for problem in results.problems for style in shown]
+    runs = [(problem, style, middle_run(results, (problem, style.name))) for problem, style in pairs]
+    curves = [(problem, style, results.curves[run.key]) for problem, style, run in runs if run is not None]
+    several = [entry for entry in curves if entry[2]["beta"].shape[1] > 1 and entry[2]["step"].size > 1]
+    return [_map(f"units{row}", results.limit, *entry, styles) for row, entry in enumerate(several[:MAPS])]
+
+
 def lr_sensitivity(results: Results, styles: Sequence[Style]) -> list[Picture]:
-    """Evaluations to the target against lr, all runs of methods with a searched lr; misses at the top."""
+    """What runs came to against lr, all that were tried of methods with a searched lr; misses, or lost runs, on top."""
+    xlabel, ylabel = ("lr, in units of 1/L", "evaluations to target") if results.exact else ("lr", "validation loss")
     pictures = []
     for row, problem in enumerate(results.problems):
-        searched = [(s, *tuning.counts_by_lr(results.runs.get((problem, s.name), ()))) for s in styles]
-        searched = [entry for entry in searched if entry[1].size]
-        if not searched:
+        pairs = [(style, results.tried.get((problem, style.name), ())) for style in styles]
+        searched = [(style, runs) for style, runs in pairs if len({run.point.get("lr") for run in runs}) > 1]
+        top = _top(results, [run for _, runs in searched for run in runs])
+        if not np.isfinite(top):
             continue
-        figure, axes = panel("lr, in units of 1/L", "evaluations to target")
-        axes.set(xscale="log", yscale="log")
-        tried = np.concatenate([lr for _, lr, _ in searched])
-        log_span(axes, "x", 0.7 * tried.min(), 1.4 * tried.max())
-        rows = _miss_rows(axes, results.budget, [counts for _, _, counts in searched])
-        for miss, (style, lr, counts) in zip(rows, searched, strict=True):
-            one_dimension = all(len(run.point) == 1 for run in results.runs[problem, style.name])
-            _plot_counts(axes, style, lr, counts, miss, line=one_dimension)
-        pictures.append(picture(figure, f"lr{row}", problem, "evaluations to target by lr", styles))
+        figure, axes = panel(xlabel, ylabel)
+        axes.set(xscale="log")
+        tried = [run.point["lr"] for _, runs in searched for run in runs]
+        (log_span if results.exact else span)(axes, "x", 0.7 * min(tried), 1.4 * max(tried))
+        points = [_by_lr(results, runs, top) for _, runs in searched]
+        rows = _top_rows(axes, results, top, np.concatenate([values for _, values in points]), len(points))
+        for height, (style, runs), (lr, values) in zip(rows, searched, points, strict=True):
+            _plot_points(axes, style, lr, values, height, line=all(len(run.point) == 1 for run in runs))
+        pictures.append(picture(figure, f"lr{row}", problem, f"{ylabel} by lr", styles))
     return pictures
 
 
 def profile(results: Results, styles: Sequence[Style]) -> Picture:
-    """Dolan-Moré performance profile: share of problems solved within a factor of the fastest method."""
-    return profile_of(results.counts, results.methods, styles, "factor of the fastest method's evaluations")
-
-
-def profile_of(
-    values: Array, methods: Sequence[str], styles: Sequence[Style], xlabel: str, close: bool = False
-) -> Picture:
-    """The profile of values (problems, methods) of which less is better; inf for what was not solved.
-
-    close: values may differ by little, and the axis shows that.
-    """
-    factors = summary.steps_of(values)
-    end = max(1.001, 1.15 * float(factors[-1]) - 0.15) if close else max(2.0, float(factors[-1]) * 1.15)
+    """Dolan-Moré performance profile: share of problems where a method is within a factor of the best one."""
+    values = results.profiled()
+    factors = statistics.steps_of(values)
+    last = float(factors[-1])
+    end = max(2.0, 1.15 * last) if results.exact else max(1.001, 1.15 * last - 0.15)
     factors = np.append(factors, end)
-    shares = summary.shares_within(values, factors)
-    figure, axes = panel(xlabel, "share of problems solved")
-    axes.set(xscale="linear" if close else "log", ylim=(-0.03, 1.03))
-    (span if close else log_span)(axes, "x", 1, end)
+    shares = statistics.shares_within(values, factors)
+    best = "fastest method's evaluations" if results.exact else "smallest loss"
+    figure, axes = panel(f"factor of the {best}", "share of problems solved")
+    axes.set(xscale="log" if results.exact else "linear", ylim=(-0.03, 1.03))
+    (log_span if results.exact else span)(axes, "x", 1, end)
     for style in styles:
-        plot_line(axes, style, factors, shares[methods.index(style.name)], drawstyle="steps-post")
+        plot_line(axes, style, factors, shares[results.methods.index(style.name)], drawstyle="steps-post")
     return picture(figure, "profile", "Performance profile", "all problems", styles)
 
 
-def tuning_budget(results: Results, styles: Sequence[Style], goal: Array) -> Picture:
+def tuning_budget(results: Results, styles: Sequence[Style], goal: Array) -> list[Picture]:
     """Mean ratio of the best run so far to the fully tuned reference, `goal` (problems,), against points tried."""
-    budgets, means = tuning.best_so_far_against(results, goal)
-    return tuning_of(budgets, means, results.methods, styles, "evaluations, ratio to the reference")
-
-
-def tuning_of(
-    budgets: Sequence[int],
-    means: Array,
-    methods: Sequence[str],
-    styles: Sequence[Style],
-    ylabel: str,
-    close: bool = False,
-) -> Picture:
-    """Mean ratios (methods, budgets) against the points tried; close: they may differ by little."""
-    figure, axes = panel("points tried per problem", ylabel)
-    axes.set(xscale="log", yscale="linear" if close else "log")
+    budgets, means = tuning.best_so_far(results, goal)
+    searched = {method for _, method in results.tried}
+    if not np.isfinite(means).any() or (len(budgets) < 2 and not results.exact):
+        return []
+    what = "evaluations" if results.exact else "validation loss"
+    figure, axes = panel("points tried per problem", f"{what}, ratio to the reference")
+    axes.set(xscale="log", yscale="log" if results.exact else "linear")
     level(axes, 1)
     ticks(axes, "x", [budget for budget in budgets[:-1] if budgets[-1] > 1.4 * budget] + [budgets[-1]])
     low, high = min(1.0, np.nanmin(means)), max(1.0, np.nanmax(means))
-    if close:
-        span(axes, "y", low / (high / low) ** 0.1, high * max(high / low, 1.001) ** 0.1)
-    else:
+    if results.exact:
         log_span(axes, "y", 0.7 * low, 1.4 * high)
+    else:
+        span(axes, "y", low / (high / low) ** 0.1, high * max(high / low, 1.001) ** 0.1)
     for style in styles:
-        line = means[methods.index(style.name)]
-        plot_line(axes, style, np.array(budgets, dtype=float), line, marker=style.marker, markersize=3)
-    return picture(figure, "tuning", "Best so far against tuning budget", "all problems", styles)
-
-
-def _best_curves(results: Results, styles: Sequence[Style], problem: str) -> list[tuple[Style, dict[str, Array]]]:
-    pairs = [(style, results.best.get((problem, style.name))) for style in styles]
-    curves = [(style, run.curve()) for style, run in pairs if run is not None]
-    return [(style, curve) for style, curve in curves if curve["evaluations"].size]
-
-
-def _varies(beta: Array) -> bool:
-    known = beta[np.isfinite(beta)]
-    return bool(known.size > 1 and np.ptp(known) > 1e-9)
+        if style.name in searched:
+            line = means[results.methods.index(style.name)]
+            plot_line(axes, style, np.array(budgets, dtype=float), line, marker=style.marker, markersize=3)
+    return [picture(figure, "tuning", "Best so far against tuning budget", "all problems", styles)]
 
 
 def _thin(values: Array, limit: int) -> Array:
@@ -153,27 +182,87 @@ def _thin(values: Array, limit: int) -> Array:
     return np.asarray(values[picks], dtype=float)
 
 
-def _plot_counts(axes: Axes, style: Style, lr: Array, counts: Array, miss: float, line: bool) -> None:
-    missed = np.isinf(counts)
-    reached = np.where(missed, np.nan, counts)
-    keywords: dict[str, Any] = {"marker": style.marker, "markersize": 3.2, "markeredgewidth": 0}
-    plot_line(axes, style, lr, reached, **keywords, linewidth=0.9 if line else 0)
-    plot_line(axes, style, lr[missed], np.full(missed.sum(), miss), **keywords, linewidth=0, alpha=0.55)
-
-
-def _miss_rows(axes: Axes, budget: int, counts: Sequence[Array]) -> Array:
-    """Heights for the misses of each method: the upper quarter of the panel, above a level line."""
-    reached = np.concatenate([values[np.isfinite(values)] for values in counts])
-    low = 0.7 * reached.min(initial=budget / 3)
-    share = np.linspace(0, 1, len(counts) + 1)[:-1]
-    rows = budget * (budget / low) ** (0.08 + 0.24 * share)
-    level(axes, budget)
-    axes.set_ylim(low, budget * (budget / low) ** 0.34)
-    ticks(axes, "y", [*round_values(low, 0.9 * budget), float(np.sqrt(rows[0] * rows[-1]))], last="miss")
-    return np.asarray(rows)
-
-
 def _end(results: Results, problem: str) -> float:
     """Right end of a panel over evaluations: the longest best run."""
-    spent = [run.evaluations for (name, _), run in results.best.items() if name == problem]
-    return 1.1 * max(10, *spent)
+    return 1.1 * max(10, *(run.evaluations for (name, _), run in results.best.items() if name == problem))
+
+
+def _frame(axes: Axes, steps: int, curves: Sequence[tuple[Array, Sequence[Interval]]]) -> float:
+    """Ends of the loss axis: from the smallest mean, which is returned, to where most are after a tenth of a run."""
+    values = [np.array([mean.mean for mean in means]) for _, means in curves]
+    low = float(min(np.nanmin(value) for value in values))
+    early = [
+        value[np.searchsorted(at, min(0.1 * steps, at[-1]))] for (at, _), value in zip(curves, values, strict=True)
+    ]
+    high = float(np.quantile([value for value in early if np.isfinite(value)] or [low], 0.75))
+    high = max(high, 1.05 * abs(low), LEAST)
+    margin = 0.06 * (high - low)
+    low, high = (low / 1.3, high * 1.2) if 0 < low < high / 8 else (low - margin, high + margin)
+    span(axes, "y", low, high)
+    return low
+
+
+def _top(results: Results, runs: Sequence[Run]) -> float:
+    """The level above which misses and lost runs stand: the budget, or the initial loss; nan without runs."""
+    if not isinstance(results, Losses):
+        return float(results.limit) if runs else np.nan
+    return max((results.initial[run.problem, run.seed] for run in runs), default=np.nan)
+
+
+def _by_lr(results: Results, runs: Sequence[Run], top: float) -> tuple[Array, Array]:
+    """lr ascending, and what each run came to, at most `top`; nan where it was missed or lost."""
+    gone = lost if isinstance(results, Losses) else lambda run: run.status != "reached"
+    pairs = sorted((run.point["lr"], np.nan if gone(run) else min(results.score(run), top)) for run in runs)
+    lr, values = np.array(pairs, dtype=float).T
+    return lr, values
+
+
+def _top_rows(axes: Axes, results: Results, top: float, values: Array, count: int) -> Array:
+    """Heights for what was missed or lost, of each method: the upper quarter of the panel, above the level `top`."""
+    low = min(max(float(np.nanmin(values, initial=top / 3 if results.exact else top)), LEAST), top)
+    log = results.exact or low < top / 8
+    there: Callable[[Any], Any] = np.log if log else np.asarray
+    back: Callable[[Any], Any] = np.exp if log else np.asarray
+    height = max(float(there(top) - there(low)), 1e-3)
+    bottom, end, centre = (float(back(there(top) + share * height)) for share in (-1.05, 0.34, 0.2))
+    axes.set(yscale="log" if log else "linear")
+    (log_span if log else span)(axes, "y", bottom, end)
+    level(axes, top)
+    name = "miss" if results.exact else "lost"
+    end = 0.9 * top if results.exact else top
+    ticks(axes, "y", [*(tick for tick in axes.get_yticks() if bottom <= tick <= end), centre], last=name)
+    return np.array([back(there(top) + share * height) for share in np.linspace(0.08, 0.32, count)], dtype=float)
+
+
+def _plot_points(axes: Axes, style: Style, lr: Array, values: Array, height: float, line: bool) -> None:
+    keywords: dict[str, Any] = {"marker": style.marker, "markersize": 3.2, "markeredgewidth": 0}
+    plot_line(axes, style, lr, values, **keywords, linewidth=0.9 if line else 0)
+    gone = np.isnan(values)
+    plot_line(axes, style, lr[gone], np.full(gone.sum(), height), **keywords, linewidth=0, alpha=0.55)
+
+
+def _map(
+    ident: str, steps: int, problem: str, style: Style, curve: dict[str, Array], styles: Sequence[Style]
+) -> Picture:
+    betas, at = curve["beta"], curve["step"]
+    picks = np.linspace(0, betas.shape[1] - 1, min(betas.shape[1], _UNITS)).round().astype(int)
+    figure, axes = panel("steps", "unit")
+    axes.grid(False)
+    span(axes, "x", 0, steps)
+    axes.set(ylim=(betas.shape[1] + 0.5, 0.5))
+    ticks(axes, "y", sorted({1, *np.linspace(1, betas.shape[1], 5).round().astype(int).tolist()}))
+    lines = np.concatenate([[0.5], (picks[1:] + picks[:-1]) / 2 + 1, [betas.shape[1] + 0.5]])
+    shades = np.round(_SHADES * np.nan_to_num(betas[:, picks].T)).astype(int)
+    for shade in range(1, _SHADES + 1):
+        if boxes := list(_boxes(shades == shade, np.append(0.0, at), lines)):
+            look = {"facecolor": style.line["color"], "alpha": shade / _SHADES, "linewidth": 0}
+            axes.add_patch(PathPatch(Path.make_compound_path(*boxes), **look, gid=f"heat{shade}", zorder=1))
+    return picture(figure, ident, f"{style.name}, {problem}", "weight on memory by unit", styles)
+
+
+def _boxes(marked: NDArray[np.bool_], x: Array, y: Array) -> Iterator[Path]:
+    """A box for each run of neighbours among the marked (units, steps), between the lines x and y."""
+    for row, line in enumerate(marked):
+        for a, b in np.flatnonzero(np.diff(np.concatenate([[0], line, [0]]))).reshape(-1, 2):
+            corners = [(x[a], y[row]), (x[b], y[row]), (x[b], y[row + 1]), (x[a], y[row + 1]), (x[a], y[row])]
+            yield Path(corners, closed=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from proxmom.study.plan.toml import Table
-from proxmom.study.record.store import Run
+from proxmom.study.record.run import Run
 
 ROWS, ORIGIN = "runs.csv", "runs.json"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # as OWASP lists them

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxmom.study.plan.specs import Evaluations, Training
 from proxmom.study.plan.toml import Table, read_toml
-from proxmom.study.record.store import STATUSES, Run, aborted_runs, causes, load_runs, read_plan
-from proxmom.study.report import finals, finals_compare, summary
-from proxmom.study.report.finals import Trained
+from proxmom.study.record.run import STATUSES, Run
+from proxmom.study.record.store import aborted_runs, causes, load_runs, read_plan
+from proxmom.study.report.compare import log_ratios
+from proxmom.study.report.results import Counts, Losses, Results
 from proxmom.study.report.rows import ROWS, read_origin, read_rows
-from proxmom.study.report.summary import Results
 
 _VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
 _TRAINING_VERSIONS = ("torch", "accelerator")
@@ -24,23 +24,9 @@ _TREES = {False: "as committed", True: "with uncommitted changes", None: "not a 
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a training study asks for besides its methods.
-
-    warmup: share of the steps. targets: validation losses whose first crossing is reported.
-    """
-
-    steps: int
-    schedule: str
-    warmup: float
-    targets: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Source:
     """One results directory: what its study asked for, and its finished runs.
 
-    target, max_evaluations: of a deterministic study, else nan and 0. training: of a training study, else None.
     planned: how many runs the study has, finished or not. aborted: those among the unfinished that the machine ended.
     origin: where the runs come from: versions, machine, dates.
     """
@@ -49,10 +35,7 @@ class Source:
     name: str
     claim: str
     reference: str
-    points: int
-    target: float
-    max_evaluations: int
-    training: Training | None
+    asked: Evaluations | Training
     text: str
     planned: int
     runs: tuple[Run, ...]
@@ -77,16 +60,12 @@ def read_source(directory: str | Path) -> Source:
     if not runs:
         why = "".join(f" {line}." for line in causes(aborted))
         raise ValueError(f"{str(directory)!r} has no finished runs.{why} Run the study again.")
-    training = _training(head) if "steps" in head else None
     return Source(
         folder=folder.name,
         name=head.text("name"),
         claim=head.text("claim"),
         reference=head.text("reference"),
-        points=head.whole("points", least=1),
-        target=head.number("target") if training is None else math.nan,
-        max_evaluations=head.whole("max_evaluations", least=1) if training is None else 0,
-        training=training,
+        asked=_asked(head),
         text=text,
         planned=len(read_plan(folder)) or len(runs) + len(aborted),
         runs=runs,
@@ -102,49 +81,30 @@ def unfinished(source: Source) -> Iterator[str]:
     yield from causes(source.aborted)
 
 
-def trained(sources: Sequence[Source]) -> bool:
-    """Whether these are training studies.
+def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
+    """All runs of all sources, each once; reference: as for `write_report`.
 
-    Raises ValueError if there is no source, or some are and some are not.
+    Raises ValueError if there is no source, or the sources cannot stand in one table: training studies beside others,
+    another target or budget, another number of steps or schedule, one name for two methods or problems, no finished run
+    of a best point, or none of the reference.
     """
     if not sources:
         raise ValueError("a report needs at least one results directory, got none.")
-    kinds = {source.training is not None: source.folder for source in sources}
+    kinds = {isinstance(source.asked, Training): source.folder for source in sources}
     if len(kinds) > 1:
         raise ValueError(
             f"{kinds[True]!r} holds a training study, which compares losses, and {kinds[False]!r} one that counts "
             "evaluations: they cannot stand in one table. Report them one by one."
         )
-    return True in kinds
-
-
-def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
-    """All runs of all sources, deterministic studies, each once; reference: as for `write_report`.
-
-    Raises ValueError if there is no source, or the sources cannot stand in one table: another target or
-    budget, one name for two methods or problems, or no finished run of the reference.
-    """
-    if trained(sources):
-        raise ValueError(f"{sources[0].folder!r} holds a training study, which has no evaluations to count.")
-    for key in ("target", "max_evaluations"):
-        _refuse_different(key, ((getattr(source, key), source.folder) for source in sources))
-    results = summary.collect(_all_runs(sources), sources[0].max_evaluations)
-    summary.ratios(results, reference or sources[0].reference)  # raises if that one has no runs
-    return results
-
-
-def merge_trained(sources: Sequence[Source], reference: str | None = None) -> Trained:
-    """All runs of all sources, training studies, each once; reference: as for `write_report`.
-
-    Raises ValueError if there is no source, or the sources cannot stand in one table: another number of steps or
-    schedule, one name for two methods or problems, or no finished run of a best point, or of the reference's.
-    """
-    if not trained(sources):
-        raise ValueError(f"{sources[0].folder!r} holds no training study.")
-    for key in ("steps", "schedule", "warmup"):
-        _refuse_different(key, ((getattr(source.training, key), source.folder) for source in sources))
-    results = finals.collect(_all_runs(sources), sources[0].training.steps if sources[0].training else 0)
-    finals_compare.log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
+    asked = sources[0].asked
+    for key in ("steps", "schedule", "warmup") if isinstance(asked, Training) else ("target", "max_evaluations"):
+        _refuse_different(key, ((getattr(source.asked, key), source.folder) for source in sources))
+    runs = _all_runs(sources)
+    if isinstance(asked, Training):
+        results: Results = Losses.of(runs, asked.steps)
+    else:
+        results = Counts.of(runs, asked.max_evaluations, asked.target)
+    log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
     return results
 
 
@@ -170,11 +130,15 @@ def _origin(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def _training(head: Table) -> Training:
+def _asked(head: Table) -> Evaluations | Training:
+    if "steps" not in head:
+        return Evaluations(head.whole("max_evaluations", least=1), head.number("target"))
     return Training(
         steps=head.whole("steps", least=1),
+        seeds=head.whole("seeds", 1, least=1),
         schedule=head.text("schedule", "constant"),
         warmup=head.number("warmup", 0.0),
+        device=head.text("device", "cpu"),
         targets=tuple(float(target) for target in head.get("targets", list, [])),
     )
 

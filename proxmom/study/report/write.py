@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from textwrap import fill
 
 from proxmom.study.record.store import write_atomically
-from proxmom.study.report import counts_page, finals_page, finals_terminal, summary
-from proxmom.study.report.sources import merge, merge_trained, read_source, trained, unfinished
-from proxmom.study.report.terminal import WIDTH, memory_table, notes, text_table, variants_table
+from proxmom.study.report.page import render
+from proxmom.study.report.sources import merge, read_source, unfinished
+from proxmom.study.report.terminal import WIDTH, tables
 
 
 def write_report(
@@ -34,10 +33,7 @@ def write_report(
             name for two methods or problems.
     """
     sources = [read_source(directory) for directory in directories]
-    if trained(sources):
-        page = finals_page.render(sources, merge_trained(sources, reference), reference or sources[0].reference)
-    else:
-        page = counts_page.render(sources, merge(sources, reference), reference or sources[0].reference)
+    page = render(sources, merge(sources, reference), reference or sources[0].reference)
     file = _out(directories, out)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, page)
@@ -52,17 +48,10 @@ def terminal_table(directories: Sequence[str | Path], reference: str | None = No
     Raises ValueError as `write_report` does.
     """
     sources = [read_source(directory) for directory in directories]
+    results = merge(sources, reference)
     bold = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    texts = [text for source in sources for text in unfinished(source)]
-    missing = [line for text in ["", *texts] for line in fill(text, WIDTH).splitlines() or [""]] if texts else []
-    if trained(sources):
-        results_of_training = merge_trained(sources, reference)
-        told = finals_terminal.lines(results_of_training, reference or sources[0].reference, bold)
-        return "\n".join([*told, *missing])
-    results, reference = merge(sources, reference), reference or sources[0].reference
-    main = [*text_table(results, reference, bold), "", *notes(results, reference, sources[0].target)]
-    more = [["", *lines] for lines in (variants_table(results), memory_table(summary.memory(results))) if lines]
-    return "\n".join([*main, *chain.from_iterable(more), *missing])
+    lacking = [fill(text, WIDTH) for source in sources for text in unfinished(source)]
+    return "\n".join([*tables(results, reference or sources[0].reference, bold), *([""] if lacking else []), *lacking])
 
 
 def _out(directories: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxmom.study.plan.cells import Cell
+from proxmom.study.plan.cells import StudyCell
 from proxmom.study.plan.config import Study
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import store
@@ -54,7 +54,7 @@ class _Task:
 
     worker: Worker
     problem: Problem | None
-    cells: Sequence[Cell]
+    cells: Sequence[StudyCell]
 
     def __call__(self) -> int:
         return self.worker(self.problem, self.cells)
@@ -70,7 +70,7 @@ class Cluster:
 
     Args:
         kind: "slurm", or "local" for processes of this computer that submitit starts and watches like jobs.
-        jobs: at most so many at a time; -1 is all at once or, for "local", one per core.
+        jobs: the most at a time; -1 is all at once or, for "local", one per core.
         options: of sbatch, by the names that submitit has for them: partition, time (in minutes), gpus_per_node, ...
 
     Raises:
@@ -90,7 +90,7 @@ class Cluster:
         if self._here:
             require_device(study)
 
-    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress) -> None:
         """Runs the cells as jobs, and waits for them and for those of earlier starts.
 
         Raises:
@@ -105,7 +105,7 @@ class Cluster:
         _tidy(folder)
 
     def _round(
-        self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress, folder: Path
+        self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress, folder: Path
     ) -> None:
         """Submits each cell that no job has, and waits until no job is left."""
         executor, ended = self._executor(folder), list[str]()
@@ -137,7 +137,7 @@ class Cluster:
         executor.update_parameters(**self._parameters)
         return executor
 
-    def _tasks(self, worker: Worker, problems: Problems, cells: Sequence[Cell]) -> Iterator[_Task]:
+    def _tasks(self, worker: Worker, problems: Problems, cells: Sequence[StudyCell]) -> Iterator[_Task]:
         jobs = os.cpu_count() or 1 if self._jobs == -1 else self._jobs
         for chunk in chunks(worker, cells, jobs, max(CHUNK, math.ceil(len(cells) / LARGEST_ARRAY))):
             yield _Task(worker, problems.get(chunk[0].problem), chunk)

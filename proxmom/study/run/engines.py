@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from proxmom.study.plan.cells import Cell
+from proxmom.study.plan.cells import StudyCell
 from proxmom.study.plan.config import Study, StudyError
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import store
@@ -31,13 +31,13 @@ CHUNK = 4  # most runs handed to a worker at once: more saves overhead, fewer ke
 
 
 class Engine(Protocol):
-    """Runs cells; returns when each of them is done, and one that took its process with it is marked as such."""
+    """Runs cells; returns when all are done. A run that ended its process is marked as such."""
 
     def check(self, study: Study) -> None:
         """Raises StudyError for a study that it cannot run; called before anything is written."""
         ...
 
-    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress) -> None:
         """Runs the cells, telling `progress` how many more are done."""
         ...
 
@@ -59,7 +59,7 @@ class Processes:
         """Raises StudyError if the study wants a GPU and there is none."""
         require_device(study)
 
-    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress) -> None:
         """Runs the cells; when a process dies its runs are tried apart, and the others go on."""
         while todo:
             try:
@@ -78,7 +78,7 @@ class Processes:
                 missing = set(store.pending(worker.folder, (cell.key for cell in todo)))
                 todo = [cell for cell in todo if cell.key in missing]
 
-    def _parallel(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+    def _parallel(self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress) -> None:
         jobs = _per_gpu(self._jobs) if _device(worker) == "cuda" else effective_n_jobs(self._jobs)
         tasks = (_task(worker, problems.get(chunk[0].problem), chunk) for chunk in chunks(worker, todo, jobs))
         with parallel_config(backend="loky", inner_max_num_threads=1):
@@ -107,9 +107,9 @@ def checked(jobs: int) -> int:
     return jobs
 
 
-def chunks(worker: Worker, todo: Sequence[Cell], jobs: int, most: int = CHUNK) -> list[list[Cell]]:
+def chunks(worker: Worker, todo: Sequence[StudyCell], jobs: int, most: int = CHUNK) -> list[list[StudyCell]]:
     """Runs of one problem in each chunk, one alone in training; problems take turns, so that time is guessed well."""
-    by_problem: dict[int, list[Cell]] = defaultdict(list)
+    by_problem: dict[int, list[StudyCell]] = defaultdict(list)
     for cell in todo:
         by_problem[cell.problem].append(cell)
     size = 1 if worker.study.training else max(1, min(most, len(todo) // (4 * jobs)))
@@ -117,11 +117,11 @@ def chunks(worker: Worker, todo: Sequence[Cell], jobs: int, most: int = CHUNK) -
     return [chunk for row in zip_longest(*columns) for chunk in row if chunk]
 
 
-def _task(worker: Worker, problem: Problem | None, cells: Sequence[Cell]) -> Any:
+def _task(worker: Worker, problem: Problem | None, cells: Sequence[StudyCell]) -> Any:
     return delayed(_in_worker)(os.getpid(), worker, problem, cells)
 
 
-def _in_worker(main_process: int, worker: Worker, problem: Problem | None, cells: Sequence[Cell]) -> int:
+def _in_worker(main_process: int, worker: Worker, problem: Problem | None, cells: Sequence[StudyCell]) -> int:
     if os.getpid() != main_process:
         _follow(main_process)
     if _device(worker) == "cuda":
@@ -129,13 +129,13 @@ def _in_worker(main_process: int, worker: Worker, problem: Problem | None, cells
     return worker(problem, cells)
 
 
-def _under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+def _under_way(folder: Path, cells: Sequence[StudyCell]) -> list[StudyCell]:
     """The cells that were begun and not finished: one of them ended its process."""
     missing = set(store.pending(folder, (cell.key for cell in cells)))
     return [cell for cell in cells if cell.key in missing and store.run_directory(folder, cell.key).is_dir()]
 
 
-def _run_apart(worker: Worker, problem: Problem | None, cell: Cell) -> None:
+def _run_apart(worker: Worker, problem: Problem | None, cell: StudyCell) -> None:
     """One run in a process of its own, so that it is known which one ends its process."""
     try:
         with parallel_config(backend="loky", inner_max_num_threads=1):
@@ -164,7 +164,7 @@ def _choose_gpu(folder: Path) -> None:
     import torch
 
     for number in range(torch.cuda.device_count()):
-        if store.taken(folder / f"gpu-{number}.lock"):
+        if store.try_lock(folder / f"gpu-{number}.lock"):
             return torch.cuda.set_device(number)
 
 

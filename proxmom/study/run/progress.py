@@ -7,11 +7,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from tqdm import tqdm
 
 from proxmom.study.record import store
+from proxmom.study.record.run import METRICS
 
 EVERY = 1.0  # seconds between looks at what runs have recorded
 
@@ -32,7 +32,7 @@ class Progress:
         self._bar = tqdm(total=len(keys) * max(steps, 1), disable=quiet, leave=False, file=sys.stderr, **unit)
         self._over = threading.Event()
         self._before = sum(map(self._taken, keys)) if steps and not self._bar.disable else 0
-        self._bar.initial = self._bar.n = self._before  # so that the time left is guessed from this start alone
+        self._bar.initial = self._bar.n = self._before  # the time left is guessed from this start alone
         self._done = 0
 
     def __enter__(self) -> Progress:
@@ -41,14 +41,12 @@ class Progress:
             self._watcher.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._bar.close()
 
     def advance(self, runs: int) -> None:
-        """So many more runs are done."""
+        """Counts runs that are done."""
         if not self._steps:
             self._bar.update(runs)
 
@@ -64,7 +62,7 @@ class Progress:
     def _taken(self, key: str) -> int:
         """The step that an unfinished run recorded last; 0 if none."""
         try:
-            lines = (store.run_directory(self._folder, key) / store.METRICS).read_bytes().splitlines()
+            lines = (store.run_directory(self._folder, key) / METRICS).read_bytes().splitlines()
             return int(json.loads(lines[-1])["step"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return 0

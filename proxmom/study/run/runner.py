@@ -14,7 +14,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from proxmom.study.plan.cells import Cell, plan, planned
+from proxmom.study.plan.cells import StudyCell, plan, planned
 from proxmom.study.plan.config import ProblemSpec, Study, StudyError, load_study
 from proxmom.study.problems.collection import Problem, build_problem
 from proxmom.study.record import store
@@ -58,7 +58,7 @@ def run_study(
     engine.check(study)
     folder = Path(out) if out is not None else Path("results") / study.name
     again = (ABORTED, FAILED) if retry_failed else (ABORTED,)
-    store.forget(folder, (cell.key for cell in plan(study, data_dir, folder)), again)
+    store.reopen(folder, (cell.key for cell in plan(study, data_dir, folder)), again)
     start = _Start(study, data_dir, folder, engine, quiet)
     while start.run_what_is_ready():
         pass  # more becomes ready when what it depends on is done
@@ -67,7 +67,7 @@ def run_study(
 
 @dataclass(frozen=True)
 class _Start:
-    """One start of a study. problems, names: those that had to be known, by the index of the problem."""
+    """One start of a study. problems, names: of those that were needed so far, by the index of the problem."""
 
     study: Study
     data_dir: Path | None
@@ -100,7 +100,7 @@ class _Start:
                 f"Interrupted. {kept} of {len(cells)} runs are kept; the same command does the rest.", file=sys.stderr
             )
             raise
-        # Where nothing could be done nothing more becomes ready: what it waits for was aborted, to be run another time.
+        # Where nothing could be done, nothing more becomes ready: what it waits for was aborted.
         return bool(todo) and not all(cell.ready for cell in cells)
 
     def _prepare(self, index: int) -> None:
@@ -117,7 +117,7 @@ class _Start:
         except (ValueError, TypeError) as error:
             raise StudyError(f"{problem.where}: {error}") from error
 
-    def _all_names(self, cells: Iterable[Cell]) -> list[str]:
+    def _all_names(self, cells: Iterable[StudyCell]) -> list[str]:
         """The display name of each problem; those that have nothing to do were named by their finished runs."""
         first = {cell.problem: cell.key for cell in reversed(list(cells))}
         names: list[str] = []

@@ -11,7 +11,6 @@ import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,21 +18,21 @@ import torch.distributed.nn  # imported after the processes are connected it wou
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
-from proxmom.study.plan.cells import Cell
+from proxmom.study.plan.cells import StudyCell
 from proxmom.study.plan.config import Study, StudyError
 from proxmom.study.record.faults import ABORTED, FAILED
-from proxmom.study.record.store import Outcome
+from proxmom.study.record.run import Ending
 from proxmom.study.run.engines import Problems, require_device
 from proxmom.study.run.progress import Progress
 from proxmom.study.run.work import Worker
 from proxmom.study.training.convex import KINDS
 
-PATIENCE = timedelta(minutes=30)  # for a process that fell behind: an evaluation, a slow disk
+PATIENCE = timedelta(minutes=30)  # with a process that fell behind: an evaluation, a slow disk
 GRACE = timedelta(minutes=1)  # for the others to fail as well, as they do where the method or the data is at fault
 ALONE = "proxmom alone"  # written by a process that leaves: what the others meet then is its end, no failure of theirs
 
 
-class Together:
+class Torchrun:
     """All processes that torchrun started; a context manager, inside which they are connected.
 
     leads: whether this is the first process, which alone may call `run_study`; the others call `follow`.
@@ -41,9 +40,9 @@ class Together:
 
     def __init__(self) -> None:
         self.leads = os.environ["RANK"] == "0"
-        self._in_step = True  # whether all are between two runs, where the others wait to be told what comes
+        self._in_step = True  # whether all are between two runs, where the others wait for the next one
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> Torchrun:
         gpus = torch.cuda.is_available()
         if gpus:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -52,9 +51,7 @@ class Together:
         distributed.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=PATIENCE)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if not self._in_step or (kind is not None and not issubclass(kind, Exception)):
             return  # the others cannot listen; torchrun ends them with this process
         if self.leads:
@@ -79,7 +76,7 @@ class Together:
             if (batch := problem.arguments.get("batch", size)) % size:
                 raise StudyError(f"{problem.where}: batch must be a multiple of the {size} processes, got {batch}.")
 
-    def run(self, worker: Worker, problems: Problems, todo: Sequence[Cell], progress: Progress) -> None:
+    def run(self, worker: Worker, problems: Problems, todo: Sequence[StudyCell], progress: Progress) -> None:
         """Runs the cells one after another."""
         for cell in todo:
             with worker.writing(cell) as writer:
@@ -98,7 +95,7 @@ class Together:
             self._train(worker, cell, lambda row: None)
             self._in_step = True
 
-    def _train(self, worker: Worker, cell: Cell, record: Callable[[Mapping[str, Any]], None]) -> Outcome:
+    def _train(self, worker: Worker, cell: StudyCell, record: Callable[[Mapping[str, Any]], None]) -> Ending:
         """One run by all; StudyError if it failed in some of the processes, not in all."""
         outcome = worker.train(cell, record)
         rank, size, store = distributed.get_rank(), distributed.get_world_size(), self._store

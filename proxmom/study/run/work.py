@@ -1,4 +1,4 @@
-"""What a process does that is handed runs of a study, whoever started it."""
+"""What a worker process does with the runs it is given, whichever engine started it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from proxmom.study.methods.method import Oracle, run_method
-from proxmom.study.plan.cells import FINAL, Cell
+from proxmom.study.plan.cells import FINAL, StudyCell
 from proxmom.study.plan.config import Study, Training
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults, store
 from proxmom.study.record.provenance import accelerated, machine
+from proxmom.study.record.run import Ending
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Worker:
     provenance: Mapping[str, Any]
     checkpoint_every: float = 60.0
 
-    def __call__(self, problem: Problem | None, cells: Sequence[Cell]) -> int:
+    def __call__(self, problem: Problem | None, cells: Sequence[StudyCell]) -> int:
         """Runs the cells, but for those that another process has finished meanwhile; returns their number."""
         with threadpool_limits(1):  # also without workers: more threads would round differently
             for cell in cells:
@@ -44,17 +45,17 @@ class Worker:
         return len(cells)
 
     @contextmanager
-    def writing(self, cell: Cell) -> Iterator[store.RunWriter | None]:
-        """The run's writer, which nobody else has at that time; None if the run is done by now."""
+    def writing(self, cell: StudyCell) -> Iterator[store.RunWriter | None]:
+        """The run's writer, under the run's lock; None if another process has finished the run meanwhile."""
         directory = store.run_directory(self.folder, cell.key)
-        with store.claimed(directory):
+        with store.locked(directory):
             if not store.pending(self.folder, [cell.key]):
                 yield None
                 return
             with store.RunWriter(directory, self._describe(cell)) as writer:
                 yield writer
 
-    def train(self, cell: Cell, record: Callable[[Mapping[str, Any]], None]) -> store.Outcome:
+    def train(self, cell: StudyCell, record: Callable[[Mapping[str, Any]], None]) -> Ending:
         """One run of a training study, from its checkpoint if there is one; what it raises is in its outcome."""
         from proxmom.study import training
 
@@ -78,9 +79,9 @@ class Worker:
                 checkpoint_every=self.checkpoint_every,
             )
         except Exception as error:
-            return store.Outcome(faults.status_of(error), 0, np.inf, 0.0, faults.described(error))
+            return Ending(faults.status_of(error), 0, np.inf, 0.0, faults.described(error))
 
-    def _run(self, problem: Problem | None, cell: Cell, writer: store.RunWriter) -> store.Outcome:
+    def _run(self, problem: Problem | None, cell: StudyCell, writer: store.RunWriter) -> Ending:
         runs = self.study.runs
         if isinstance(runs, Training):
             return self.train(cell, writer.record)
@@ -88,7 +89,7 @@ class Worker:
         oracle = Oracle(problem, max_evaluations=runs.max_evaluations, target=runs.target, record=writer.append)
         return run_method(cell.method.settings, problem, cell.point, oracle)
 
-    def _describe(self, cell: Cell) -> dict[str, Any]:
+    def _describe(self, cell: StudyCell) -> dict[str, Any]:
         training = self.study.training
         return {
             "key": cell.key,

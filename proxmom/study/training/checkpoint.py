@@ -19,7 +19,7 @@ import torch
 from proxmom.study.record.faults import described
 from proxmom.study.record.store import CHECKPOINT
 
-FORMAT = 1  # a number of its own for each way to lay out a checkpoint
+FORMAT = 1  # changes with the layout of a checkpoint
 
 
 def save(directory: Path, state: Mapping[str, Any]) -> bool:
@@ -32,10 +32,10 @@ def save(directory: Path, state: Mapping[str, Any]) -> bool:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
-    except Exception as error:  # a full disk is an OSError or, from torch, a RuntimeError; odd state cannot be pickled
+    except Exception as error:  # a full disk: OSError, or RuntimeError from torch; some state cannot be pickled
         _remove(temporary)
-        kept = "the earlier one stays" if file.is_file() else "there is none yet"
-        _warn(f"the checkpoint {file} cannot be written ({described(error)}); {kept}, and the run goes on.")
+        earlier = "the earlier one stays" if file.is_file() else "there is none yet"
+        _warn(f"the checkpoint {file} cannot be written ({described(error)}); {earlier}, and the run goes on.")
         return False
     return True
 

@@ -60,7 +60,7 @@ def images_name(data: str) -> str:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of bytes with so many dimensions, plain or .gz; ValueError if it is another or truncated."""
+    """An IDX file of bytes with this number of dimensions, plain or .gz; ValueError for any other, or a cut one."""
     content, header = read_bytes(path), 4 + 4 * dimensions
     if len(content) < header:
         raise ValueError(f"{path} is no IDX file: it has {len(content)} bytes, fewer than the header.")

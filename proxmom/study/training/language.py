@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
-from proxmom.study.problems.problem import number, unless, whole
+from proxmom.study.problems.problem import name_part, number, whole
 from proxmom.study.training.network import NetworkTask
 from proxmom.study.training.seeds import initial_weights
 from proxmom.study.training.text import TextExamples, load_text, text_name
@@ -65,8 +65,8 @@ def _name(preset: str, sizes: Mapping[str, int], data: str, megabytes: float | N
     """What differs from the defaults stands in it."""
     name = f"GPT {sizes['layers']}x{sizes['width']}, {text_name(data)}"
     name += "" if megabytes is None else f", {megabytes:g} MB"
-    name += "".join(unless(PRESETS[preset][key], **{key: sizes[key]}) for key in ("heads", "context"))
-    return name + unless(16, batch=batch) + ("" if precision == "float32" else f", {precision}")
+    name += "".join(name_part(PRESETS[preset][key], **{key: sizes[key]}) for key in ("heads", "context"))
+    return name + name_part(16, batch=batch) + ("" if precision == "float32" else f", {precision}")
 
 
 def _sizes(preset: str, **given: int | None) -> dict[str, int]:

@@ -46,7 +46,7 @@ class Means:
         return None if beta is None else [float(value) for value in beta.tolist()]
 
     def fields(self, lr: float) -> dict[str, float]:
-        """Those of an `Outcome`; lr: the base learning rate."""
+        """Those of an `Ending`; lr: the base learning rate."""
         if not self._count:
             return {}
         beta, capped, kept = (self._sums / self._count).tolist()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from proxmom.lookup import find_factory, find_metric, find_rule, find_step_size
-from proxmom.study.methods.method import OPTIMUM, STEP
+from proxmom.lookup import find_factory
+from proxmom.study.methods.settings import Values, rule_of, step_of, with_optimum
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
-
-Values = Mapping[str, Any]
 
 OURS = {kind.__name__: kind for kind in (AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD)}
 BETAS = ("beta1", "beta2")  # become an optimizer's `betas`
@@ -41,7 +39,7 @@ def make_optimizer(
         return _of_a_rule(settings, point, given, optimum)
     factory: Callable[..., Any] = find_factory("optimizer", _anchored(settings["torch"], settings["folder"]), OURS)
     fixed = {"lr": settings["lr"]} if settings.get("lr") is not None else {}
-    values = _known({**fixed, **settings.get("arguments", {}), **point}, optimum)
+    values = with_optimum({**fixed, **settings.get("arguments", {}), **point}, optimum)
     try:
         optimizer = factory(given, **_with_betas(settings["torch"], factory, values))
     except TypeError as error:
@@ -73,28 +71,8 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def _of_a_rule(settings: Values, point: Values, parameters: list[nn.Parameter], optimum: float | None) -> ProxOptimizer:
-    values = {**settings, **point}
-    searched = {name: value for name, value in point.items() if name not in ("lr", *STEP)}
-    arguments = _known({**settings["arguments"], **searched}, optimum)
-    return ProxOptimizer(
-        parameters,
-        find_rule(settings["rule"], folders=[Path(settings["folder"])], **arguments),
-        values["lr"],
-        metric=find_metric(settings["metric"]),
-        **{name: values[name] for name in STEP},
-        scope=settings.get("scope", "model"),
-        step_size=find_step_size(settings["step_size"]) if "step_size" in settings else None,
-    )
-
-
-def _known(arguments: Values, optimum: float | None) -> dict[str, Any]:
-    """The arguments, with the optimum put in where it is asked for."""
-    wanting = [name for name, value in arguments.items() if value == OPTIMUM]
-    if wanting and optimum is None:
-        raise ValueError(
-            f"{wanting[0]} = {OPTIMUM!r} needs a task whose optimum is known, a convex one: give a number."
-        )
-    return {name: optimum if name in wanting else value for name, value in arguments.items()}
+    lr, rule = {**settings, **point}["lr"], rule_of(settings, point, optimum)
+    return ProxOptimizer(parameters, rule, lr, scope=settings.get("scope", "model"), **step_of(settings, point))
 
 
 def _with_betas(text: str, factory: Callable[..., Any], values: Values) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Random numbers of a training run: each purpose has a stream of its own, so none shifts another."""
+"""Random numbers of a training run: one stream for each purpose, so that none shifts another."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ CHUNK = 32  # contexts evaluated at once
 
 
 def load_text(data: str, data_dir: Path | None, megabytes: float | None) -> bytes:
-    """The text, at most so many megabytes of it: default 2 of the standard library, all of a file.
+    """The text, cut to `megabytes`: default 2 of the standard library, all of a file.
 
     Raises:
         ValueError: if there is no such file, or it cannot be read.

@@ -1,4 +1,4 @@
-"""One training run: so many steps under a schedule, evaluated on the way, and continued after a kill."""
+"""One training run: steps under a schedule, evaluated on the way, and continued after it was killed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from proxmom.study.methods.settings import Values
 from proxmom.study.record import faults, store
+from proxmom.study.record.run import Ending
 from proxmom.study.training import checkpoint, ranks
 from proxmom.study.training.clock import Clock
 from proxmom.study.training.means import Means
-from proxmom.study.training.optimizers import Values, make_optimizer, take_step
+from proxmom.study.training.optimizers import make_optimizer, take_step
 from proxmom.study.training.schedules import factor
 from proxmom.study.training.tasks import Task
 
@@ -43,7 +45,7 @@ def train(
     device: str = "cpu",
     checkpoint_every: float = 60.0,
     threads: int = 1,
-) -> store.Outcome:
+) -> Ending:
     """Trains a task, from its checkpoint if there is one.
 
     On the CPU a run that was killed ends bit for bit as one that was not. Where several processes train together, the
@@ -64,18 +66,17 @@ def train(
         threads: that torch computes with, >= 1; results may depend on it by rounding.
 
     Returns:
-        the outcome: "finished", "diverged" (loss, parameters or validation loss not finite at a row, or the latter
+        how it ended: "finished", "diverged" (loss, parameters or validation loss not finite at a row, or the latter
         above 10 times the initial one plus 10), "failed" if the method raised, or "aborted" if the machine was at fault
-        (disk, memory, device). Its `final` has "initial loss",
-        "validation loss", "test loss", and accuracies likewise.
+        (disk, memory, device). Its `final` has "initial loss", "validation loss", "test loss", and accuracies likewise.
     """
     place = torch.device(device)
     schedule, warmup = settings.get("schedule", schedule), settings.get("warmup", warmup)
     with _reproducible(place, threads):
-        course: _Course | None = None
+        course: _TrainingRun | None = None
         status, message = "failed", ""
         try:
-            course = _Course(settings, task, point, place, directory)
+            course = _TrainingRun(settings, task, point, place, directory)
             message = course.run(lambda step: factor(schedule, warmup, step, steps), steps, record, checkpoint_every)
             status = "diverged" if message else "finished"
             if test:
@@ -83,17 +84,17 @@ def train(
         except Exception as error:
             status, message = faults.status_of(error), faults.described(error)
         if course is None:
-            return store.Outcome(status, 0, math.inf, 0.0, message)
+            return Ending(status, 0, math.inf, 0.0, message)
         return course.outcome(status, message)
 
 
-class _Course:
+class _TrainingRun:
     """The state of a run."""
 
     def __init__(self, settings: Values, task: Task, point: Values, device: torch.device, directory: Path) -> None:
         self._task, self._device, self._directory = task, device, directory
         self._make = partial(make_optimizer, settings, point, task.parameters.values(), task.optimum)
-        self._before: _Beginning | None = None  # kept until a step was taken from the checkpoint
+        self._before: _InitialState | None = None  # until a step was taken from the checkpoint
         self._begin()
         if not self._continue():
             self._final["initial loss"] = self._evaluate("validation")["loss"]
@@ -138,9 +139,9 @@ class _Course:
         """Adds a split's loss and accuracy to the final ones."""
         self._final |= {f"{split} {name}": value for name, value in self._evaluate(split).items()}
 
-    def outcome(self, status: str, message: str) -> store.Outcome:
+    def outcome(self, status: str, message: str) -> Ending:
         means = self._means.fields(self._lrs[0])
-        return store.Outcome(status, self._step, self._best, self._seconds, message, **means, final=self._final)
+        return Ending(status, self._step, self._best, self._seconds, message, **means, final=self._final)
 
     def _take_step(self, factor: float, clock: Clock) -> None:
         for group, lr in zip(self._optimizer.param_groups, self._lrs, strict=True):
@@ -199,12 +200,12 @@ class _Course:
         checkpoint.save(self._directory, {**counts, **found, **state})
 
     def _continue(self) -> bool:
-        """Goes on from the checkpoint; False if there is none that fits, or the records that it knows are gone."""
+        """Continues from the checkpoint; False if there is none that fits, or its records are gone."""
         state = ranks.from_first(self._known_state)
         if state is None:
             return False
         parameters = {name: p.detach().clone() for name, p in self._task.parameters.items()}
-        self._before = _Beginning(parameters, _random(self._device))
+        self._before = _InitialState(parameters, _random(self._device))
         try:
             self._restore(state)
         except Exception as error:
@@ -231,7 +232,7 @@ class _Course:
         _set_random(state["random"], self._device)
 
     def _begin_again(self, reason: str) -> None:
-        """The run from its start, which a checkpoint that cannot be gone on from has hidden."""
+        """Starts afresh, since the run cannot continue from its checkpoint."""
         self._return_to_the_beginning(reason)
         self._final["initial loss"] = self._evaluate("validation")["loss"]
 
@@ -239,7 +240,7 @@ class _Course:
         assert self._before is not None
         if ranks.first():
             checkpoint.refuse(self._directory, reason)
-            store.keep_records(self._directory, 0)
+            store.cut_records(self._directory, 0)
         with torch.no_grad():
             for name, parameter in self._task.parameters.items():
                 parameter.copy_(self._before.parameters[name])
@@ -254,14 +255,14 @@ class _Course:
         if type(rows) is not int or rows < 0:
             checkpoint.refuse(self._directory, f"its number of rows must be a whole number >= 0, got {rows!r}")
             state, rows = None, 0
-        kept = store.keep_records(self._directory, rows)
-        if state is not None and not kept:
-            checkpoint.refuse(self._directory, "the records that it knows are gone")
-        return state if kept else None
+        whole = store.cut_records(self._directory, rows)
+        if state is not None and not whole:
+            checkpoint.refuse(self._directory, "its records are gone")
+        return state if whole else None
 
 
 @dataclass(frozen=True)
-class _Beginning:
+class _InitialState:
     """What a run starts with, so that it can still start afresh."""
 
     parameters: Mapping[str, Tensor]
@@ -293,7 +294,7 @@ def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
 
 @contextlib.contextmanager
 def _reproducible(device: torch.device, threads: int) -> Iterator[None]:
-    """So many threads, torch's generators seeded and, on the CPU, deterministic algorithms; all restored."""
+    """Inside: this number of threads, torch's generators seeded, and on the CPU deterministic algorithms."""
     before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     on_cpu = device.type == "cpu"
     with threadpool_limits(threads), torch.random.fork_rng(devices=[] if on_cpu else [device]):

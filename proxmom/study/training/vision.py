@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from proxmom.study.problems.problem import unless, whole
+from proxmom.study.problems.problem import name_part, whole
 from proxmom.study.training.images import ImageExamples, images_name, load_images
 from proxmom.study.training.network import NetworkTask
 from proxmom.study.training.seeds import initial_weights
@@ -81,7 +81,7 @@ def cnn(
 
 
 def _name(network: str, data: str, **of_examples: int) -> str:
-    return f"{network}, {images_name(data)}" + "".join(unless(USUAL[k], **{k: v}) for k, v in of_examples.items())
+    return f"{network}, {images_name(data)}" + "".join(name_part(USUAL[k], **{k: v}) for k, v in of_examples.items())
 
 
 def _of_examples(batch: int, shift: int) -> dict[str, int]:
@@ -95,7 +95,7 @@ class ResidualNetwork(nn.Module):
         super().__init__()
         widths = [channels * 2**k for k in range(blocks)]
         self.stem = nn.Conv2d(1, channels, 3, stride=2 if large else 1, padding=1, bias=False)
-        self.blocks = nn.Sequential(*map(Block, [channels, *widths], widths))
+        self.blocks = nn.Sequential(*map(ResidualBlock, [channels, *widths], widths))
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class ResidualNetwork(nn.Module):
         return logits
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x + two normalised convolutions of x; halves the image where the number of channels grows."""
 
     def __init__(self, before: int, after: int) -> None:

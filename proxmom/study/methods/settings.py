@@ -1,0 +1,38 @@
+"""What the settings of a method say of its rule, whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proxmom.lookup import find_metric, find_rule, find_step_size
+
+Values = Mapping[str, Any]
+
+OPTIMUM = "optimum"  # as an argument: the least value of the problem
+STEP = ("inertia", "weight_decay", "decay")  # belong to the step; what is searched besides, but for lr, to the rule
+
+
+def rule_of(settings: Values, point: Values, optimum: float | None) -> Any:
+    """The rule, with what is searched of its arguments; ValueError for an optimum that is asked for and not known."""
+    searched = {name: value for name, value in point.items() if name not in ("lr", *STEP)}
+    arguments = with_optimum({**settings["arguments"], **searched}, optimum)
+    return find_rule(settings["rule"], folders=[Path(settings["folder"])], **arguments)
+
+
+def step_of(settings: Values, point: Values) -> dict[str, Any]:
+    """The arguments of a step besides its rule and lr."""
+    values = {**settings, **point}
+    step_size = find_step_size(settings["step_size"]) if "step_size" in settings else None
+    return {"metric": find_metric(settings["metric"]), "step_size": step_size, **{name: values[name] for name in STEP}}
+
+
+def with_optimum(arguments: Values, optimum: float | None) -> dict[str, Any]:
+    """The arguments, with the optimum put in where it is asked for."""
+    wanting = [name for name, value in arguments.items() if value == OPTIMUM]
+    if wanting and optimum is None:
+        raise ValueError(
+            f"{wanting[0]} = {OPTIMUM!r} needs a task whose optimum is known, a convex one: give a number."
+        )
+    return {name: optimum if name in wanting else value for name, value in arguments.items()}

@@ -1,0 +1,80 @@
+"""Jobs of this computer, submitted as to a cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from proxmom.study.record.store import aborted_runs, load_runs
+from proxmom.study.run.cluster import Cluster
+from proxmom.study.run.runner import run_study
+from tests.study.run.engines.conftest import outcomes, proxmom, until
+
+
+def started(folder):
+    return {run.key: run.provenance["started"] for run in load_runs(folder)}
+
+
+def test_jobs_make_the_runs_that_processes_make(study, tmp_path):
+    here = run_study(study(), tmp_path / "here", jobs=1, quiet=True)
+    result = proxmom("run", study(), "--out", tmp_path / "jobs", "--executor", "local", "--jobs", 2)
+    assert result.exit_code == 0, result.output
+    assert outcomes(tmp_path / "jobs") == outcomes(here)
+    assert not (tmp_path / "jobs/jobs").exists()  # nothing went wrong, so nothing is left to look at
+
+
+def test_jobs_of_a_start_that_was_killed_are_waited_for(study, tmp_path):
+    (tmp_path / "slow").touch()
+    file, out = study(), tmp_path / "out"
+    command = [sys.executable, "-m", "proxmom", "run", str(file), "--out", str(out), "--executor", "local"]
+    first = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until(lambda: len(list(out.glob("runs/*/metrics.jsonl"))) == 2)
+    first.kill()
+    first.wait()
+    assert not list(out.glob("runs/*/done.json"))
+    before = (out / "jobs/submitted.jsonl").read_text()
+    began = {
+        file.parent.name: json.loads(file.read_text())["provenance"]["started"] for file in out.glob("runs/*/run.json")
+    }
+    (tmp_path / "slow").unlink()
+    (out / "jobs/submitted.jsonl").write_text(before + '{"kind": "lo')  # as a kill may leave it
+    submitted = []
+    engine = Cluster("local", 2)
+    submit = engine._submit
+    engine._submit = lambda *arguments: submitted.extend(more := submit(*arguments)) or more
+    run_study(file, out, quiet=True, engine=engine)
+    assert not submitted
+    assert started(out) == began
+    assert {run.status for run in load_runs(out)} == {"missed"}
+
+
+def test_a_job_that_is_gone_is_replaced(study, tmp_path):
+    file, out = study(), tmp_path / "out"
+    keys = list(outcomes(run_study(file, tmp_path / "here", jobs=1, quiet=True)))
+    (out / "jobs").mkdir(parents=True)
+    (out / "jobs/submitted.jsonl").write_text(json.dumps({"kind": "local", "job": "999999999", "keys": keys}) + "\n")
+    run_study(file, out, quiet=True, engine=Cluster("local", 2))
+    assert set(outcomes(out)) == set(keys)
+
+
+def test_a_run_that_ends_its_job_is_no_result_and_the_others_go_on(study, tmp_path):
+    (tmp_path / "deadly").touch()
+    file, out = study(points=4), tmp_path / "out"
+    engine = Cluster("local", 1)
+    run_study(file, out, quiet=True, engine=engine)  # two runs a job: one dies, and the other is submitted again
+    [dead] = aborted_runs(out)
+    assert [run.status for run in load_runs(out)] == ["missed"] * 7
+    assert dead.message == "the job is FINISHED, and its process ended: killed, or out of memory"
+    assert list((out / "jobs").glob("*_log.err"))  # what it said is kept
+    run_study(file, out, quiet=True, engine=engine)
+    assert [run.status for run in load_runs(out)] == ["missed"] * 8
+
+
+def test_a_job_that_cannot_begin_says_why(study, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/runs").write_text("in the way")
+    with pytest.raises(ChildProcessError, match=r"job \d+ could not do its runs: .*Error.* \(.*_log.err\)"):
+        run_study(study(), tmp_path / "out", quiet=True, engine=Cluster("local", 1))
