@@ -209,6 +209,7 @@ class TruncatedMemory:
     height: str = "linearised"
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
+    without_floor: ClassVar[str] = "AdaptiveMemory"  # what is left where the bound says nothing
 
     def __post_init__(self) -> None:
         _check_bound(self.lower_bound)
@@ -230,6 +231,7 @@ class Polyak:
     lower_bound: float
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
+    without_floor: ClassVar[str] = "GradientDescent"  # what is left where the bound says nothing
 
     def __post_init__(self) -> None:
         _check_bound(self.lower_bound)
@@ -253,6 +255,7 @@ class MoMo:
     beta: float = 0.9
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
+    without_floor: ClassVar[str] = "HeavyBall"  # what is left where the bound says nothing
 
     def __post_init__(self) -> None:
         _check_bound(self.lower_bound)

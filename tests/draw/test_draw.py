@@ -25,7 +25,7 @@ from proxmom.draw.trajectory import trajectory_figure
 from proxmom.memories import Average
 from proxmom.rules import RULES, Facts
 
-BOUNDED = {"TruncatedMemory", "Polyak", "MoMo"}
+BOUNDED = {name for name, rule in RULES.items() if hasattr(rule, "without_floor")}
 ARGUMENTS = {**{name: {"lower_bound": 0.0} for name in BOUNDED}, "ConjugateMemory": {"beta_max": 0.9}}  # < 1 for Adam
 RULE_OF = {name: rule(**ARGUMENTS.get(name, {})) for name, rule in RULES.items()}
 HEIGHTS = {h: AdaptiveMemory(height=h) for h in ("previous value", "cutting plane", "aggregated")}
