@@ -313,6 +313,7 @@ class SteadyMemory:
     def remember(self, now: Now) -> Mapping[str, Array]:
         xp, rate = namespace(now.step), 1 / self.horizon
         level = now.dot(now.gradient, now.gradient) ** 0.25
+        # before the first step the level is its own past
         last, mean = (xp.where(now.step > 0, now.recall(name), level) for name in ("level", "mean"))
         after = mean + rate * (level - mean)
         unit = xp.where(after > 0, after, 1.0)  # all gradients were zero: the squares below are zero in any unit

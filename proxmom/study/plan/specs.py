@@ -170,7 +170,7 @@ def why_not_frozen(what: str, configuration: Mapping[str, Any]) -> str:
     return ""
 
 
-def _other_defaults(rule: str, control: str) -> Point:
+def _other_defaults(rule: str, control: str) -> dict[str, Any]:
     """Arguments of a rule whose defaults are others in its control, with the rule's defaults."""
     theirs = {field.name: field.default for field in fields(RULES[control])}
     ours = {field.name: field.default for field in fields(RULES[rule])}
