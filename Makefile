@@ -9,7 +9,7 @@ ASAN := g++ -fsanitize=address -fno-omit-frame-pointer -DPROXMOM_NO_CLONES
 
 KERNELS := hatch_build.py proxmom/kernels/build.py proxmom/kernels/passes.cpp   # compiled on installation, where it can be
 
-.PHONY: run test test-slow theory asan verify bench conformance lint docs pictures clean help
+.PHONY: run test quick test-slow mutants theory asan verify bench conformance lint docs pictures clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,9 @@ run: $(VENV)/.study  ## run the quick convex study on embedded data and write it
 
 test: $(VENV)/.dev  ## all tests but the slow ones
 	$(BIN)/python -m pytest
+
+quick: lint  ## style, types and the tests of the core (a minute)
+	$(BIN)/python -m pytest tests/core
 
 test-slow: $(VENV)/.dev  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
@@ -31,6 +34,9 @@ asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences 
 	CXX="$(ASAN)" LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -n 0 -k fastest \
 	tests/torch/test_fuzz.py tests/torch/test_safety.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
+
+mutants: $(VENV)/.dev  ## 150 single changes of the core: does a test notice each? (an hour; goes on where it was stopped)
+	$(BIN)/python -m tests.mutants --jobs 2
 
 verify: $(VENV)/.dev  ## every rule against the convex solver, 1000 states a setting (about ten minutes)
 	$(BIN)/proxmom verify --trials 1000 --jobs 2

@@ -43,11 +43,13 @@ def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
     for _ in range(ROUNDS * c.shape[0]):
         values = c - xp.sum(q * w, axis=1)
         ascent = values - xp.sum(w * values, axis=0)
-        gap = xp.max(xp.where(counts > 0, ascent, -xp.inf), axis=0)
+        gap = xp.max(xp.where(counts > 0, ascent, -xp.inf), axis=0)  # over the planes that count
         better = gap < smallest
+        # the best so far is kept: rounding may make a later round worse
         best, smallest = xp.where(better, w, best), xp.where(better, gap, smallest)
 
         outside = counts * (1 - inside)  # one of them may have weight: it was on its way in, and goes on
+        # who is on the way in goes on; else the plane that rises most
         entering = outside * _first_largest(xp.where(outside > 0, xp.where(w > 0, xp.inf, ascent), -xp.inf))
         column = xp.sum(table * entering, axis=1)
         ray, curvature = entering + inside * column, xp.sum(entering * column, axis=0)
@@ -55,6 +57,7 @@ def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
         straight = curvature <= 0  # its slope is a combination of those inside: go until one of them is used up
         enters = (rise > 0) | (xp.sum(entering * w, axis=0) > 0)
         length = rise / xp.where(straight, 1.0, xp.maximum(curvature, xp.abs(rise) / 2))  # 2 leaves the simplex
+        # along a straight ray the next plane ends the step, and without a plane that enters there is none
         length = xp.where(enters, xp.where(straight, 2.0, length), 0.0)
         level = inside * xp.sum(table * (inside * ascent), axis=1)  # what rounding has put out of level, put right
         w, used_up = _walk(w, length * ray + level)
@@ -68,7 +71,7 @@ def _walk(w: Array, move: Array) -> tuple[Array, Array]:
     """Weights after as much of the move as the simplex has room for, and 1 at the one that was used up, if any."""
     xp = namespace(w)
     over = w + move < 0
-    share = xp.where(over, w / xp.where(over, -move, 1.0), 1.0)
+    share = xp.where(over, w / xp.where(over, -move, 1.0), 1.0)  # how much of the move each weight allows
     used_up = _first_largest(-share) * xp.astype(over, w.dtype)
     w = xp.maximum(w + xp.min(share, axis=0) * move, 0.0) * (1 - used_up)
     return w / xp.sum(w, axis=0), used_up

@@ -209,6 +209,7 @@ class TruncatedMemory:
     height: str = "aggregated"
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
+    without_floor: ClassVar[str] = "AdaptiveMemory"  # what is left where the bound says nothing
 
     def __post_init__(self) -> None:
         _check_bound(self.lower_bound)
@@ -230,6 +231,7 @@ class Polyak:
     lower_bound: float
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
+    without_floor: ClassVar[str] = "GradientDescent"  # what is left where the bound says nothing
 
     def __post_init__(self) -> None:
         _check_bound(self.lower_bound)
@@ -253,6 +255,7 @@ class MoMo:
     beta: float = 0.9
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
+    without_floor: ClassVar[str] = "HeavyBall"  # what is left where the bound says nothing
 
     def __post_init__(self) -> None:
         _check_bound(self.lower_bound)
@@ -310,6 +313,7 @@ class SteadyMemory:
     def remember(self, now: Now) -> Mapping[str, Array]:
         xp, rate = namespace(now.step), 1 / self.horizon
         level = now.dot(now.gradient, now.gradient) ** 0.25
+        # before the first step the level is its own past
         last, mean = (xp.where(now.step > 0, now.recall(name), level) for name in ("level", "mean"))
         after = mean + rate * (level - mean)
         unit = xp.where(after > 0, after, 1.0)  # all gradients were zero: the squares below are zero in any unit

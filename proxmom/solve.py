@@ -66,7 +66,7 @@ def _two(c: Array, q: Array, heights: Array, *, second_wins_ties: bool) -> Array
     distance = first + second - 2 * cross
     same = distance <= _tolerance(c) * (first + second)
     lead = c[..., 1] - c[..., 0] + first - cross
-    share = lead / xp.where(same, 1.0, distance)
+    share = lead / xp.where(same, 1.0, distance)  # of coinciding slopes the distance is zero, and the tie decides
     share = xp.where(share > 0, xp.where(share < 1, share, 1.0), 0.0)  # xp.clip takes longer than all the rest
     h0, h1 = heights[..., 0], heights[..., 1]
     wins = h1 >= h0 if second_wins_ties else h1 > h0
@@ -161,11 +161,12 @@ def _faces(c: Array, q: Array, mask: Array) -> Array:
     points = xp.concat([vertices, *(_stationary(packed, count, size) for size in range(2, count + 1))])  # (F, K, N)
     points = xp.where(points > 0, points, 0.0) * mask  # every candidate is made feasible, so that its gap is honest
     total = xp.sum(points, axis=1, keepdims=True)
-    points = xp.where(total > 0, points, mask)
+    points = xp.where(total > 0, points, mask)  # nothing left of a candidate: the middle, which loses by its gap
     points = points / xp.sum(points, axis=1, keepdims=True)
     pull = sum(points[:, k, None] * q[k * count : (k + 1) * count] for k in range(count))
-    ascent = xp.where(mask > 0, c - pull, -xp.inf)
+    ascent = xp.where(mask > 0, c - pull, -xp.inf)  # planes that do not count are not in the gap
     best = xp.max(ascent, axis=1)
+    # without weight a plane adds nothing, also where its ascent is infinite
     gap = xp.sum(points * xp.where(points > 0, best[:, None] - ascent, 0.0), axis=1)
     chosen = xp.arange(gap.shape[0], device=c.device)[:, None] == xp.argmin(gap, axis=0)
     return xp.sum(points * xp.astype(chosen, c.dtype)[:, None], axis=0)

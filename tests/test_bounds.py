@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOWEST_PYTHON = re.findall(r"\d+", DECLARED["project"]["requires-python"])
 FREE = {"furo", "sphinx-mathjax-offline"}  # they only dress the documentation
-CORE = ("planes", "solve", "step", "numpy", "stepsize", "verify", "torch", "torch_paths", "kernels", "study")
-CORE += ("training_study", "faults", "report", "draw", "cli")
+CORE = ("core", "numpy", "verify", "draw", "torch", "study", "test_cli.py")
+PRIVATE = ("distributed", "fsdp1")  # look into parts of torch that differ between its versions
 OFFLINE = "NewConnectionError|ConnectTimeout|Could not find a version|No matching distribution"
 
 
@@ -97,8 +97,8 @@ def versions(python: Path) -> dict[str, str]:
 
 def core_tests_pass(python: Path) -> None:
     source = python.parents[2] / "source"
-    files = [source / "tests" / f"test_{name}.py" for name in CORE]
-    done = run(python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", *files, cwd=source)
+    chosen = [*(source / "tests" / name for name in CORE), *(f"--ignore-glob=*test_{name}.py" for name in PRIVATE)]
+    done = run(python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", *chosen, cwd=source)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
 
 

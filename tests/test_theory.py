@@ -12,8 +12,13 @@ sys.path.insert(0, str(THEORY))
 
 from claims import KINDS, TABLE, Claim, files, main, report, run  # noqa: E402
 
+SLOW = ("07b_bias", "14_tuning_free", "15_unbiased")  # long runs; `make theory` makes them all
+DERIVATIONS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in files()
+]
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.stem)
+
+@pytest.mark.parametrize("path", DERIVATIONS)
 def test_claims_hold_and_are_listed(path: Path) -> None:
     claims = run(path).claims
     page = TABLE.read_text(encoding="utf-8").replace("\\|", "|")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "theory" / "README.md"
 DERIVATIONS = ("01", "02", "03", "05", "09")
-TESTS = ("tests/test_solve.py", "tests/test_step.py", "tests/test_identities.py")
+TESTS = ("tests/core/test_solve.py", "tests/core/test_step.py", "tests/core/test_identities.py")
 MARKS = ("<!-- mutations -->\n", "<!-- end of mutations -->\n")
 SHOWN = 2
 
@@ -103,7 +103,7 @@ def judge(project: Path) -> Verdict:
             name = heading[1]
         elif line.startswith("  ! "):
             claims.append(f"{name[:2]}: {line[45:].strip()}")
-    return Verdict(claims, re.findall(r"^(?:FAILED|ERROR) tests/(\S+?)(?: - .*)?$", tests, re.MULTILINE))
+    return Verdict(claims, re.findall(r"^(?:FAILED|ERROR) tests/core/(\S+?)(?: - .*)?$", tests, re.MULTILINE))
 
 
 def _run(project: Path, *arguments: str) -> str:

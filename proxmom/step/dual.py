@@ -57,6 +57,7 @@ def _first_step(weights: Array, slopes: Array, mass: Array) -> Array:
     xp = namespace(weights)
     last = weights.shape[-1] - 1 - xp.argmax(xp.flip(slopes[..., MEMORY], axis=-1), axis=-1)
     chosen = xp.arange(weights.shape[-1], device=weights.device) == last[:, None]
+    # an empty memory moves nothing: the weights of its planes are told apart by beta_max alone
     return xp.where(mass[:, None] > 0, weights, xp.astype(chosen, weights.dtype))
 
 
@@ -84,4 +85,5 @@ def _direction(
     stays = ~moves & (xp.max(xp.stack([heights[..., k] for k in floors], axis=-1), axis=-1) >= 0)
     same = xp.zeros_like(blend)
     same[..., MEMORY] = 1.0
+    # f is at or below its bound: nothing is left to gain
     return xp.where(stays[..., None], same, direction), slope_weight, stays

@@ -57,7 +57,7 @@ class Scope:
         if self._membership is None:
             return per_tensor
         xp = namespace(per_tensor)
-        return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=-1)
+        return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=-1)  # those of others do not count
 
     def oldest(self, per_tensor: Array, steps: Array) -> Array:
         """Of `per_tensor` (T,), what those tensors of each scope share that have taken most of `steps` (T,), (S,)."""
@@ -66,6 +66,7 @@ class Scope:
         xp = namespace(per_tensor)
         most = -self.least(-steps)
         chosen = self._membership * xp.astype(steps == self.spread(most), per_tensor.dtype)
+        # a product with zero would keep what is infinite in younger tensors
         return xp.sum(xp.where(chosen > 0, per_tensor, 0.0), axis=-1) / xp.sum(chosen, axis=-1)
 
 

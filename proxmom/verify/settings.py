@@ -13,7 +13,6 @@ from proxmom.rules import RULES
 from proxmom.step import DECAYS
 from proxmom.verify.check import Report, check_rule
 
-BOUNDED = ("Polyak", "MoMo", "TruncatedMemory")  # cannot be made without a lower bound
 HEADER = ("rule", "metric", "inertia", "decay", "trials", "error", "gap", "excess", "worst case (trial)", "")
 
 
@@ -45,7 +44,7 @@ class Setting(NamedTuple):
 
 def build_rule(text: str) -> Any:
     """`find_rule`, with a lower bound for the built-in rules that need one: any is as good as another here."""
-    return find_rule(text, lower_bound=0.0) if text in BOUNDED else find_rule(text)
+    return find_rule(text, lower_bound=0.0) if hasattr(RULES.get(text), "without_floor") else find_rule(text)
 
 
 def all_rules() -> list[str]:

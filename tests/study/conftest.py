@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from proxmom.study.record.store import load_runs
@@ -57,8 +60,8 @@ freeze = ["momentum"]
 
 
 @pytest.fixture
-def study(tmp_path):
-    def write(text=SMALL, name="study.toml"):
+def study(tmp_path: Path) -> Any:
+    def write(text: Any = SMALL, name: str = "study.toml") -> Any:
         file = tmp_path / name
         file.write_text(text, encoding="utf-8")
         return file
@@ -66,7 +69,7 @@ def study(tmp_path):
     return write
 
 
-def outcomes(folder):
+def outcomes(folder: Any) -> Any:
     """All that must not depend on order, processes or time."""
     return {
         run.key: (run.problem, run.method, run.point, run.status, run.evaluations, run.best_gap, run.message)
@@ -74,11 +77,11 @@ def outcomes(folder):
     }
 
 
-def touched(folder):
+def touched(folder: Any) -> Any:
     return {file.parent.name: file.stat().st_mtime_ns for file in folder.glob("runs/*/done.json")}
 
 
-def by_name(folder, problem="diabetes"):
+def by_name(folder: Any, problem: Any = "diabetes") -> Any:
     named = {}
     for run in load_runs(folder):
         if run.problem == problem:

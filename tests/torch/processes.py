@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from proxmom import AdaptiveMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 
-STEPS = 20
+STEPS = 12
 Factory = Callable[..., ProxOptimizer]
 NAMED: dict[str, Factory] = {
     "AMSGD, model": functools.partial(AMSGD, lr=0.05, weight_decay=0.01),
@@ -66,6 +67,7 @@ def train(model: nn.Module, optimizer: Any, steps: range, part: int = 0, parts: 
         optimizer.step(loss=loss.detach())
 
 
+@functools.cache
 def alone(make: Factory, steps: range = range(STEPS)) -> list[Tensor]:
     """What one process makes of it."""
     model = network()
@@ -96,4 +98,5 @@ def world(rank: int, size: int, store: str) -> Iterator[None]:
 
 def spawn(worker: Callable[..., None], size: int, folder: Path, *args: Any) -> None:
     store = folder / f"store-{worker.__name__}-{size}"
-    torch.multiprocessing.spawn(worker, (size, str(store), *args), nprocs=size)
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])  # imports that take seconds
+    torch.multiprocessing.start_processes(worker, (size, str(store), *args), nprocs=size, start_method="forkserver")

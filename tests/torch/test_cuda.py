@@ -119,7 +119,7 @@ def test_many_chunks_are_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "ROWS", 2)  # several rounds of adding up
     case = Case()
     layout = case.layout(((20000,), (9000,)), (0, 1))
-    numbers = Numbers(None, None, layout.own(), with_x=True)
+    numbers = Numbers(None, None, layout.metric_scalars(), with_x=True)
     want = TorchPasses(layout, case.settings(), pack=True).measure(layout, numbers)
     assert_same_sums(cuda.TritonPasses(layout, case.settings()).measure(layout, numbers), want, case)
 
@@ -128,7 +128,10 @@ def test_many_chunks_are_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_at_all_can_be_measured() -> None:
     case = Case()
     layout = case.layout(((0,),), (0,))
-    passes, numbers = cuda.TritonPasses(layout, case.settings()), Numbers(None, None, layout.own(), with_x=True)
+    passes, numbers = (
+        cuda.TritonPasses(layout, case.settings()),
+        Numbers(None, None, layout.metric_scalars(), with_x=True),
+    )
     assert passes.measure(layout, numbers).tolist() == [[0.0] * 8]
     passes.move(layout, numbers, case.motion(layout))
 
@@ -151,7 +154,10 @@ def test_a_pass_is_one_launch_and_one_to_add_up(tensors: int, monkeypatch: pytes
     for name, counter in counters.items():
         monkeypatch.setattr(cuda._kernels(), name, counter)
     layout = Case().layout(((7,),) * tensors, tuple(i % UNITS for i in range(tensors)))
-    passes, numbers = cuda.TritonPasses(layout, Case().settings()), Numbers(None, None, layout.own(), with_x=False)
+    passes, numbers = (
+        cuda.TritonPasses(layout, Case().settings()),
+        Numbers(None, None, layout.metric_scalars(), with_x=False),
+    )
     passes.measure(layout, numbers)
     passes.move(layout, numbers, Case().motion(layout))
     assert [counter.launches for counter in counters.values()] == [1, 1, 1]
@@ -242,7 +248,7 @@ def test_in_the_interpreter() -> None:
     sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
     files = [__file__, sequences]
     command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "12"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-10000:]
     passed = re.search(r"(\d+) passed", run.stdout)

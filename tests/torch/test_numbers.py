@@ -31,7 +31,7 @@ def test_every_rule_and_metric_is_the_numpy_backends(
     params = parameters(dtype)
     ours = ProxOptimizer([{"params": params[:1]}, {"params": params[1:]}], rule, 0.1, **settings)
     theirs = proxmom.numpy.Optimizer([p.detach().double().numpy() for p in params], rule, lr=0.1, **settings)
-    for step, (gradients, loss) in enumerate(inputs(40)):
+    for step, (gradients, loss) in enumerate(inputs(15)):
         lr = 0.1 * (1 + np.sin(step))
         theirs.lr = lr
         for group in ours.param_groups:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from proxmom.rules import TruncatedMemory
+from proxmom.rules import RULES
 from proxmom.study.methods.settings import STEP
 from proxmom.study.plan.points import Dimension, Point, sample
 from proxmom.study.record.run import Run
@@ -17,11 +17,7 @@ AS_RULES = {  # as the message to whoever wants a control of them says
     "AMAdamW": 'rule = "AdaptiveMemory", metric = "Adam", inertia = 0.1, weight_decay = 0.01, '
     'scope = "tensor", arguments = {beta_max = 0.89}',
 }
-_WITHOUT_FLOOR: dict[str, tuple[str, dict[str, Any]]] = {  # and its arguments, where the defaults differ
-    "TruncatedMemory": ("AdaptiveMemory", {"height": TruncatedMemory.height}),
-    "MoMo": ("HeavyBall", {}),
-    "Polyak": ("GradientDescent", {}),
-}
+_WITHOUT_FLOOR = {name: rule.without_floor for name, rule in RULES.items() if hasattr(rule, "without_floor")}
 
 
 @dataclass(frozen=True)
@@ -143,18 +139,19 @@ class Control:
 
     def _step(self, point: Point, lr: float) -> MethodSpec:
         searched = {key: value for key, value in point.items() if key != "lr" and key not in STEP}
-        rule, own = _WITHOUT_FLOOR[self.of.configuration["rule"]]
-        arguments = {**own, **self.of.configuration["arguments"], **searched}
+        rule = self.of.configuration["rule"]
+        control = _WITHOUT_FLOOR[rule]
+        arguments = {**_other_defaults(rule, control), **self.of.configuration["arguments"], **searched}
         arguments.pop("lower_bound")
-        values = {"rule": rule, "arguments": arguments, "lr": _rounded(lr)}
+        values = {"rule": control, "arguments": arguments, "lr": _rounded(lr)}
         return self._replaced({**values, **_of_the_step(point)}, ())
 
     def _searched_again(self) -> tuple[Dimension, ...]:
         return tuple(dimension for dimension in self.of.search if dimension.name == "lr")
 
     def _replaced(self, values: Mapping[str, Any], search: tuple[Dimension, ...]) -> MethodSpec:
-        kept = {key: value for key, value in self.of.configuration.items() if key != "source"}
-        changed = replace(self.of, name=self.name, configuration={**kept, **values}, search=search)
+        base = {key: value for key, value in self.of.configuration.items() if key != "source"}
+        changed = replace(self.of, name=self.name, configuration={**base, **values}, search=search)
         return replace(changed, variant_of=self.of.name, frozen=())
 
 
@@ -171,6 +168,13 @@ def why_not_frozen(what: str, configuration: Mapping[str, Any]) -> str:
         known = ", ".join(_WITHOUT_FLOOR)
         return f"freeze 'lr' needs a rule whose step size adapts ({known}), got {configuration['rule']!r}."
     return ""
+
+
+def _other_defaults(rule: str, control: str) -> dict[str, Any]:
+    """Arguments of a rule whose defaults are others in its control, with the rule's defaults."""
+    theirs = {field.name: field.default for field in fields(RULES[control])}
+    ours = {field.name: field.default for field in fields(RULES[rule])}
+    return {name: value for name, value in ours.items() if name in theirs and theirs[name] != value}
 
 
 def _of_the_step(point: Point) -> Point:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize as scipy_minimize
@@ -10,11 +12,11 @@ from proxmom.study.methods.baselines import heavy_ball, nag_restart
 from proxmom.study.problems.collection import build_problem
 
 
-def test_nag_without_a_restart_is_the_three_lines_of_the_textbook():
+def test_nag_without_a_restart_is_the_three_lines_of_the_textbook() -> None:
     scale = np.array([1.0, 0.01])
     visited = []
 
-    def fun(x):
+    def fun(x: Any) -> Any:
         visited.append(x)
         return 0.0, scale * x
 
@@ -29,13 +31,13 @@ def test_nag_without_a_restart_is_the_three_lines_of_the_textbook():
     np.testing.assert_allclose(last, y2 - scale * y2, rtol=1e-14)
 
 
-def test_nag_keeps_its_rate_and_restarts_make_it_linear():
+def test_nag_keeps_its_rate_and_restarts_make_it_linear() -> None:
     problem = build_problem("quadratic", condition=1e3, n=50)
     solution = scipy_minimize(problem.fun, problem.x0, jac=True, options={"gtol": 1e-10}).x
     distance = np.sum((problem.x0 - solution) ** 2)
     values = []
 
-    def fun(x):
+    def fun(x: Any) -> Any:
         value, gradient = problem.fun(x)
         values.append(value - problem.optimum)
         return value, gradient
@@ -48,11 +50,11 @@ def test_nag_keeps_its_rate_and_restarts_make_it_linear():
     assert 0 < reached < np.sqrt(1e3) * np.log(1e12)  # the rate for a known condition number, here unknown
 
 
-def test_heavy_ball_is_the_rule_of_that_name_but_for_its_start():
+def test_heavy_ball_is_the_rule_of_that_name_but_for_its_start() -> None:
     problem = build_problem("quadratic", condition=10, n=5)
     visited = []
 
-    def fun(x):
+    def fun(x: Any) -> Any:
         visited.append(x)
         return problem.fun(x)
 

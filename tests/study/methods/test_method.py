@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,17 @@ from proxmom.study.problems.collection import Problem
 class Counted:
     """A problem whose calls are counted outside the oracle."""
 
-    def __init__(self, curvature=1.0, offset=0.0):
+    def __init__(self, curvature: Any = 1.0, offset: Any = 0.0) -> None:
         self.calls = 0
         self.scale = np.linspace(0.05, 1, 20) * curvature
         self.problem = Problem("counted", self, np.ones(20), 1.0, offset, 0.0)
         self.offset = offset
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         self.calls += 1
         return float(x @ (self.scale * x)) / 2 + self.offset, self.scale * x
 
-    def oracle(self, **settings):
+    def oracle(self, **settings: Any) -> Any:
         self.records = []
         settings = {"max_evaluations": 100, "target": 1e-6, **settings}
         oracle = Oracle(self.problem, record=lambda *record: self.records.append(record), **settings)
@@ -46,7 +47,7 @@ ALL = {
 
 @pytest.mark.parametrize("method", ALL)
 @pytest.mark.parametrize("budget", [1, 5, 500])
-def test_every_call_counts_and_the_run_ends_at_the_target_or_the_budget(method, budget):
+def test_every_call_counts_and_the_run_ends_at_the_target_or_the_budget(method: Any, budget: Any) -> None:
     counted = Counted()
     outcome = run_method(ALL[method], counted.problem, {}, counted.oracle(max_evaluations=budget))
     assert outcome.status == ("reached" if budget == 500 else "missed")
@@ -57,12 +58,12 @@ def test_every_call_counts_and_the_run_ends_at_the_target_or_the_budget(method, 
 
 
 @pytest.mark.parametrize("method", ["L-BFGS-B", "CG"])
-def test_line_searches_count_as_scipy_counts_them(method):
+def test_line_searches_count_as_scipy_counts_them(method: Any) -> None:
     counted = Counted()
     oracle = counted.oracle(max_evaluations=7, target=1e-15)
     seen = []
 
-    def fun(x):
+    def fun(x: Any) -> Any:
         seen.append(x.copy())
         return counted(x)
 
@@ -73,7 +74,7 @@ def test_line_searches_count_as_scipy_counts_them(method):
     np.testing.assert_allclose([gap for _, gap, _ in counted.records], np.array(expected) / start, rtol=1e-12)
 
 
-def test_a_method_that_stops_by_itself_missed_with_its_message():
+def test_a_method_that_stops_by_itself_missed_with_its_message() -> None:
     counted = Counted(offset=5.0)
     counted.problem = replace(counted.problem, optimum=4.0)  # out of reach
     outcome = run_method({"scipy": "L-BFGS-B"}, counted.problem, {}, counted.oracle(max_evaluations=10_000))
@@ -84,8 +85,8 @@ def test_a_method_that_stops_by_itself_missed_with_its_message():
 
 
 @pytest.mark.parametrize("bad", ["value", "gradient"])
-def test_a_function_that_is_not_finite_diverged(bad):
-    def fun(x):
+def test_a_function_that_is_not_finite_diverged(bad: Any) -> None:
+    def fun(x: Any) -> Any:
         broken = np.nan if abs(x[0]) < 0.9 else 1.0
         return float(x @ x) * (broken if bad == "value" else 1), 2 * x * (broken if bad == "gradient" else 1)
 
@@ -97,7 +98,7 @@ def test_a_function_that_is_not_finite_diverged(bad):
     assert outcome.best_gap < 1
 
 
-def test_a_method_cannot_go_on_after_its_budget():
+def test_a_method_cannot_go_on_after_its_budget() -> None:
     counted = Counted()
     oracle = counted.oracle(max_evaluations=3)
     for _ in range(10):
@@ -108,14 +109,14 @@ def test_a_method_cannot_go_on_after_its_budget():
     assert [number for number, _, _ in counted.records] == [1, 2, 3]
 
 
-def test_learning_rates_are_in_units_of_one_over_l():
+def test_learning_rates_are_in_units_of_one_over_l() -> None:
     steep, plain = Counted(curvature=100.0), Counted()
     steep.problem = Problem("steep", steep, np.ones(20), 100.0, 0.0, 0.0)
     counts = [run_method(ALL["gradient descent"], c.problem, {}, c.oracle()).evaluations for c in (steep, plain)]
     assert counts[0] == counts[1] < 100
 
 
-def test_optimum_as_an_argument_is_the_optimum_of_the_problem():
+def test_optimum_as_an_argument_is_the_optimum_of_the_problem() -> None:
     counts = [
         run_method(ALL["Polyak"], c.problem, {}, c.oracle(max_evaluations=500)).evaluations
         for c in (Counted(), Counted(offset=-7.0))
@@ -123,7 +124,7 @@ def test_optimum_as_an_argument_is_the_optimum_of_the_problem():
     assert abs(counts[0] - counts[1]) <= 1
 
 
-def test_what_is_recorded():
+def test_what_is_recorded() -> None:
     counted = Counted()
     run_method(ALL["gradient descent"], counted.problem, {}, counted.oracle(max_evaluations=1000, target=1e-30))
     numbers = np.array([number for number, _, _ in counted.records])
@@ -133,8 +134,8 @@ def test_what_is_recorded():
     assert ((late[1:] / late[:-1] >= 1.02) & (late[1:] / late[:-1] < 1.03)).all()
 
 
-def test_an_interrupt_is_no_failure():
-    def fun(x):
+def test_an_interrupt_is_no_failure() -> None:
+    def fun(x: Any) -> Any:
         if x[0] != 1:
             raise KeyboardInterrupt
         return float(x @ x), 2 * x

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from proxmom.study.plan.config import StudyError, load_study
@@ -69,7 +72,9 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BAD, ids=[new.splitlines()[-1] for _, new, _ in BAD])
-def test_every_mistake_is_named_with_file_and_line(study, tmp_path, old, new, message):
+def test_every_mistake_is_named_with_file_and_line(
+    study: Any, tmp_path: Path, old: Any, new: Any, message: str
+) -> None:
     assert old in SMALL
     text = SMALL.replace(old, new, 1)
     line = text[: SMALL.index(old) + len(new)].count("\n") + 1
@@ -91,7 +96,7 @@ def test_every_mistake_is_named_with_file_and_line(study, tmp_path, old, new, me
         (SMALL[SMALL.index("[[method]]") :], 1, r"a study needs at least one \[\[method\]\] table"),
     ],
 )
-def test_what_is_missing_is_named_where_it_belongs(study, old, line, message):
+def test_what_is_missing_is_named_where_it_belongs(study: Any, old: Any, line: Any, message: str) -> None:
     with pytest.raises(StudyError, match=f"study.toml, line {line}: {message}"):
         load_study(study(SMALL.replace(old, "", 1)))
 
@@ -102,17 +107,24 @@ def test_what_is_missing_is_named_where_it_belongs(study, old, line, message):
         ("condition = 10", "condition = 0.5", 9, r"condition must be >= 1"),
         ("n = 8", 'n = "eight"', 9, r"n must be a whole number, got 'eight'"),
         ('data = "diabetes"', 'data = "diabetis"', 14, r"data must be one of breast_cancer.* got 'diabetis'"),
-        ('data = "diabetes"', 'data = "sub/a8a.txt"', 14, r"'sub/a8a.txt' not found"),
+        (
+            'data = "diabetes"',
+            'data = "sub/a8a.txt"',
+            14,
+            r"got 'sub/a8a.txt': there is no file",
+        ),
         ('name = "diabetes"', 'name = "quadratic, condition 10, n 8"', 14, r"two problems are called"),
     ],
 )
-def test_bad_problems_fail_before_anything_is_written(study, tmp_path, old, new, line, message):
+def test_bad_problems_fail_before_anything_is_written(
+    study: Any, tmp_path: Path, old: Any, new: Any, line: Any, message: str
+) -> None:
     with pytest.raises(StudyError, match=f"study.toml, line {line}: .*{message}"):
         run_study(study(SMALL.replace(old, new)), tmp_path / "out", jobs=1, data=tmp_path, quiet=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_rule_that_cannot_take_a_step_is_refused_before_the_study(study, tmp_path):
+def test_a_rule_that_cannot_take_a_step_is_refused_before_the_study(study: Any, tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(RULE)
     text = SMALL + MINE.format("Broken")
     line = text[: text.index("my_rules")].count("\n") + 1
@@ -120,7 +132,7 @@ def test_a_rule_that_cannot_take_a_step_is_refused_before_the_study(study, tmp_p
         load_study(study(text))
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"\xff\xfe\x00")
     for file, message in [("latin.toml", "latin.toml is not a TOML file"), ("none.toml", "cannot read .*none.toml")]:
         with pytest.raises(StudyError, match=message):
@@ -128,12 +140,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [0, -2])
-def test_jobs_out_of_range(study, tmp_path, jobs):
+def test_jobs_out_of_range(study: Any, tmp_path: Path, jobs: Any) -> None:
     with pytest.raises(ValueError, match=f"jobs must be >= 1, or -1 for one per core, got {jobs}"):
         run_study(study(), tmp_path / "out", jobs=jobs)
 
 
-def test_lines_are_found_in_all_spellings():
+def test_lines_are_found_in_all_spellings() -> None:
     text = """\
 a.b = 1
 text = '''
@@ -164,7 +176,7 @@ y = 1
     assert ("nor", "a", "table") not in lines
 
 
-def test_a_step_size_without_lr_is_minimize_without_lr(tmp_path):
+def test_a_step_size_without_lr_is_minimize_without_lr(tmp_path: Path) -> None:
     from proxmom.numpy import minimize
 
     file = tmp_path / "free.toml"
@@ -177,7 +189,7 @@ def test_a_step_size_without_lr_is_minimize_without_lr(tmp_path):
     problem, gaps = build_problem("quadratic", n=20), []
     first = problem.fun(problem.x0)[0] - problem.optimum
 
-    def fun(x):
+    def fun(x: Any) -> Any:
         value, gradient = problem.fun(x)
         gaps.append((value - problem.optimum) / first)
         return value, gradient
@@ -188,7 +200,7 @@ def test_a_step_size_without_lr_is_minimize_without_lr(tmp_path):
     assert run.mean_step is None
 
 
-def test_an_unknown_step_size_is_refused_before_anything_runs(tmp_path):
+def test_an_unknown_step_size_is_refused_before_anything_runs(tmp_path: Path) -> None:
     file = tmp_path / "free.toml"
     file.write_text(
         '[study]\nname = "free"\nclaim = "none"\npoints = 2\nmax_evaluations = 200\ntarget = 1e-6\nreference = "free"\n'

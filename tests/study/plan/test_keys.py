@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +17,7 @@ from proxmom.study.run.runner import run_study
 from tests.study.conftest import MINE, RULE, SMALL, by_name, touched
 
 
-def test_points_are_a_prefix_of_more_points():
+def test_points_are_a_prefix_of_more_points() -> None:
     dimensions = [Dimension("lr", 0.1, 10, "log"), Dimension("beta", 0.5, 0.99, "log1m")]
     assert sample(dimensions, 8, seed=0) == sample(dimensions, 16, seed=0)[:8]
     assert sample(dimensions, 8, seed=0) == sample(dimensions[::-1], 8, seed=0)
@@ -31,20 +34,20 @@ def test_points_are_a_prefix_of_more_points():
         (Dimension("x", 0.9, 0.999, "log1m"), 0.99),
     ],
 )
-def test_scales_keep_their_ends_and_their_middle(dimension, middle):
+def test_scales_keep_their_ends_and_their_middle(dimension: Any, middle: Any) -> None:
     assert dimension.value(0.0) == dimension.low
     assert dimension.value(1.0) == dimension.high
     assert dimension.value(0.5) == pytest.approx(middle, rel=1e-8)
 
 
-def test_points_fill_the_range_evenly():
+def test_points_fill_the_range_evenly() -> None:
     values = [point["lr"] for point in sample([Dimension("lr", 1e-3, 1e3, "log")], 32, seed=0)]
     slots = np.floor((np.log10(values) + 3) / 6 * 32)
     assert sorted(slots) == list(range(32))
 
 
-def test_keys_depend_on_what_results_depend_on(study, tmp_path):
-    def keys(text, **arguments):
+def test_keys_depend_on_what_results_depend_on(study: Any, tmp_path: Path) -> None:
+    def keys(text: Any, **arguments: Any) -> Any:
         return [cell.key for cell in plan(load_study(study(text)), **arguments)]
 
     assert keys(SMALL) == keys(SMALL.replace('name = "truncated"', 'name = "other"'))
@@ -55,7 +58,7 @@ def test_keys_depend_on_what_results_depend_on(study, tmp_path):
     assert store.key_of({"a": 1, "b": {"c": 2, "d": 3}}) == store.key_of({"b": {"d": 3, "c": 2}, "a": 1})
 
 
-def test_other_data_under_the_same_path_is_another_run(study, tmp_path):
+def test_other_data_under_the_same_path_is_another_run(study: Any, tmp_path: Path) -> None:
     text = SMALL.replace('data = "diabetes"', 'data = "my.libsvm"')
     study_file = load_study(study(text))
     seen = set()
@@ -65,7 +68,7 @@ def test_other_data_under_the_same_path_is_another_run(study, tmp_path):
     assert len(seen) == 12
 
 
-def test_a_rule_in_a_file_beside_the_study_is_run_and_its_code_is_part_of_the_key(study, tmp_path):
+def test_a_rule_in_a_file_beside_the_study_is_run_and_its_code_is_part_of_the_key(study: Any, tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(RULE)
     text = SMALL + MINE.format("Mine")
     runs = load_runs(run_study(study(text), tmp_path / "out", jobs=2, quiet=True))
@@ -77,7 +80,9 @@ def test_a_rule_in_a_file_beside_the_study_is_run_and_its_code_is_part_of_the_ke
     assert not key & {cell.key for cell in plan(load_study(study(text)))}
 
 
-def test_a_rule_can_join_a_study_without_a_line_in_its_file(study, tmp_path, monkeypatch):
+def test_a_rule_can_join_a_study_without_a_line_in_its_file(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_rules.py").write_text(RULE)
     monkeypatch.chdir(tmp_path)
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)

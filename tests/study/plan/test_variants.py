@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +15,7 @@ from proxmom.study.run.runner import run_study
 from tests.study.conftest import BOUND, CONTROLLED, SMALL, by_name, outcomes, touched
 
 
-def test_defaults_are_one_run_that_searches_nothing(study, tmp_path):
+def test_defaults_are_one_run_that_searches_nothing(study: Any, tmp_path: Path) -> None:
     runs = by_name(run_study(study(SMALL + CONTROLLED), tmp_path / "out", jobs=1, quiet=True))
     [run] = runs["adaptive, defaults"]
     assert (run.point, run.variant_of) == ({}, "adaptive")
@@ -21,7 +24,7 @@ def test_defaults_are_one_run_that_searches_nothing(study, tmp_path):
     assert run.configuration["method"]["inertia"] == 0.1
 
 
-def test_momentum_frozen_at_the_mean_of_the_best_run(study, tmp_path):
+def test_momentum_frozen_at_the_mean_of_the_best_run(study: Any, tmp_path: Path) -> None:
     runs = by_name(run_study(study(SMALL + CONTROLLED), tmp_path / "out", jobs=1, quiet=True))
     best = min(runs["adaptive"], key=lambda run: (run.status != "reached", run.evaluations))
     betas = best.curve()["beta"]
@@ -40,7 +43,7 @@ def test_momentum_frozen_at_the_mean_of_the_best_run(study, tmp_path):
         assert run.variant_of == "adaptive"
 
 
-def test_lr_frozen_at_the_mean_step(study, tmp_path):
+def test_lr_frozen_at_the_mean_step(study: Any, tmp_path: Path) -> None:
     freeze = BOUND + '\nfreeze = ["momentum", "lr"]'
     runs = by_name(run_study(study(SMALL.replace(BOUND, freeze)), tmp_path / "out", jobs=1, quiet=True))
     [best] = runs["truncated"]
@@ -54,7 +57,7 @@ def test_lr_frozen_at_the_mean_step(study, tmp_path):
     assert momentum.configuration["method"]["lr"] == 100
 
 
-def test_a_control_waits_for_its_method_and_is_planned_before(study, tmp_path):
+def test_a_control_waits_for_its_method_and_is_planned_before(study: Any, tmp_path: Path) -> None:
     file, out = load_study(study(SMALL + CONTROLLED)), tmp_path / "out"
     waiting = [cell for cell in plan(file, folder=out) if not cell.ready]
     assert len(waiting) == len({cell.key for cell in waiting}) == 2 * 3
@@ -64,7 +67,7 @@ def test_a_control_waits_for_its_method_and_is_planned_before(study, tmp_path):
     assert all(cell.ready for cell in plan(file, folder=out))
 
 
-def test_a_killed_method_is_repeated_and_its_control_is_kept(study, tmp_path):
+def test_a_killed_method_is_repeated_and_its_control_is_kept(study: Any, tmp_path: Path) -> None:
     out = run_study(study(SMALL + CONTROLLED), tmp_path / "out", jobs=1, quiet=True)
     before, whole = touched(out), outcomes(out)
     killed = next(run for run in load_runs(out) if run.method == "adaptive")

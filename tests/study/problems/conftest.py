@@ -1,5 +1,10 @@
 """The problems that all tests of the collection look at."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -45,23 +50,23 @@ MORE = {
 
 
 @pytest.fixture(params=[*QUICK.values(), *MORE.values(), *CLASSICS.values()], ids=[*QUICK, *MORE, *CLASSICS])
-def any_problem(request):
+def any_problem(request: pytest.FixtureRequest) -> Any:
     kind, arguments = request.param
     return build_problem(kind, **arguments)
 
 
 @pytest.fixture(params=[*QUICK.values(), *MORE.values()], ids=[*QUICK.keys(), *MORE.keys()])
-def problem(request):
+def problem(request: pytest.FixtureRequest) -> Any:
     """A convex one."""
     kind, arguments = request.param
     return build_problem(kind, **arguments)
 
 
 @pytest.fixture
-def libsvm(tmp_path):
+def libsvm(tmp_path: Path) -> Any:
     """Writes text as a file and returns its path."""
 
-    def write(text, name="made.txt"):
+    def write(text: Any, name: str = "made.txt") -> Any:
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(path)
@@ -69,11 +74,11 @@ def libsvm(tmp_path):
     return write
 
 
-def near(problem, seed):
+def near(problem: Any, seed: int) -> Any:
     """A point at a moderate distance from x0, where the losses are curved."""
     return problem.x0 + 0.3 * np.random.default_rng(seed).standard_normal(problem.x0.size)
 
 
 @pytest.fixture
-def no_directory(monkeypatch):
+def no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROXMOM_DATA", raising=False)

@@ -1,7 +1,10 @@
 """Every problem: values, gradients, names, arguments."""
 
+from __future__ import annotations
+
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,21 +22,21 @@ from tests.study.problems.conftest import CLASSICS, MORE, QUICK, near
 
 
 @pytest.fixture(params=[*QUICK.values(), *CLASSICS.values()], ids=[*QUICK, *CLASSICS])
-def quick(request):
+def quick(request: pytest.FixtureRequest) -> Any:
     """One of each kind, and more."""
     kind, arguments = request.param
     return build_problem(kind, **arguments)
 
 
-def test_every_kind_is_tested():
+def test_every_kind_is_tested() -> None:
     assert {kind for kind, _ in (QUICK | CLASSICS).values()} == set(PROBLEMS)
 
 
-def test_only_the_classics_are_not_convex(any_problem, request):
+def test_only_the_classics_are_not_convex(any_problem: Any, request: pytest.FixtureRequest) -> None:
     assert any_problem.convex == (request.node.callspec.id not in CLASSICS)
 
 
-def test_convex_problems_lie_above_their_tangents(problem):
+def test_convex_problems_lie_above_their_tangents(problem: Any) -> None:
     rng = np.random.default_rng(20)
     for scale in (1e-2, 1.0, 10.0):
         x, y = (problem.x0 + scale * rng.standard_normal(problem.x0.size) for _ in range(2))
@@ -42,22 +45,22 @@ def test_convex_problems_lie_above_their_tangents(problem):
 
 
 # Functions
-def test_gradient_agrees_with_finite_differences(any_problem):
+def test_gradient_agrees_with_finite_differences(any_problem: Any) -> None:
     x = near(any_problem, 0)
     direction = np.random.default_rng(1).standard_normal(x.size)
     direction /= np.linalg.norm(direction)
 
-    def along(t):
+    def along(t: Any) -> Any:
         return any_problem.fun(x + t[0] * direction)[0]
 
-    def slope(t):
+    def slope(t: Any) -> Any:
         return np.array([any_problem.fun(x + t[0] * direction)[1] @ direction])
 
     # Huber's gradient has kinks, so the one-sided difference is only first-order accurate there.
     assert check_grad(along, slope, np.zeros(1)) < 1e-5 * (1 + abs(slope([0.0])[0]))
 
 
-def test_every_entry_of_the_gradient_agrees_with_finite_differences(quick):
+def test_every_entry_of_the_gradient_agrees_with_finite_differences(quick: Any) -> None:
     x = near(quick, 2)
     entries = np.arange(x.size) if x.size <= 100 else np.arange(0, x.size, 37)
     step = 1e-6
@@ -69,7 +72,7 @@ def test_every_entry_of_the_gradient_agrees_with_finite_differences(quick):
         assert difference == pytest.approx(gradient[i], abs=1e-6)
 
 
-def test_value_and_gradient_are_float64_of_the_right_shape(any_problem):
+def test_value_and_gradient_are_float64_of_the_right_shape(any_problem: Any) -> None:
     f, g = any_problem.fun(any_problem.x0)
     assert type(f) is float
     assert g.dtype == np.float64
@@ -77,7 +80,7 @@ def test_value_and_gradient_are_float64_of_the_right_shape(any_problem):
     assert g is not any_problem.fun(any_problem.x0)[1]
 
 
-def test_evaluations_do_not_write_into_the_point_or_earlier_gradients(any_problem):
+def test_evaluations_do_not_write_into_the_point_or_earlier_gradients(any_problem: Any) -> None:
     x = near(any_problem, 3)
     before, (_, first) = x.copy(), any_problem.fun(x)
     kept = first.copy()
@@ -89,7 +92,7 @@ def test_evaluations_do_not_write_into_the_point_or_earlier_gradients(any_proble
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["logistic", "softmax"])
-def test_losses_are_stable_far_away(kind):
+def test_losses_are_stable_far_away(kind: Any) -> None:
     problem = build_problem(kind)
     for scale in (1e3, -1e3, 1e6):
         f, g = problem.fun(scale * near(problem, 4))
@@ -97,7 +100,7 @@ def test_losses_are_stable_far_away(kind):
         assert np.isfinite(g).all()
 
 
-def test_losses_equal_their_definitions():
+def test_losses_equal_their_definitions() -> None:
     rng = np.random.default_rng(0)
     matrix, x = rng.standard_normal((7, 3)), rng.standard_normal(3)
     r = matrix @ x - 0.2
@@ -125,14 +128,14 @@ def test_losses_equal_their_definitions():
     assert objective(weights.ravel())[0] == pytest.approx(expected + 0.25 * np.sum(weights**2))
 
 
-def test_softmax_of_two_classes_has_the_optimum_of_logistic_regression():
+def test_softmax_of_two_classes_has_the_optimum_of_logistic_regression() -> None:
     # With weights ±x/2 the loss is the same and the penalty half as large.
     two = build_problem("softmax", data="breast_cancer", l2=2e-3)
     one = build_problem("logistic", data="breast_cancer", l2=1e-3)
     assert two.optimum == pytest.approx(one.optimum, abs=1e-11)
 
 
-def test_hessians_agree_with_differences_of_the_gradient_and_with_their_products(quick):
+def test_hessians_agree_with_differences_of_the_gradient_and_with_their_products(quick: Any) -> None:
     x, v = near(quick, 5), np.random.default_rng(6).standard_normal(quick.x0.size)
     step = 1e-7
     difference = (quick.fun(x + step * v)[1] - quick.fun(x - step * v)[1]) / (2 * step)
@@ -142,7 +145,7 @@ def test_hessians_agree_with_differences_of_the_gradient_and_with_their_products
 
 
 @pytest.mark.parametrize("kind", ["logistic", "softmax", "huber"])
-def test_sparse_and_dense_features_give_the_same_function(kind):
+def test_sparse_and_dense_features_give_the_same_function(kind: Any) -> None:
     dense = build_problem(kind).fun
     matrix = sparse.csr_array(dense.matrix)
     if kind == "softmax":
@@ -163,13 +166,13 @@ def test_sparse_and_dense_features_give_the_same_function(kind):
         ("clusters", [0.01, 0.0125, 0.015, 0.0175, 0.02, 0.5, 0.625, 0.75, 0.875, 1]),
     ],
 )
-def test_spectra(spectrum, expected):
+def test_spectra(spectrum: Any, expected: Any) -> None:
     problem = build_problem("quadratic", condition=100, n=10, spectrum=spectrum)
     np.testing.assert_allclose(np.linalg.eigvalsh(problem.fun.matrix), expected, rtol=1e-9)
 
 
 # Building
-def test_problems_are_built_once_and_names_can_be_replaced():
+def test_problems_are_built_once_and_names_can_be_replaced() -> None:
     first, again = build_problem("logistic", l2=1e-3), build_problem("logistic", l2=1e-3)
     named = build_problem("logistic", l2=1e-3, name="mine")
     assert again is first
@@ -181,18 +184,18 @@ def test_problems_are_built_once_and_names_can_be_replaced():
         build_problem("huber", delta=True)
 
 
-def test_names_tell_problems_apart():
+def test_names_tell_problems_apart() -> None:
     problems = [build_problem(kind, **arguments) for kind, arguments in [*QUICK.values(), *MORE.values()]]
     assert len({problem.name for problem in problems}) == len(problems)
     assert build_problem("quadratic", condition=1e4).name == "quadratic, condition 10000, n 100"
 
 
-def test_problems_travel_to_other_processes(quick):
+def test_problems_travel_to_other_processes(quick: Any) -> None:
     copy = pickle.loads(pickle.dumps(quick))
     assert copy.fun(copy.x0)[0] == quick.fun(quick.x0)[0]
 
 
-def test_seeds_change_the_problem_and_nothing_else_does():
+def test_seeds_change_the_problem_and_nothing_else_does() -> None:
     one, other = build_problem("quadratic", seed=1), build_problem("quadratic", seed=2)
     assert not np.allclose(one.x0, other.x0)
     assert np.array_equal(datasets.synthetic(seed=1).features, datasets.synthetic(seed=1).features)
@@ -250,12 +253,12 @@ TYPE_ERRORS = {
 
 @pytest.mark.usefixtures("no_directory")
 @pytest.mark.parametrize(("kind", "arguments", "message"), VALUE_ERRORS.values(), ids=VALUE_ERRORS.keys())
-def test_wrong_values(kind, arguments, message):
+def test_wrong_values(kind: Any, arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_problem(kind, **arguments)
 
 
 @pytest.mark.parametrize(("kind", "arguments", "message"), TYPE_ERRORS.values(), ids=TYPE_ERRORS.keys())
-def test_wrong_types(kind, arguments, message):
+def test_wrong_types(kind: Any, arguments: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         build_problem(kind, **arguments)

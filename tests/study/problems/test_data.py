@@ -1,6 +1,10 @@
 """Data sets: embedded, from files, and broken ones."""
 
+from __future__ import annotations
+
 import gzip
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ from proxmom.study.problems import optimum
 from proxmom.study.problems.collection import build_problem
 
 
-def test_embedded_data_are_scaled():
+def test_embedded_data_are_scaled() -> None:
     for name in ("breast_cancer", "diabetes"):
         features = datasets.load_data(name).features
         assert np.allclose(features.mean(axis=0), 0, atol=1e-12)
@@ -26,7 +30,7 @@ def test_embedded_data_are_scaled():
     assert digits.max() == 1
 
 
-def test_standardise_makes_a_constant_column_zero():
+def test_standardise_makes_a_constant_column_zero() -> None:
     values = np.column_stack([np.full(49, 0.1), np.arange(49.0)])
     assert values[:, 0].mean() != 0.1  # the trap: a spread made of rounding
     assert np.array_equal(datasets.standardise(values)[:, 0], np.zeros(49))
@@ -34,7 +38,7 @@ def test_standardise_makes_a_constant_column_zero():
 
 # LIBSVM files
 @pytest.mark.parametrize("name", ["made.txt", "made.txt.gz"])
-def test_libsvm_round_trip(tmp_path, monkeypatch, name):
+def test_libsvm_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     rng = np.random.default_rng(11)
     features = rng.standard_normal((60, 4)) * (rng.random((60, 4)) < 0.6) * [1.0, 5.0, 0.1, 100.0]
     target = rng.integers(0, 2, 60)
@@ -55,7 +59,7 @@ def test_libsvm_round_trip(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("kind", ["logistic", "softmax", "least_squares", "huber"])
-def test_every_kind_takes_a_file(kind, libsvm):
+def test_every_kind_takes_a_file(kind: Any, libsvm: Any) -> None:
     rng = np.random.default_rng(12)
     lines = (f"{rng.integers(0, 2)} 1:{rng.normal()} 3:{rng.normal()} 4:{rng.normal()}" for _ in range(50))
     problem = build_problem(kind, data=libsvm("\n".join(lines)))
@@ -63,7 +67,7 @@ def test_every_kind_takes_a_file(kind, libsvm):
     assert other.fun == pytest.approx(problem.optimum, abs=1e-11)
 
 
-def test_more_features_than_a_dense_factor_takes(tmp_path):
+def test_more_features_than_a_dense_factor_takes(tmp_path: Path) -> None:
     features = sparse.random_array((300, 3000), density=0.01, format="csr", rng=np.random.default_rng(13))
     target = np.random.default_rng(14).integers(0, 2, 300)
     dump_svmlight_file(features, target, str(tmp_path / "wide.txt"))
@@ -73,7 +77,7 @@ def test_more_features_than_a_dense_factor_takes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["logistic", "softmax", "least_squares", "huber"])
-def test_a_real_file(kind):
+def test_a_real_file(kind: Any) -> None:
     if not datasets.directory(None):
         pytest.skip("PROXMOM_DATA is not set: the directory with a9a.gz")
     if not (datasets.directory(None) / "a9a.gz").is_file():
@@ -101,7 +105,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_bad_files(text, message, libsvm):
+def test_bad_files(text: Any, message: str, libsvm: Any) -> None:
     with pytest.raises(ValueError, match=message):
         build_problem("logistic", data=libsvm(text))
 
@@ -109,11 +113,11 @@ def test_bad_files(text, message, libsvm):
 @pytest.mark.parametrize(
     "text", [b"1 1:2\n", gzip.compress(b"1 1:2\n0 2:1\n" * 50, mtime=0)[:-12]], ids=["plain", "cut"]
 )
-def test_a_broken_gz_file(text, libsvm):
+def test_a_broken_gz_file(text: Any, libsvm: Any) -> None:
     with pytest.raises(ValueError, match=r"made\.gz cannot be read as a LIBSVM file"):
         build_problem("logistic", data=libsvm(text, "made.gz"))
 
 
-def test_a_constant_target(libsvm):
+def test_a_constant_target(libsvm: Any) -> None:
     with pytest.raises(ValueError, match="the target must vary, got 2 equal values"):
         build_problem("huber", data=libsvm("3 1:1\n3 1:2\n"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tests.study.conftest import CONTROLLED, SMALL, outcomes, touched
 POLYAK = '\n[[method]]\nname = "Polyak"\nrule = "Polyak"\nlr = 10\narguments = {lower_bound = "optimum"}\n'
 
 
-def test_a_study_runs_and_its_runs_say_everything(study, tmp_path):
+def test_a_study_runs_and_its_runs_say_everything(study: Any, tmp_path: Path) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     runs = load_runs(out)
     assert out == tmp_path / "out"
@@ -44,13 +45,13 @@ def test_a_study_runs_and_its_runs_say_everything(study, tmp_path):
         assert run.configuration["point"] == run.point
 
 
-def test_default_folder_is_named_after_the_study(study, tmp_path, monkeypatch):
+def test_default_folder_is_named_after_the_study(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_study(study(), jobs=1, quiet=True) == Path("results/small")
     assert (tmp_path / "results/small/plan.json").is_file()
 
 
-def test_tables_do_not_depend_on_the_number_of_processes(study, tmp_path):
+def test_tables_do_not_depend_on_the_number_of_processes(study: Any, tmp_path: Path) -> None:
     one = run_study(study(), tmp_path / "one", jobs=1, quiet=True)
     two = run_study(study(), tmp_path / "two", jobs=2, quiet=True)
     assert outcomes(one) == outcomes(two)
@@ -58,7 +59,7 @@ def test_tables_do_not_depend_on_the_number_of_processes(study, tmp_path):
     assert all(np.array_equal(a.curve()["gap"], b.curve()["gap"]) for a, b in curves)
 
 
-def test_beta_is_recorded_for_rules_with_memory(study, tmp_path):
+def test_beta_is_recorded_for_rules_with_memory(study: Any, tmp_path: Path) -> None:
     runs = load_runs(run_study(study(), tmp_path / "out", jobs=1, quiet=True))
     for run in runs:
         beta = run.curve()["beta"][1:-1]  # the first evaluation had no step before it, the last ended the run
@@ -68,7 +69,7 @@ def test_beta_is_recorded_for_rules_with_memory(study, tmp_path):
             assert np.isnan(beta).all()
 
 
-def test_nothing_is_run_twice(study, tmp_path, monkeypatch):
+def test_nothing_is_run_twice(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     before = touched(out)
     monkeypatch.setattr("proxmom.study.run.runner.build_problem", lambda *_, **__: pytest.fail("nothing to build"))
@@ -77,7 +78,7 @@ def test_nothing_is_run_twice(study, tmp_path, monkeypatch):
     assert {run.problem for run in load_runs(out)} == {"quadratic, condition 10, n 8", "diabetes"}
 
 
-def test_a_new_method_runs_its_own_cells_only(study, tmp_path):
+def test_a_new_method_runs_its_own_cells_only(study: Any, tmp_path: Path) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     before, old = touched(out), outcomes(out)
     new = SMALL.replace("\n[[method]]", POLYAK + "\n[[method]]", 1)  # first, so that all others move
@@ -88,7 +89,7 @@ def test_a_new_method_runs_its_own_cells_only(study, tmp_path):
     assert {key: value for key, value in outcomes(out).items() if key in old} == old
 
 
-def test_renaming_reordering_and_removing_repeat_nothing(study, tmp_path):
+def test_renaming_reordering_and_removing_repeat_nothing(study: Any, tmp_path: Path) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     before = touched(out)
     head, *methods = SMALL.split("[[method]]")
@@ -98,7 +99,7 @@ def test_renaming_reordering_and_removing_repeat_nothing(study, tmp_path):
     assert list(dict.fromkeys(run.method for run in load_runs(out))) == ["Nesterov", "heavy ball", "truncated"]
 
 
-def test_fewer_points_use_the_first_ones_and_more_points_add(study, tmp_path):
+def test_fewer_points_use_the_first_ones_and_more_points_add(study: Any, tmp_path: Path) -> None:
     out = run_study(study(SMALL.replace("points = 3", "points = 5")), tmp_path / "out", jobs=1, quiet=True)
     five, before = outcomes(out), touched(out)
     run_study(study(), out, jobs=1, quiet=True)
@@ -106,7 +107,7 @@ def test_fewer_points_use_the_first_ones_and_more_points_add(study, tmp_path):
     assert outcomes(out).items() < five.items()
 
 
-def test_a_new_problem_or_seed_runs_its_own_cells_only(study, tmp_path):
+def test_a_new_problem_or_seed_runs_its_own_cells_only(study: Any, tmp_path: Path) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     before, old = touched(out), outcomes(out)
     for text, more in [
@@ -123,7 +124,7 @@ def test_a_new_problem_or_seed_runs_its_own_cells_only(study, tmp_path):
         before = after
 
 
-def test_results_depend_neither_on_order_nor_on_what_else_is_there(study, tmp_path):
+def test_results_depend_neither_on_order_nor_on_what_else_is_there(study: Any, tmp_path: Path) -> None:
     text = SMALL + CONTROLLED
     whole = outcomes(run_study(study(text), tmp_path / "whole", jobs=2, quiet=True))
     head, *methods = text.split("[[method]]")
@@ -135,7 +136,7 @@ def test_results_depend_neither_on_order_nor_on_what_else_is_there(study, tmp_pa
     assert outcomes(run_study(study(few), tmp_path / "few", jobs=1, quiet=True)).items() < whole.items()
 
 
-def test_a_method_can_have_points_of_its_own(study):
+def test_a_method_can_have_points_of_its_own(study: Any) -> None:
     more = load_study(study(SMALL.replace('"HeavyBall"', '"HeavyBall"\npoints = 5')))
     usual = load_study(study())
     assert more.methods[0].points(3, 0)[:3] == usual.methods[0].points(3, 0)
@@ -143,7 +144,7 @@ def test_a_method_can_have_points_of_its_own(study):
 
 
 @pytest.mark.parametrize("left_behind", ['{"evaluations": 1, "gap": 1.0, "be', ""])
-def test_a_killed_run_is_started_afresh(study, tmp_path, left_behind):
+def test_a_killed_run_is_started_afresh(study: Any, tmp_path: Path, left_behind: Any) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     before, whole = touched(out), outcomes(out)
     killed = next(run for run in load_runs(out) if run.method == "heavy ball")
@@ -162,7 +163,7 @@ def test_a_killed_run_is_started_afresh(study, tmp_path, left_behind):
 
 
 @pytest.fixture
-def long_run(study, tmp_path):
+def long_run(study: Any, tmp_path: Path) -> Any:
     """A study of 806 runs in a process group of its own, once its first run is done."""
     text = SMALL.replace("points = 3", "points = 400").replace("target = 1e-3", "target = 1e-13")
     file, out = study(text.replace("max_evaluations = 60", "max_evaluations = 400")), tmp_path / "out"
@@ -179,7 +180,7 @@ def long_run(study, tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(long_run):
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(long_run: Any) -> None:
     process, out = long_run
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, errors = process.communicate(timeout=60)
@@ -193,7 +194,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(long_run):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes have no parent there that would change")
-def test_workers_leave_with_a_main_process_that_is_killed(long_run):
+def test_workers_leave_with_a_main_process_that_is_killed(long_run: Any) -> None:
     process, out = long_run
     process.kill()
     process.communicate(timeout=60)  # ends when the last worker has closed stderr

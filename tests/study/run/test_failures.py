@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ class Fragile:
 """
 
 
-def test_divergence_and_failure_are_kept_with_their_cause(study, tmp_path):
+def test_divergence_and_failure_are_kept_with_their_cause(study: Any, tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(RULE)
     text = SMALL + MINE.format("Late") + '\n[[method]]\nname = "wild"\nrule = "GradientDescent"\nlr = 1e3\n'
     out = run_study(study(text), tmp_path / "out", jobs=1, quiet=True)
@@ -48,7 +50,9 @@ def test_divergence_and_failure_are_kept_with_their_cause(study, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_a_run_that_is_killed_with_its_process_is_no_result_and_the_others_go_on(study, tmp_path, capsys):
+def test_a_run_that_is_killed_with_its_process_is_no_result_and_the_others_go_on(
+    study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "my_rules.py").write_text(DEADLY)
     text = SMALL + MINE.format("Deadly")
     out = run_study(study(text), tmp_path / "out", jobs=2, quiet=True)
@@ -60,7 +64,7 @@ def test_a_run_that_is_killed_with_its_process_is_no_result_and_the_others_go_on
     assert "A process was killed, or ran out of memory. " in capsys.readouterr().err
 
 
-def test_a_method_that_ends_its_process_itself_has_failed(study, tmp_path):
+def test_a_method_that_ends_its_process_itself_has_failed(study: Any, tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(DEADLY.replace("os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"))
     out = run_study(study(SMALL + MINE.format("Deadly")), tmp_path / "out", jobs=2, quiet=True)
     dead = [run for run in load_runs(out) if run.method == "mine"]
@@ -68,7 +72,7 @@ def test_a_method_that_ends_its_process_itself_has_failed(study, tmp_path):
     assert all(np.isinf(run.best_gap) for run in dead)
 
 
-def test_retry_failed_repeats_what_raised_and_nothing_else(study, tmp_path):
+def test_retry_failed_repeats_what_raised_and_nothing_else(study: Any, tmp_path: Path) -> None:
     text = SMALL + MINE.format("Fragile") + '\n[[method]]\nname = "wild"\nrule = "GradientDescent"\nlr = 1e3\n'
     (tmp_path / "my_rules.py").write_text(FRAGILE)
     (tmp_path / "broken").touch()
@@ -86,7 +90,7 @@ def test_retry_failed_repeats_what_raised_and_nothing_else(study, tmp_path):
     assert {run.status for run in load_runs(out) if run.method == "wild"} == {"diverged"}
 
 
-def test_a_run_that_is_started_again_is_not_done_until_it_is(tmp_path):
+def test_a_run_that_is_started_again_is_not_done_until_it_is(tmp_path: Path) -> None:
     for _ in range(2):
         with RunWriter(tmp_path / "run", {"key": "k"}) as writer:
             assert not (tmp_path / "run/done.json").exists()
@@ -102,7 +106,9 @@ def test_a_run_that_is_started_again_is_not_done_until_it_is(tmp_path):
         ("done.json", "{}", "done.json is truncated or unreadable"),
     ],
 )
-def test_unreadable_results_are_named_with_the_remedy(study, tmp_path, file, content, message):
+def test_unreadable_results_are_named_with_the_remedy(
+    study: Any, tmp_path: Path, file: Any, content: Any, message: str
+) -> None:
     out = run_study(study(), tmp_path / "out", jobs=1, quiet=True)
     run = load_runs(out)[0]
     (run.directory / file).write_text(content)
@@ -110,19 +116,19 @@ def test_unreadable_results_are_named_with_the_remedy(study, tmp_path, file, con
         load_runs(out)
 
 
-def test_unreadable_metrics_are_named_when_they_are_read(study, tmp_path):
+def test_unreadable_metrics_are_named_when_they_are_read(study: Any, tmp_path: Path) -> None:
     run = load_runs(run_study(study(), tmp_path / "out", jobs=1, quiet=True))[0]
     (run.directory / "metrics.jsonl").write_text('{"evaluations": 1, "g')
     with pytest.raises(ValueError, match=r"metrics.jsonl is truncated or unreadable"):
         run.curve()
 
 
-def test_no_results_is_a_clear_error(tmp_path):
+def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no results"):
         load_runs(tmp_path)
 
 
-def test_records_reach_the_file_at_once_and_infinities_survive(tmp_path):
+def test_records_reach_the_file_at_once_and_infinities_survive(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run", {"key": "k"}) as writer:
         writer.append(1, 1.0, 0.5)
         assert json.loads((tmp_path / "run/metrics.jsonl").read_text()) == {"evaluations": 1, "gap": 1.0, "beta": 0.5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,17 @@ PROVENANCE = {"proxmom": "0.1.0", "python": "3.11", "numpy": "2.0", "scipy": "1.
 PROVENANCE |= {"dirty": True, "processor": "Z80", "cores": 2, "started": "2026-01-02T03:04:05+00:00"}
 
 
-def make_run(problem="p", method="m", count=100, point=None, index=0, gap=1e-7, status=None, message="", **more):
+def make_run(
+    problem: Any = "p",
+    method: Any = "m",
+    count: Any = 100,
+    point: Any = None,
+    index: Any = 0,
+    gap: Any = 1e-7,
+    status: Any = None,
+    message: str = "",
+    **more: Any,
+) -> Any:
     """A run that reached the target after `count` evaluations, or missed it if `count` is None."""
     return Run(
         problem=problem,
@@ -53,7 +64,9 @@ def write_run(folder: Path, run: Run) -> Planned:
     return Planned(key, run.problem, run.method, run.point_index)
 
 
-def write_study(folder: Path, runs: list[Run], reference="reference", target="1e-6", budget=BUDGET) -> Path:
+def write_study(
+    folder: Path, runs: list[Run], reference: Any = "reference", target: Any = "1e-6", budget: Any = BUDGET
+) -> Path:
     folder.mkdir(parents=True)
     write_plan(folder, [write_run(folder, run) for run in runs])
     head = f'name = "{folder.name}"\nclaim = "A <script>claim</script>."\npoints = 6\nreference = "{reference}"\n'
@@ -102,17 +115,17 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="package")
-def directory(tmp_path_factory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("studies") / "first", study_runs())
 
 
 @pytest.fixture(scope="package")
-def html(directory) -> str:
+def html(directory: Any) -> str:
     file = write_report([directory])
     assert file == directory / "report.html"
     return file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="package")
-def page(html) -> Page:
+def page(html: Any) -> Page:
     return Page(html)

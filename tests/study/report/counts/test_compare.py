@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def results_of(counts: dict[str, list[int | None]]) -> Counts:
     return Counts.of(runs, BUDGET)
 
 
-def test_best_run_is_fewest_evaluations_then_smallest_gap():
+def test_best_run_is_fewest_evaluations_then_smallest_gap() -> None:
     runs = [make_run(count=None, gap=1e-9, index=0), make_run(count=50, gap=1e-7, index=1)]
     runs += [make_run(count=50, gap=5e-8, index=2), make_run(count=51, gap=1e-12, index=3)]
     assert Counts.of(runs, BUDGET).best["p", "m"].point_index == 2
@@ -25,14 +27,14 @@ def test_best_run_is_fewest_evaluations_then_smallest_gap():
     assert Counts.of(missed, BUDGET).best["p", "m"].point_index == 1
 
 
-def test_counts_are_infinite_for_misses_and_nan_without_runs():
+def test_counts_are_infinite_for_misses_and_nan_without_runs() -> None:
     runs = [make_run("a", "x", 10), make_run("a", "y", None), make_run("b", "x", 20)]
     results = Counts.of(runs, BUDGET)
     assert (results.problems, results.methods) == (("a", "b"), ("x", "y"))
     np.testing.assert_array_equal(results.counts, [[10, np.inf], [20, np.nan]])
 
 
-def test_ratio_counts_a_miss_as_ten_times_the_budget_and_leaves_out_what_was_not_run():
+def test_ratio_counts_a_miss_as_ten_times_the_budget_and_leaves_out_what_was_not_run() -> None:
     results = results_of({"reference": [100, 100, 400], "m": [50, None, 200], "short": [200]})
     means = compare.mean_ratios(results, "reference")
     assert means["m"].mean == pytest.approx((0.5 * 100 * 0.5) ** (1 / 3))
@@ -44,12 +46,12 @@ def test_ratio_counts_a_miss_as_ten_times_the_budget_and_leaves_out_what_was_not
     assert compare.mean_ratios(results, "m")["reference"].mean == pytest.approx(1 / means["m"].mean)
 
 
-def test_ratio_to_an_unknown_method_names_the_known_ones():
+def test_ratio_to_an_unknown_method_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"reference must be .*'a', 'b'.*got 'c'"):
         compare.log_ratios(results_of({"a": [1], "b": [2]}), "c")
 
 
-def test_bootstrap_interval_covers_a_known_mean_and_is_reproducible():
+def test_bootstrap_interval_covers_a_known_mean_and_is_reproducible() -> None:
     rng = np.random.default_rng(1)
     intervals = [statistics.bootstrap_mean(rng.normal(3.0, 1.0, 40)) for _ in range(100)]
     assert 85 <= sum(i.low <= 3.0 <= i.high for i in intervals) <= 100
@@ -58,14 +60,14 @@ def test_bootstrap_interval_covers_a_known_mean_and_is_reproducible():
     assert statistics.bootstrap_mean(values, seed=3) == statistics.bootstrap_mean(values, seed=3)
 
 
-def test_performance_profile_by_hand():
+def test_performance_profile_by_hand() -> None:
     results = results_of({"a": [10, 40, None, None], "b": [20, 10, 30, None], "c": [10]})
     shares = statistics.shares_within(results.counts, np.array([1.0, 1.9, 2.0, 4.0, 1e9]))
     np.testing.assert_allclose(shares, [[0.25, 0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 0.75, 0.75, 0.75], [1.0] * 5])
     np.testing.assert_allclose(statistics.steps_of(results.counts), [1, 2, 4])
 
 
-def test_variants_are_compared_with_their_own_method():
+def test_variants_are_compared_with_their_own_method() -> None:
     runs = [make_run(f"p{i}", "m", c) for i, c in enumerate([100, 100, 100])]
     runs += [make_run(f"p{i}", "m, defaults", c, variant_of="m") for i, c in enumerate([400, 100, 25])]
     runs += [make_run(f"p{i}", "other", 1000) for i in range(3)]
@@ -79,8 +81,8 @@ def test_variants_are_compared_with_their_own_method():
     assert compare.variants(alone) == []
 
 
-def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
-    def runs(method, betas, caps):
+def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs() -> None:
+    def runs(method: Any, betas: Any, caps: Any) -> Any:
         rows = zip(betas, caps, strict=True)
         return [make_run(f"p{i}", method, 10, mean_beta=b, capped=c, mean_step=1.0) for i, (b, c) in enumerate(rows)]
 
@@ -97,11 +99,11 @@ def test_the_share_of_steps_at_the_cap_is_that_of_the_best_runs():
     ("value", "text"),
     [(np.nan, ""), (0.0, "0"), (0.00123, "0.0012"), (0.456, "0.46"), (9.996, "10.0"), (99.96, "100"), (20000, "20000")],
 )
-def test_numbers_as_text(value, text):
+def test_numbers_as_text(value: Any, text: Any) -> None:
     assert number_text(value) == text
 
 
-def test_an_interval_without_spread_is_its_mean():
+def test_an_interval_without_spread_is_its_mean() -> None:
     assert interval_text(statistics.Interval(0.5, 0.25, 0.75, 4)) == "0.50 [0.25, 0.75]"
     assert interval_text(statistics.Interval(1.0, 1.0, 1.0, 4)) == "1.00"
     assert interval_text(statistics.Interval(2.0, np.nan, np.nan, 1)) == "2.00"

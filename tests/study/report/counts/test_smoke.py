@@ -6,6 +6,7 @@ import csv
 import importlib
 import re
 from pathlib import Path
+from typing import Any, Never
 
 import pytest
 from click.testing import CliRunner
@@ -20,12 +21,12 @@ SMOKE = Path(__file__).parents[4] / "experiments/convex/smoke.toml"
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> Path:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest tier of the convex study, with every kind of method, defaults and controls."""
     return run_study(SMOKE, tmp_path_factory.mktemp("smoke") / "out", jobs=1, quiet=True)
 
 
-def test_the_page_of_a_study_with_controls(smoke):
+def test_the_page_of_a_study_with_controls(smoke: Any) -> None:
     html = write_report([smoke]).read_text(encoding="utf-8")
     text = (page := Page(html)).text
     assert "Defaults only, and controls" in text
@@ -41,14 +42,14 @@ def test_the_page_of_a_study_with_controls(smoke):
     assert not any(name.endswith(("frozen", "defaults")) for name in named)
 
 
-def test_the_terminal_shows_controls_and_the_cap(smoke):
+def test_the_terminal_shows_controls_and_the_cap(smoke: Any) -> None:
     table = terminal_table([smoke])
     assert re.search(r"^adaptive memory, momentum frozen +\d.* +\d +\d +3$", table, re.MULTILINE)
     assert re.search(r"^truncated memory +0\.\d+ .* +0\.\d+", table, re.MULTILINE)
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_csv_has_a_row_for_each_run(smoke, tmp_path):
+def test_csv_has_a_row_for_each_run(smoke: Any, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["report", str(smoke), "--csv", str(tmp_path / "runs.csv")])
     assert result.exit_code == 0, result.output
     with (tmp_path / "runs.csv").open(newline="") as stream:
@@ -60,8 +61,8 @@ def test_csv_has_a_row_for_each_run(smoke, tmp_path):
     assert float(frozen["mean_step"]) > 0
 
 
-def test_parquet_says_what_it_needs(smoke, tmp_path, monkeypatch):
-    def missing(name):
+def test_parquet_says_what_it_needs(smoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Never:
         raise ModuleNotFoundError("no", name=name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
@@ -69,7 +70,7 @@ def test_parquet_says_what_it_needs(smoke, tmp_path, monkeypatch):
         export.write_parquet([smoke], tmp_path / "runs.parquet")
 
 
-def test_parquet_holds_the_same_table(smoke, tmp_path):
+def test_parquet_holds_the_same_table(smoke: Any, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     export.write_parquet([smoke], tmp_path / "runs.parquet")

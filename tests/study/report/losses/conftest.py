@@ -20,7 +20,16 @@ PROVENANCE = {"proxmom": "0.1.0", "python": "3.11", "numpy": "2.0", "scipy": "1.
 PROVENANCE |= {"commit": "abc1234", "dirty": False, "processor": "Z80", "started": "2026-01-02T03:04:05+00:00"}
 
 
-def make_run(problem="p", method="m", loss=1.0, seed=1, stage="final", start=4.0, status="finished", **more):
+def make_run(
+    problem: Any = "p",
+    method: Any = "m",
+    loss: Any = 1.0,
+    seed: int = 1,
+    stage: Any = "final",
+    start: Any = 4.0,
+    status: Any = "finished",
+    **more: Any,
+) -> Any:
     """A training run that ended with this validation loss, and with the test loss and accuracy given, if any."""
     test, accuracy, point = more.pop("test", None), more.pop("accuracy", None), more.pop("point", {})
     known = {"validation loss": loss, "test loss": test, "test accuracy": accuracy, "initial loss": start}
@@ -45,7 +54,7 @@ def make_run(problem="p", method="m", loss=1.0, seed=1, stage="final", start=4.0
     )
 
 
-def sweep(losses, name="lr", values=None, **more) -> list[Run]:
+def sweep(losses: Any, name: str = "lr", values: Any = None, **more: Any) -> list[Run]:
     """Search runs of one method over values of a hyper-parameter, 1e-4, 1e-3, ... unless given."""
     values = 10.0 ** np.arange(-4, len(losses) - 4) if values is None else values
     return [
@@ -114,8 +123,8 @@ def study_runs() -> list[tuple[Run, float]]:
     return runs
 
 
-def _of(problem, method, shared, rng) -> list[Run]:
-    def value(seed, worse=0.0):
+def _of(problem: Any, method: Any, shared: Any, rng: Any) -> list[Run]:
+    def value(seed: int, worse: Any = 0.0) -> Any:
         own = ENDS[method] + worse + shared[seed] + rng.normal(0, 0.01)
         return float(own if problem == NETWORK else 10 ** (2 * own - 6))
 
@@ -140,7 +149,9 @@ def _of(problem, method, shared, rng) -> list[Run]:
     return found
 
 
-def write_study(folder: Path, runs=None, schedule="cosine", steps=STEPS, targets="2.0, 1.5") -> Path:
+def write_study(
+    folder: Path, runs: Any = None, schedule: Any = "cosine", steps: Any = STEPS, targets: Any = "2.0, 1.5"
+) -> Path:
     folder.mkdir(parents=True)
     every = study_runs() if runs is None else [(run, 4.0) for run in runs]
     write_plan(folder, [write_run(folder, run, start) for run, start in every])
@@ -150,12 +161,12 @@ def write_study(folder: Path, runs=None, schedule="cosine", steps=STEPS, targets
 
 
 @pytest.fixture(scope="package")
-def directory(tmp_path_factory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("studies") / "first")
 
 
 @pytest.fixture(scope="package")
-def trained(directory) -> Losses:
+def trained(directory: Any) -> Losses:
     return merge([read_source(directory)])
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,37 +75,37 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(directory) -> str:
+def html(directory: Any) -> str:
     return write_report([directory]).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(html) -> Page:
+def page(html: Any) -> Page:
     return Page(html)
 
 
-def test_the_page_refers_to_nothing_outside_itself(html, page):
+def test_the_page_refers_to_nothing_outside_itself(html: Any, page: Any) -> None:
     assert all(link.startswith("#") for link in page.links)
     assert page.tags["script"] == page.tags["link"] == page.tags["iframe"] == page.tags["img"] == 0
     assert not re.search(r"@import|url\((?!#)|https?://", html)
     assert len(html) < 1_000_000
 
 
-def test_ids_are_unique_and_every_reference_has_its_target(html, page):
+def test_ids_are_unique_and_every_reference_has_its_target(html: Any, page: Any) -> None:
     assert [name for name, times in page.ids.items() if times > 1] == []
     used = {first or second for first, second in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', html)}
     assert used <= set(page.ids)
     assert len(used) > 5
 
 
-def test_names_are_escaped_and_all_there(html, page):
+def test_names_are_escaped_and_all_there(html: Any, page: Any) -> None:
     assert all(name in page.text for name in (*METHODS, NETWORK, CONVEX, "A <i>claim</i> & more."))
     assert not re.search(r"<b>small|<i>claim|<u>boom", html)
     assert "RuntimeError: <u>boom</u>" in page.text
     assert "#010203" not in html
 
 
-def test_the_page_shows_the_answer_the_differences_and_the_lost_seeds(page, trained):
+def test_the_page_shows_the_answer_the_differences_and_the_lost_seeds(page: Any, trained: Any) -> None:
     row = page.row(ADAPTIVE, ratio_text(compare.mean_ratios(trained, METHODS[0])[ADAPTIVE]))
     assert [cell.strip() for cell in row[-3:]] == ["2", "0", "2"]
     network = page.row(ADAPTIVE, "1.4", "-0.")
@@ -121,7 +122,7 @@ def test_the_page_shows_the_answer_the_differences_and_the_lost_seeds(page, trai
     assert "Test loss or relative gap at the end over that of" in page.text
 
 
-def test_the_page_has_every_section_and_picture(page):
+def test_the_page_has_every_section_and_picture(page: Any) -> None:
     sections = ("Results", NETWORK, "Defaults only, and controls", "Steps and seconds to a loss", "Validation loss 1.5")
     pictures = ("Validation loss", "Training loss", "Weight on memory", "Weight on memory by unit")
     tuning = ("Sensitivity to lr", "Tuning budget", "Warnings", "Settings of the best runs", "Provenance", "first")
@@ -134,12 +135,12 @@ def test_the_page_has_every_section_and_picture(page):
     assert page.tags["svg"] == 3 + 2 + 2 + 2 + 1 + 2 + 1  # legend, losses, weights, map, lr, tuning
 
 
-def test_pictures_show_the_methods_themselves_and_name_them(html):
+def test_pictures_show_the_methods_themselves_and_name_them(html: Any) -> None:
     named = Counter(re.findall(r'<g class="method"><title>([^<]*)</title>', html))
     assert set(named) == {METHODS[0], ADAPTIVE, "SGD"}
 
 
-def test_a_profile_is_shown_from_three_problems_on_and_tables_are_folded_from_four(tmp_path):
+def test_a_profile_is_shown_from_three_problems_on_and_tables_are_folded_from_four(tmp_path: Path) -> None:
     for count, folded in ((3, 0), (4, 4)):
         losses = {"AdamW, tuned": 1.0, "m": 0.9}
         runs = [
@@ -152,7 +153,7 @@ def test_a_profile_is_shown_from_three_problems_on_and_tables_are_folded_from_fo
         assert "Tuning budget" not in page.heads  # nothing was searched
 
 
-def test_a_study_where_everything_is_lost_has_a_report(tmp_path):
+def test_a_study_where_everything_is_lost_has_a_report(tmp_path: Path) -> None:
     failed = {"status": "failed", "loss": None, "start": None, "message": "ValueError: no"}
     runs = [make_run(method="AdamW, tuned", seed=0, stage="search", point={"lr": lr}, index=i, **failed)
             for i, lr in enumerate([0.1, 0.2, 0.3])]  # fmt: skip
@@ -166,7 +167,7 @@ def test_a_study_where_everything_is_lost_has_a_report(tmp_path):
     assert "AdamW, tuned" in terminal_table([folder])
 
 
-def test_a_method_with_its_own_schedule_is_named(tmp_path):
+def test_a_method_with_its_own_schedule_is_named(tmp_path: Path) -> None:
     run = make_run(method="AdamW, tuned")
     run.configuration["method"]["schedule"] = "constant"
     folder = write_study(tmp_path / "own", [run, make_run(method="m")])
@@ -175,7 +176,7 @@ def test_a_method_with_its_own_schedule_is_named(tmp_path):
     assert text.count("has its own") == 1
 
 
-def test_unfinished_runs_are_counted_and_missing_seeds_named(tmp_path):
+def test_unfinished_runs_are_counted_and_missing_seeds_named(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "cut")
     runs = merge([read_source(folder)]).final[CONVEX, ADAPTIVE]
     (run_directory(folder, runs[-1].key) / "done.json").unlink()
@@ -184,11 +185,11 @@ def test_unfinished_runs_are_counted_and_missing_seeds_named(tmp_path):
     assert f"On {CONVEX}, {ADAPTIVE} has 4 of 5 seeds" in text
 
 
-def test_the_page_does_not_change_when_written_again(directory, html, tmp_path):
+def test_the_page_does_not_change_when_written_again(directory: Any, html: Any, tmp_path: Path) -> None:
     assert write_report([directory], tmp_path / "other.html").read_text(encoding="utf-8") == html
 
 
-def test_another_reference_can_be_chosen(directory, tmp_path):
+def test_another_reference_can_be_chosen(directory: Any, tmp_path: Path) -> None:
     page = Page(write_report([directory], tmp_path / "r.html", reference="SGD").read_text(encoding="utf-8"))
     assert page.row("SGD", "1.000")
     assert "over the one of 'SGD'" in " ".join(terminal_table([directory], "SGD").split())
@@ -196,7 +197,7 @@ def test_another_reference_can_be_chosen(directory, tmp_path):
         terminal_table([directory], "none")
 
 
-def test_directories_merge(directory, tmp_path):
+def test_directories_merge(directory: Any, tmp_path: Path) -> None:
     mine = [make_run(problem, "mine", 0.2, seed, test=0.2) for problem in (NETWORK, CONVEX) for seed in range(1, 6)]
     runs = [(replace(run, configuration=_same_problem(run)), 4.0) for run in mine]
     other = write_study(tmp_path / "second", [run for run, _ in runs])
@@ -219,14 +220,14 @@ def _same_problem(run: Run) -> dict[str, Any]:
         ({"schedule": "constant"}, "must share schedule, got cosine in 'first' and constant in 'other'"),
     ],
 )
-def test_studies_with_other_schedules_are_refused(directory, tmp_path, changes, message):
+def test_studies_with_other_schedules_are_refused(directory: Any, tmp_path: Path, changes: Any, message: str) -> None:
     other = write_study(tmp_path / "other", [make_run(method=METHODS[0])], **changes)
     for report in (write_report, terminal_table):
         with pytest.raises(ValueError, match=re.escape(message)):
             report([directory, other])
 
 
-def test_training_studies_and_those_that_count_are_not_mixed(directory, tmp_path):
+def test_training_studies_and_those_that_count_are_not_mixed(directory: Any, tmp_path: Path) -> None:
     other = write_study(tmp_path / "counts", [])
     text = '[study]\nname = "counts"\nclaim = "c"\npoints = 1\nreference = "m"\nmax_evaluations = 9\ntarget = 1e-6\n'
     (other / "study.toml").write_text(text, encoding="utf-8")
@@ -238,7 +239,7 @@ def test_training_studies_and_those_that_count_are_not_mixed(directory, tmp_path
             write_report(folders, tmp_path / "r.html")
 
 
-def test_one_name_for_two_methods_is_refused(directory, tmp_path):
+def test_one_name_for_two_methods_is_refused(directory: Any, tmp_path: Path) -> None:
     run = make_run(NETWORK, ADAPTIVE)
     run.configuration["method"]["inertia"] = 0.5
     other = write_study(tmp_path / "other", [run])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from tests.study.report.losses.conftest import (
     ("value", "text"),
     [(1.5, "1.500"), (0.0012345, "0.001234"), (1.234e-5, "1.23e-5"), (1234.5, "1234"), (np.nan, ""), (0.0, "0.000")],
 )
-def test_losses_as_text(value, text):
+def test_losses_as_text(value: Any, text: Any) -> None:
     assert loss_text(value) == text
 
 
@@ -45,11 +47,11 @@ def test_losses_as_text(value, text):
         ((np.nan, np.nan, np.nan), ""),
     ],
 )
-def test_differences_as_text(ends, text):
+def test_differences_as_text(ends: Any, text: Any) -> None:
     assert difference_text(statistics.Interval(*ends, 5)) == text
 
 
-def test_the_terminal_table_of_several_problems(directory, trained):
+def test_the_terminal_table_of_several_problems(directory: Any, trained: Any) -> None:
     table = terminal_table([directory])
     assert max(map(len, table.splitlines())) <= 100
     ratio = re.escape(ratio_text(compare.mean_ratios(trained, METHODS[0])[ADAPTIVE]))
@@ -65,7 +67,7 @@ def test_the_terminal_table_of_several_problems(directory, trained):
     assert "\033" not in table
 
 
-def test_the_terminal_table_of_one_problem_has_differences(tmp_path, monkeypatch):
+def test_the_terminal_table_of_one_problem_has_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run for run, _ in study_runs() if run.problem == NETWORK]
     folder = write_study(tmp_path / "one", runs)
     table = terminal_table([folder])
@@ -78,7 +80,7 @@ def test_the_terminal_table_of_one_problem_has_differences(tmp_path, monkeypatch
     assert re.search(r"\033\[1m1\.4\d+\*\033\[0m", terminal_table([folder]))
 
 
-def test_csv_has_a_row_for_each_run_with_seed_stage_and_measures(directory, tmp_path):
+def test_csv_has_a_row_for_each_run_with_seed_stage_and_measures(directory: Any, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["report", str(directory), "--csv", str(tmp_path / "runs.csv"),
                                        "--out", str(tmp_path / "r.html")])  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -95,7 +97,7 @@ def test_csv_has_a_row_for_each_run_with_seed_stage_and_measures(directory, tmp_
     assert Counter(r["stage"] for r in rows) == {"search": 48, "final": 50}
 
 
-def test_exported_values_are_those_of_the_runs(directory):
+def test_exported_values_are_those_of_the_runs(directory: Any) -> None:
     rows = export.table([directory])
     assert len({tuple(row) for row in rows}) == 1
     assert sum(row["test_accuracy"] is not None for row in rows) == 23

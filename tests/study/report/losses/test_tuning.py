@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tests.study.report.losses.conftest import (
 )
 
 
-def test_lr_sensitivity_by_hand():
+def test_lr_sensitivity_by_hand() -> None:
     losses = {1e-4: 9.0, 1e-3: 2.5, 5e-3: 9.0, 1e-2: 1.0, 3e-2: 2.0, 1e-1: np.nan, 1.0: 3.0}
     wide = sweep(list(losses.values()), values=list(losses), problem="p")
     wide[5] = replace(wide[5], status="diverged")
@@ -43,7 +44,7 @@ def test_lr_sensitivity_by_hand():
     assert set(numbers) == {"m"}  # the best of the other has one neighbour within a decade: too few
 
 
-def test_lr_sensitivity_over_problems_is_a_mean_of_means():
+def test_lr_sensitivity_over_problems_is_a_mean_of_means() -> None:
     runs = []
     for problem, losses in {"p": [1.0, 1.0, 1.0, 1.0], "q": [1.0, 3.0, 3.0, 3.0]}.items():
         runs += sweep(losses, values=[1.0, 2.0, 3.0, 4.0], problem=problem, start=5.0)
@@ -52,7 +53,7 @@ def test_lr_sensitivity_over_problems_is_a_mean_of_means():
     assert (mean.mean, mean.size) == (pytest.approx((0 + 3 * 0.5 / 4) / 2), 2)
 
 
-def test_best_so_far_by_hand():
+def test_best_so_far_by_hand() -> None:
     runs = [*sweep([4.0, 2.0, 1.0], method="reference"), *sweep([np.nan, 0.5, 3.0], method="m")]
     runs[3] = replace(runs[3], status="diverged")
     runs += [make_run(method=name) for name in ("reference", "m", "fixed")]
@@ -63,7 +64,9 @@ def test_best_so_far_by_hand():
     assert np.isnan(means[2]).all()
 
 
-def test_steps_and_seconds_to_a_target_are_medians_over_seeds_with_misses_as_infinity(directory, trained):
+def test_steps_and_seconds_to_a_target_are_medians_over_seeds_with_misses_as_infinity(
+    directory: Any, trained: Any
+) -> None:
     firsts = {method: [] for method in METHODS}
     for file in directory.glob("runs/*/run.json"):
         run = json.loads(file.read_text())
@@ -78,12 +81,12 @@ def test_steps_and_seconds_to_a_target_are_medians_over_seeds_with_misses_as_inf
     assert np.isfinite(steps[METHODS.index(ADAPTIVE)])
 
 
-def test_median_by_hand():
+def test_median_by_hand() -> None:
     table = np.array([[3.0, np.inf, 1.0], [np.inf, 1.0, np.inf], [1.0, np.nan, 3.0], [np.nan] * 3])
     np.testing.assert_array_equal(statistics.last_median(table), [3.0, np.inf, 2.0, np.nan])
 
 
-def test_a_mean_curve_is_over_the_seeds_that_are_still_going(directory, trained):
+def test_a_mean_curve_is_over_the_seeds_that_are_still_going(directory: Any, trained: Any) -> None:
     steps, means = curves.curve_of(trained, (NETWORK, "SGD"), "validation")
     assert steps.tolist() == np.linspace(10, STEPS, ROWS).tolist()
     assert [mean.size for mean in means] == [5] * 7 + [3] * 33
@@ -92,7 +95,7 @@ def test_a_mean_curve_is_over_the_seeds_that_are_still_going(directory, trained)
     assert means[3].mean == pytest.approx(np.mean([curve[3] for curve in recorded]))
 
 
-def test_the_weight_on_memory_of_final_runs(trained):
+def test_the_weight_on_memory_of_final_runs(trained: Any) -> None:
     assert compare.adaptive(trained) == (ADAPTIVE, DEFAULTS)  # not the frozen one, which is always at its cap
     row = compare.memory_weights(trained)[0]
     assert (row.method, row.beta.mean, row.capped.mean) == (ADAPTIVE, pytest.approx(0.6), pytest.approx(0.2))
@@ -111,12 +114,12 @@ def test_the_weight_on_memory_of_final_runs(trained):
         ([4.9, 3e-3, 1e-3, 1.1e-4, 1e-4], [("largest", True)]),
     ],
 )
-def test_edges_and_plateaus(losses, expected):
+def test_edges_and_plateaus(losses: Any, expected: Any) -> None:
     trained = Losses.of([*sweep(losses, start=5.0), make_run(loss=1.0, start=5.0)], STEPS)
     assert [(edge.side, edge.plateau) for edge in tuning.edges(trained)] == expected
 
 
-def test_a_map_of_units_has_a_path_for_each_shade(trained):
+def test_a_map_of_units_has_a_path_for_each_shade(trained: Any) -> None:
     shown = trained.without_variants()
     styles = [Style(index, method) for index, method in enumerate(shown.methods)]
     [picture] = pictures.units(shown, styles)

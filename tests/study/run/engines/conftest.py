@@ -6,6 +6,8 @@ import os
 import stat
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -50,10 +52,10 @@ class Mine:
 
 
 @pytest.fixture
-def study(tmp_path):
+def study(tmp_path: Path) -> Any:
     """A file of 2 x `points` runs; a file "slow" beside it makes their rule so, "deadly" the first to see it."""
 
-    def write(points=1):
+    def write(points: Any = 1) -> Any:
         (tmp_path / "my_rules.py").write_text(RULES)
         file = tmp_path / "study.toml"
         file.write_text(STUDY.format(points=points))
@@ -63,20 +65,20 @@ def study(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "EVERY", 0.05)
     monkeypatch.setattr(cluster, "PATIENCE", 1.0)
 
 
-def outcomes(folder):
+def outcomes(folder: Any) -> Any:
     return {run.key: (run.status, run.evaluations, run.best_gap, run.message) for run in load_runs(folder)}
 
 
-def proxmom(*arguments):
+def proxmom(*arguments: Any) -> Any:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def until(condition, seconds=60):
+def until(condition: Any, seconds: Any = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -141,7 +143,7 @@ elif name == "scancel":
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A folder with the commands of SLURM on the PATH."""
     home = tmp_path / "slurm"
     home.mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,32 +24,32 @@ from tests.study.run.engines.conftest import proxmom
         (["--executor", "slurm", "--slurm", "time=10", "--jobs", "0"], "jobs must be >= 1"),
     ],
 )
-def test_bad_options_are_named(study, tmp_path, slurm, arguments, message):
+def test_bad_options_are_named(study: Any, tmp_path: Path, slurm: Any, arguments: Any, message: str) -> None:
     result = proxmom("run", study(), "--out", tmp_path / "out", *arguments)
     assert result.exit_code == 1
     assert message in result.output
     assert not (tmp_path / "out").exists()
 
 
-def test_no_slurm_is_a_clear_error(study, tmp_path, monkeypatch):
+def test_no_slurm_is_a_clear_error(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     result = proxmom("run", study(), "--executor", "slurm", "--slurm", "time=10")
     assert "there is no SLURM here, that is no sbatch on the PATH" in result.output
 
 
-def test_torchrun_starts_the_processes_itself(study, monkeypatch):
+def test_torchrun_starts_the_processes_itself(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     result = proxmom("run", study(), "--executor", "local")
     assert "torchrun starts the processes itself: leave --executor local out" in result.output
 
 
-def test_submitit_is_asked_for_when_it_is_needed(study, monkeypatch):
+def test_submitit_is_asked_for_when_it_is_needed(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
     result = proxmom("run", study(), "--executor", "local")
     assert "needs the cluster extra: pip install 'proxmom[cluster]'" in result.output
 
 
-def test_each_process_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
+def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     chosen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,11 @@ from proxmom.study.run.runner import run_study
 from tests.study.run.engines.conftest import outcomes, proxmom, until
 
 
-def started(folder):
+def started(folder: Any) -> Any:
     return {run.key: run.provenance["started"] for run in load_runs(folder)}
 
 
-def test_jobs_make_the_runs_that_processes_make(study, tmp_path):
+def test_jobs_make_the_runs_that_processes_make(study: Any, tmp_path: Path) -> None:
     here = run_study(study(), tmp_path / "here", jobs=1, quiet=True)
     result = proxmom("run", study(), "--out", tmp_path / "jobs", "--executor", "local", "--jobs", 2)
     assert result.exit_code == 0, result.output
@@ -26,7 +28,7 @@ def test_jobs_make_the_runs_that_processes_make(study, tmp_path):
     assert not (tmp_path / "jobs/jobs").exists()  # nothing went wrong, so nothing is left to look at
 
 
-def test_jobs_of_a_start_that_was_killed_are_waited_for(study, tmp_path):
+def test_jobs_of_a_start_that_was_killed_are_waited_for(study: Any, tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     file, out = study(), tmp_path / "out"
     command = [sys.executable, "-m", "proxmom", "run", str(file), "--out", str(out), "--executor", "local"]
@@ -51,7 +53,7 @@ def test_jobs_of_a_start_that_was_killed_are_waited_for(study, tmp_path):
     assert {run.status for run in load_runs(out)} == {"missed"}
 
 
-def test_a_job_that_is_gone_is_replaced(study, tmp_path):
+def test_a_job_that_is_gone_is_replaced(study: Any, tmp_path: Path) -> None:
     file, out = study(), tmp_path / "out"
     keys = list(outcomes(run_study(file, tmp_path / "here", jobs=1, quiet=True)))
     (out / "jobs").mkdir(parents=True)
@@ -60,7 +62,7 @@ def test_a_job_that_is_gone_is_replaced(study, tmp_path):
     assert set(outcomes(out)) == set(keys)
 
 
-def test_a_run_that_ends_its_job_is_no_result_and_the_others_go_on(study, tmp_path):
+def test_a_run_that_ends_its_job_is_no_result_and_the_others_go_on(study: Any, tmp_path: Path) -> None:
     (tmp_path / "deadly").touch()
     file, out = study(points=4), tmp_path / "out"
     engine = Cluster("local", 1)
@@ -73,7 +75,7 @@ def test_a_run_that_ends_its_job_is_no_result_and_the_others_go_on(study, tmp_pa
     assert [run.status for run in load_runs(out)] == ["missed"] * 8
 
 
-def test_a_job_that_cannot_begin_says_why(study, tmp_path):
+def test_a_job_that_cannot_begin_says_why(study: Any, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/runs").write_text("in the way")
     with pytest.raises(ChildProcessError, match=r"job \d+ could not do its runs: .*Error.* \(.*_log.err\)"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from pathlib import Path
+from typing import Any, Never
 
 import pytest
 
@@ -14,7 +16,7 @@ from proxmom.study.run.runner import run_study
 from tests.study.run.engines.conftest import outcomes, proxmom, until
 
 
-def test_slurm_makes_the_runs_that_processes_make(study, tmp_path, slurm):
+def test_slurm_makes_the_runs_that_processes_make(study: Any, tmp_path: Path, slurm: Any) -> None:
     here = run_study(study(points=2), tmp_path / "here", jobs=1, quiet=True)
     options = ("--slurm", "time=10", "--slurm", "partition=night", "--slurm", "setup=export A=1")
     result = proxmom("run", study(points=2), "--out", tmp_path / "out", "--executor", "slurm", "--jobs", 2, *options)
@@ -27,11 +29,11 @@ def test_slurm_makes_the_runs_that_processes_make(study, tmp_path, slurm):
     assert not list((tmp_path / "out").glob("jobs/*"))
 
 
-def test_jobs_that_are_cancelled_are_no_results(study, tmp_path, slurm):
+def test_jobs_that_are_cancelled_are_no_results(study: Any, tmp_path: Path, slurm: Any) -> None:
     (tmp_path / "slow").touch()
     file, out = study(), tmp_path / "out"
 
-    def cancel():
+    def cancel() -> None:
         until(lambda: len(list(out.glob("runs/*/metrics.jsonl"))) == 2)
         [script] = slurm.glob("*.sh")
         subprocess.run(["scancel", script.stem], check=True)
@@ -47,12 +49,14 @@ def test_jobs_that_are_cancelled_are_no_results(study, tmp_path, slurm):
     assert len(load_runs(out)) == 2
 
 
-def test_ctrl_c_leaves_jobs_and_the_next_start_waits_for_them(study, tmp_path, slurm, monkeypatch, capsys):
+def test_ctrl_c_leaves_jobs_and_the_next_start_waits_for_them(
+    study: Any, tmp_path: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "slow").touch()
     file, out = study(), tmp_path / "out"
     engine = Cluster("slurm", options={"time": "10"})
 
-    def interrupted(*_):
+    def interrupted(*_: Any) -> Never:
         until(lambda: len(list(out.glob("runs/*/run.json"))) == 2)
         raise KeyboardInterrupt
 
@@ -67,6 +71,6 @@ def test_ctrl_c_leaves_jobs_and_the_next_start_waits_for_them(study, tmp_path, s
     assert len(load_runs(out)) == 2
 
 
-def test_a_job_whose_time_is_up_goes_on_with_the_same_runs():
+def test_a_job_whose_time_is_up_goes_on_with_the_same_runs() -> None:
     task = cluster._Task(worker=None, problem=None, cells=["cell"])
     assert task.checkpoint().function == task

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,19 +42,19 @@ lr = 0.01
 """
 
 
-def torchrun(*command):
+def torchrun(*command: Any) -> Any:
     """Two processes; torch finds each other through a file's worth of environment, as torchrun sets it."""
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
     return subprocess.run([*start, *map(str, command)], capture_output=True, text=True, timeout=300)
 
 
-def _free_port():
+def _free_port() -> Any:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def test_two_processes_train_together_as_one_does(tmp_path):
+def test_two_processes_train_together_as_one_does(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"
     file.write_text(TRAINING.format(batch=64))
@@ -80,7 +82,7 @@ print("left:", [name for task in Path("/proc/self/task").iterdir() if "gloo" in 
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked up in /proc")
-def test_no_thread_of_the_connection_is_left_that_could_abort_while_python_shuts_down(tmp_path):
+def test_no_thread_of_the_connection_is_left_that_could_abort_while_python_shuts_down(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
     (script := tmp_path / "threads_left.py").write_text(THREADS_LEFT)
@@ -112,7 +114,7 @@ main(sys.argv[2:])
 """
 
 
-def test_a_process_that_fails_alone_ends_the_others_and_the_run_has_no_result(tmp_path):
+def test_a_process_that_fails_alone_ends_the_others_and_the_run_has_no_result(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
     (script := tmp_path / "one_fails.py").write_text(ONE_FAILS)
@@ -125,7 +127,7 @@ def test_a_process_that_fails_alone_ends_the_others_and_the_run_has_no_result(tm
     assert not load_runs(tmp_path / "out")
 
 
-def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path):
+def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"
     file.write_text(TRAINING.format(batch=63))
@@ -135,7 +137,7 @@ def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_what_torchrun_cannot_spread(study, tmp_path, monkeypatch):
+def test_what_torchrun_cannot_spread(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     from proxmom.study.run.torchrun import Torchrun
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,8 +71,8 @@ class Fragile:
 
 
 @pytest.fixture
-def study(tmp_path):
-    def write(text=SMALL, name="study.toml"):
+def study(tmp_path: Path) -> Any:
+    def write(text: Any = SMALL, name: str = "study.toml") -> Any:
         file = tmp_path / name
         file.write_text(text, encoding="utf-8")
         return file
@@ -78,11 +80,11 @@ def study(tmp_path):
     return write
 
 
-def run(file, out, jobs=1, **settings):
+def run(file: Any, out: Any, jobs: Any = 1, **settings: Any) -> Any:
     return run_study(file, out, jobs=jobs, quiet=True, **settings)
 
 
-def outcomes(folder):
+def outcomes(folder: Any) -> Any:
     """All that must not depend on order, processes or time."""
     return {
         run.key: (
@@ -93,16 +95,16 @@ def outcomes(folder):
     }
 
 
-def recorded(run):
+def recorded(run: Any) -> Any:
     rows = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def touched(folder):
+def touched(folder: Any) -> Any:
     return {file.parent.name: file.stat().st_mtime_ns for file in folder.glob("runs/*/done.json")}
 
 
-def by_row(folder, problem=None):
+def by_row(folder: Any, problem: Any = None) -> Any:
     rows = {}
     for run in load_runs(folder):
         if problem is None or run.problem == problem:

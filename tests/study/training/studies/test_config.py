@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +66,9 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BAD, ids=[new.splitlines()[-1] for _, new, _ in BAD])
-def test_every_mistake_is_named_with_file_and_line(study, tmp_path, old, new, message):
+def test_every_mistake_is_named_with_file_and_line(
+    study: Any, tmp_path: Path, old: Any, new: Any, message: str
+) -> None:
     assert old in SMALL
     text = SMALL.replace(old, new, 1)
     line = text[: SMALL.index(old) + len(new.rstrip())].count("\n") + 1
@@ -81,19 +85,21 @@ def test_every_mistake_is_named_with_file_and_line(study, tmp_path, old, new, me
         ("momentum = 0.9", "lr = 0.1", 27, r"lr is both fixed and searched; keep one"),
         ("lr = 1e-2\n", "", 29, r"method 'Adam' has no lr: set lr or search.lr\.$"),
         ("batch = 16", "batch = 0", 11, r"batch must be >= 1"),
-        ("batch = 16", 'data = "none.libsvm"', 11, r"none.libsvm.* not found"),
+        ("batch = 16", 'data = "none.libsvm"', 11, r"got 'none.libsvm': the path is relative, and no data directory"),
         ("batch = 16", 'name = "twice"\n\n[[problem]]\nkind = "mlp"\nname = "twice"', 17, r"'twice' stands for two"),
         (SEARCH, 'lr = 1\narguments = {lower_bound = "optimum"}', 22, r"'adaptive' cannot run: .*'lower_bound'"),
     ],
     ids=lambda value: str(value).splitlines()[0] if value else "nothing",
 )
-def test_what_is_wrong_elsewhere_is_named_where_it_belongs(study, tmp_path, old, new, line, message):
+def test_what_is_wrong_elsewhere_is_named_where_it_belongs(
+    study: Any, tmp_path: Path, old: Any, new: Any, line: Any, message: str
+) -> None:
     with pytest.raises(StudyError, match=f"study.toml, line {line}: .*{message}"):
         run(study(SMALL.replace(old, new, 1)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_optimum_that_nobody_knows_is_refused(study):
+def test_an_optimum_that_nobody_knows_is_refused(study: Any) -> None:
     text = SMALL.replace("AdaptiveMemory", "MoMo").replace('inertia = 0.1\nscope = "tensor"\n', "")
     text = text.replace(SEARCH, SEARCH + '\narguments = {lower_bound = "optimum"}')
     assert load_study(study(text)).methods[0].configuration["arguments"] == {"lower_bound": "optimum"}
@@ -101,7 +107,9 @@ def test_an_optimum_that_nobody_knows_is_refused(study):
         load_study(study(text.replace("[[problem]]", NETWORK + "[[problem]]", 1)))
 
 
-def test_a_gpu_that_is_not_there_is_missed_before_anything_is_written(study, tmp_path, monkeypatch):
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_written(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     text = SMALL.replace("warmup = 0.1", 'device = "cuda"')
     with pytest.raises(StudyError, match="line 11: a logistic problem is trained on the CPU: device must be 'cpu'"):
@@ -141,14 +149,14 @@ lr = 1
         ('"quadratic"', '"mlp"', r"unknown kind of problem 'mlp'"),
     ],
 )
-def test_what_belongs_to_training_is_refused_elsewhere(study, old, new, message):
+def test_what_belongs_to_training_is_refused_elsewhere(study: Any, old: Any, new: Any, message: str) -> None:
     text = DETERMINISTIC.replace(old, new)
     line = text[: DETERMINISTIC.index(old) + len(new)].count("\n") + 1
     with pytest.raises(StudyError, match=f"study.toml, line {line}: {message}"):
         load_study(study(text))
 
 
-def test_a_study_without_an_end_is_told_of_both_kinds(study):
+def test_a_study_without_an_end_is_told_of_both_kinds(study: Any) -> None:
     text = DETERMINISTIC.replace("max_evaluations = 60\ntarget = 1e-3\n", "")
     with pytest.raises(
         StudyError, match=r"line 1: \[study\] needs max_evaluations and target, or, to train, steps and"
@@ -156,12 +164,12 @@ def test_a_study_without_an_end_is_told_of_both_kinds(study):
         load_study(study(text))
 
 
-def test_studies_that_do_not_train_do_not_import_torch(study):
+def test_studies_that_do_not_train_do_not_import_torch(study: Any) -> None:
     code = f"import sys; from proxmom.study.run.runner import load_study; load_study({str(study(DETERMINISTIC))!r}); "
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
 
-def test_numbers_of_a_curve_that_are_missing_are_nan(tmp_path):
+def test_numbers_of_a_curve_that_are_missing_are_nan(tmp_path: Path) -> None:
     configuration = {"problem": {}, "method": {}, "point": {}, "steps": 2}
     description = {"key": "k", "configuration": configuration, "provenance": {}, "seed": 0, "problem": "p"}
     with RunWriter(tmp_path / "runs/k", {**description, "method": "m", "point_index": 0}) as writer:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 pytest.importorskip("torch")
+
+from typing import Never
 
 from proxmom.study import training
 from proxmom.study.record.store import load_runs
 from tests.study.training.studies.conftest import MINE, NETWORK, RULES, SMALL, WILD, by_row, run, touched
 
 
-def test_divergence_and_failure_are_kept_and_retry_failed_repeats_what_raised(study, tmp_path):
+def test_divergence_and_failure_are_kept_and_retry_failed_repeats_what_raised(study: Any, tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(RULES)
     (tmp_path / "broken").touch()
     text = SMALL.replace('[[problem]]\nkind = "logistic"\nbatch = 16\n', NETWORK) + MINE.format("Fragile") + WILD
@@ -34,7 +39,7 @@ def test_divergence_and_failure_are_kept_and_retry_failed_repeats_what_raised(st
     assert {run.status for run in by_row(out)["mine", "final"]} == {"finished"}
 
 
-def test_a_method_none_of_whose_points_finishes_has_final_runs_all_the_same(study, tmp_path):
+def test_a_method_none_of_whose_points_finishes_has_final_runs_all_the_same(study: Any, tmp_path: Path) -> None:
     search = 'search = {lr = {low = 1e9, high = 1e10, scale = "log"}}'
     text = SMALL.replace('[[problem]]\nkind = "logistic"\nbatch = 16\n', NETWORK)
     rows = by_row(run(study(text + WILD.replace("lr = 1e9", search)), tmp_path / "out"))
@@ -42,8 +47,10 @@ def test_a_method_none_of_whose_points_finishes_has_final_runs_all_the_same(stud
     assert [run.point_index for run in rows["wild", "final"]] == [0, 0]
 
 
-def test_a_task_that_cannot_be_built_where_it_runs_has_failed(study, tmp_path, monkeypatch):
-    def broken(*_, **__):
+def test_a_task_that_cannot_be_built_where_it_runs_has_failed(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Never:
         raise TypeError("too odd")
 
     monkeypatch.setattr(training, "build_task", broken)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +23,11 @@ class Mine(torch.optim.SGD):
 """
 
 
-def keys(file, *arguments, name=None):
+def keys(file: Any, *arguments: Any, name: str | None = None) -> Any:
     return {cell.key for cell in plan(load_study(file), *arguments) if name in (None, cell.method.name)}
 
 
-def test_other_data_under_the_same_path_is_another_run(study, tmp_path):
+def test_other_data_under_the_same_path_is_another_run(study: Any, tmp_path: Path) -> None:
     file = study(SMALL.replace("batch = 16", 'batch = 16\ndata = "my.libsvm"'))
     seen = set()
     for content in ("1 1:2\n-1 1:3\n", "1 1:2\n-1 1:4\n"):
@@ -34,7 +36,7 @@ def test_other_data_under_the_same_path_is_another_run(study, tmp_path):
     assert len(seen) == 2 * 8
 
 
-def test_code_in_a_file_beside_the_study_is_part_of_the_key(study, tmp_path):
+def test_code_in_a_file_beside_the_study_is_part_of_the_key(study: Any, tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(RULES)
     (tmp_path / "my_optimizers.py").write_text(OPTIMIZERS)
     text = (
@@ -54,7 +56,9 @@ def test_code_in_a_file_beside_the_study_is_part_of_the_key(study, tmp_path):
     assert "source" not in load_study(study()).methods[1].configuration  # torch's own code is no part of it
 
 
-def test_a_rule_can_join_without_a_line_in_the_file(study, tmp_path, monkeypatch):
+def test_a_rule_can_join_without_a_line_in_the_file(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_rules.py").write_text(RULES)
     monkeypatch.chdir(tmp_path)
     out = run(study(), tmp_path / "out")
@@ -69,7 +73,7 @@ def test_a_rule_can_join_without_a_line_in_the_file(study, tmp_path, monkeypatch
     assert network.methods[-1].configuration["arguments"] == {"lower_bound": 0.0}  # its optimum is not known
 
 
-def test_old_results_are_read_as_they_are(tmp_path):
+def test_old_results_are_read_as_they_are(tmp_path: Path) -> None:
     directory = tmp_path / "runs/k"
     configuration = {"problem": {}, "method": {}, "point": {}}
     description = {"key": "k", "configuration": configuration, "provenance": {}, "seed": 3, "problem": "p"}

@@ -8,6 +8,8 @@ import multiprocessing
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,7 @@ from proxmom.study.run.runner import run_study
 from tests.study.training.studies.conftest import CONTROLLED, NETWORK, SMALL, WILD, by_row, outcomes, run, touched
 
 
-def test_nothing_is_run_twice(study, tmp_path, monkeypatch):
+def test_nothing_is_run_twice(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = run(study(), tmp_path / "out")
     before = touched(out)
     monkeypatch.setattr(training, "build_task", lambda *_, **__: pytest.fail("nothing to build"))
@@ -49,7 +51,7 @@ def test_nothing_is_run_twice(study, tmp_path, monkeypatch):
     ],
     ids=lambda value: str(value).splitlines()[0],
 )
-def test_what_is_new_runs_its_own_cells_only(study, tmp_path, old, new, more):
+def test_what_is_new_runs_its_own_cells_only(study: Any, tmp_path: Path, old: Any, new: Any, more: Any) -> None:
     out = run(study(), tmp_path / "out")
     before, known = touched(out), outcomes(out)
     run(study(SMALL.replace(old, new, 1)), out)
@@ -61,7 +63,7 @@ def test_what_is_new_runs_its_own_cells_only(study, tmp_path, old, new, more):
     assert outcomes(out) == known
 
 
-def test_more_points_repeat_the_final_runs_only_of_another_best_one(study, tmp_path):
+def test_more_points_repeat_the_final_runs_only_of_another_best_one(study: Any, tmp_path: Path) -> None:
     out = run(study(), tmp_path / "out")
     before = touched(out)
     run(study(SMALL.replace("points = 3", "points = 4")), out)
@@ -71,6 +73,7 @@ def test_more_points_repeat_the_final_runs_only_of_another_best_one(study, tmp_p
 
 KILLED = """
 import functools, json, os, random, signal, sys, time
+import torch._dynamo  # which training needs: here, and not in every start
 from pathlib import Path
 from proxmom.study.run import runner
 from proxmom.study import training
@@ -106,7 +109,7 @@ print(json.dumps({{"seen": seen, "checkpoints": checkpoints}}))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_a_study_that_is_killed_again_and_again_ends_as_one_that_is_not(study, tmp_path):
+def test_a_study_that_is_killed_again_and_again_ends_as_one_that_is_not(study: Any, tmp_path: Path) -> None:
     head, *_ = CONTROLLED.split('[[method]]\nname = "SGD"')
     text = head.replace('"logistic"\nbatch = 16', '"mlp"\nhidden = 8').replace("steps = 20", "steps = 300")
     text = text.replace("points = 3", "points = 2").replace("seeds = 2", "seeds = 1")
@@ -123,7 +126,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_one_that_is_not(study, t
     assert not list(out.glob("runs/*/checkpoint.pt"))
 
 
-def test_a_writer_goes_on_where_there_is_a_checkpoint_and_starts_afresh_where_there_is_none(tmp_path):
+def test_a_writer_goes_on_where_there_is_a_checkpoint_and_starts_afresh_where_there_is_none(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     with RunWriter(directory, {"key": "k"}) as writer:
         writer.record({"step": 1, "validation": math.inf, "beta": [0.5, math.nan]})
@@ -142,7 +145,7 @@ def test_a_writer_goes_on_where_there_is_a_checkpoint_and_starts_afresh_where_th
         assert (directory / "metrics.jsonl").read_text() == ""
 
 
-def test_records_that_a_checkpoint_knows_may_be_lost(tmp_path):
+def test_records_that_a_checkpoint_knows_may_be_lost(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert store.cut_records(tmp_path, 2)
@@ -153,7 +156,7 @@ def test_records_that_a_checkpoint_knows_may_be_lost(tmp_path):
     assert store.cut_records(tmp_path / "none", 0)
 
 
-def _hold(directory, held, release):
+def _hold(directory: Any, held: Any, release: Any) -> None:
     with store.locked(directory):
         held.set()
         release.wait(30)
@@ -161,7 +164,7 @@ def _hold(directory, held, release):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
-def test_a_run_that_another_process_has_is_waited_for_and_not_repeated(study, tmp_path):
+def test_a_run_that_another_process_has_is_waited_for_and_not_repeated(study: Any, tmp_path: Path) -> None:
     cell = next(plan(load_study(study())))
     worker = runner.Worker(tmp_path, load_study(study()), None, ["logistic"], {})
     context = multiprocessing.get_context("spawn")
@@ -176,7 +179,9 @@ def test_a_run_that_another_process_has_is_waited_for_and_not_repeated(study, tm
     assert (store.run_directory(tmp_path, cell.key) / "done.json").read_text() == "{}"
 
 
-def test_the_bar_counts_steps(study, tmp_path, monkeypatch, capsys):
+def test_the_bar_counts_steps(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.01)
     build = training.build_task
     monkeypatch.setattr(training, "build_task", lambda *a, **k: time.sleep(0.05) or build(*a, **k))

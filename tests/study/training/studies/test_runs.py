@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from proxmom.study.record.store import load_runs
 from tests.study.training.studies.conftest import CONTROLLED, NETWORK, SEARCH, SMALL, by_row, outcomes, run
 
 
-def test_points_are_compared_with_one_seed_and_the_best_is_trained_with_all(study, tmp_path):
+def test_points_are_compared_with_one_seed_and_the_best_is_trained_with_all(study: Any, tmp_path: Path) -> None:
     out = run(study(), tmp_path / "out")
     rows = by_row(out)
     assert {row: [(run.seed, run.point_index) for run in runs] for row, runs in rows.items() if row[1] == "search"} == {
@@ -31,7 +33,7 @@ def test_points_are_compared_with_one_seed_and_the_best_is_trained_with_all(stud
     assert json.loads((out / "plan.json").read_text())[3].items() >= {"seed": 1, "stage": "final"}.items()
 
 
-def test_a_run_says_everything(study, tmp_path):
+def test_a_run_says_everything(study: Any, tmp_path: Path) -> None:
     for run_ in load_runs(run(study(), tmp_path / "out")):
         assert (run_.status, run_.evaluations, run_.trained) == ("finished", 20, True)
         assert {"torch", "accelerator", "processor", "commit", "started"} <= set(run_.provenance)
@@ -53,14 +55,16 @@ def test_a_run_says_everything(study, tmp_path):
         assert {file.name for file in run_.directory.iterdir()} == {"run.json", "metrics.jsonl", "done.json"}
 
 
-def test_the_test_split_is_read_at_the_end_of_final_runs_alone(study, tmp_path, monkeypatch):
+def test_the_test_split_is_read_at_the_end_of_final_runs_alone(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build, read = training.build_task, []
 
-    def watched(*arguments, seed, **settings):
+    def watched(*arguments: Any, seed: int, **settings: Any) -> Any:
         task = build(*arguments, seed=seed, **settings)
         evaluate = task.evaluate
 
-        def note(split):
+        def note(split: Any) -> Any:
             read.append((seed, split))
             return evaluate(split)
 
@@ -75,7 +79,7 @@ def test_the_test_split_is_read_at_the_end_of_final_runs_alone(study, tmp_path, 
         assert ("test loss" in run_.final) == (run_.stage == "final")
 
 
-def test_results_depend_neither_on_processes_nor_on_order_nor_on_what_else_is_there(study, tmp_path):
+def test_results_depend_neither_on_processes_nor_on_order_nor_on_what_else_is_there(study: Any, tmp_path: Path) -> None:
     text = CONTROLLED.replace("[[problem]]", NETWORK + "[[problem]]", 1)
     text = text.replace("points = 3", "points = 2").replace("seeds = 2", "seeds = 1")
     one = outcomes(run(study(text), tmp_path / "one"))
@@ -88,7 +92,7 @@ def test_results_depend_neither_on_processes_nor_on_order_nor_on_what_else_is_th
     assert few.items() < one.items()
 
 
-def test_momentum_frozen_and_defaults_only(study, tmp_path):
+def test_momentum_frozen_and_defaults_only(study: Any, tmp_path: Path) -> None:
     rows = by_row(run(study(CONTROLLED), tmp_path / "out"))
     best = best_run(rows["adaptive", "search"])
     frozen, trained = rows["adaptive, momentum frozen", "search"], rows["adaptive, momentum frozen", "final"]
@@ -107,7 +111,7 @@ def test_momentum_frozen_and_defaults_only(study, tmp_path):
         assert (each.point, each.variant_of) == ({}, "adaptive")
 
 
-def test_defaults_of_an_optimizer_are_its_arguments(study):
+def test_defaults_of_an_optimizer_are_its_arguments(study: Any) -> None:
     text = SMALL.replace(
         '"log"}}\n\n[[method]]\nname = "Adam"',
         '"log"}}\ndefaults = {lr = 0.1, nesterov = true, weight_decay = 0.1}\n\n[[method]]\nname = "Adam"',
@@ -117,7 +121,7 @@ def test_defaults_of_an_optimizer_are_its_arguments(study):
     assert method.configuration["arguments"] == {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
 
 
-def test_lr_frozen_at_the_mean_step(study, tmp_path):
+def test_lr_frozen_at_the_mean_step(study: Any, tmp_path: Path) -> None:
     text = SMALL.replace(SEARCH, 'lr = 1\nfreeze = ["lr"]\narguments = {lower_bound = "optimum"}')
     text = text.replace("AdaptiveMemory", "TruncatedMemory").replace('inertia = 0.1\nscope = "tensor"\n', "")
     rows = by_row(run(study(text), tmp_path / "out"))
@@ -130,7 +134,7 @@ def test_lr_frozen_at_the_mean_step(study, tmp_path):
         assert each.configuration["method"]["lr"] == pytest.approx(best.mean_step, rel=1e-8)
 
 
-def test_what_waits_is_planned_before(study, tmp_path):
+def test_what_waits_is_planned_before(study: Any, tmp_path: Path) -> None:
     file, out = load_study(study(CONTROLLED)), tmp_path / "out"
     cells = list(plan(file, folder=out))
     waiting = [cell for cell in cells if not cell.ready]

@@ -1,9 +1,13 @@
 """Pictures: the functions drawn on, that what is drawn is what is solved, files, and error messages."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +25,7 @@ from proxmom.draw.trajectory import trajectory_figure
 from proxmom.memories import Average
 from proxmom.rules import RULES, Facts
 
-BOUNDED = {"TruncatedMemory", "Polyak", "MoMo"}
+BOUNDED = {name for name, rule in RULES.items() if hasattr(rule, "without_floor")}
 ARGUMENTS = {**{name: {"lower_bound": 0.0} for name in BOUNDED}, "ConjugateMemory": {"beta_max": 0.9}}  # < 1 for Adam
 RULE_OF = {name: rule(**ARGUMENTS.get(name, {})) for name, rule in RULES.items()}
 HEIGHTS = {h: AdaptiveMemory(height=h) for h in ("previous value", "cutting plane", "aggregated")}
@@ -49,40 +53,40 @@ class Alternating:
     beta_max = 0.5
     memories = {"slow": Average(0.1)}  # noqa: RUF012
 
-    def planes(self, now):
+    def planes(self, now: Any) -> Any:
         return now.gradient_plane, type(now.gradient_plane)(0.25 * now.vector("slow") - 0.5 * now.memory, -0.1)
 
 
 @pytest.fixture(params=FUNCTIONS.values(), ids=FUNCTIONS)
-def function(request):
+def function(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def slope(fun, x, eps=1e-6):
+def slope(fun: Any, x: Any, eps: Any = 1e-6) -> Any:
     """Central differences of fun along each coordinate of x."""
     moves = eps * np.eye(len(x))
     return np.array([(fun(x + move)[0] - fun(x - move)[0]) / (2 * eps) for move in moves])
 
 
-def line(figure, gid):
+def line(figure: Any, gid: Any) -> Any:
     return [curve.get_xydata().T for curve in figure.axes[0].get_lines() if curve.get_gid() == gid]
 
 
-def title(figure):
+def title(figure: Any) -> Any:
     return figure.get_suptitle()
 
 
 # the functions
 
 
-def test_gradients(function):
+def test_gradients(function: Any) -> None:
     left, right, bottom, top = function.view
     for x in np.random.default_rng(0).uniform((left, bottom), (right, top), (20, 2)):
         gradient = function.fun(x)[1]
         assert slope(function.fun, x) == pytest.approx(gradient, rel=1e-5, abs=1e-5)
 
 
-def test_minimisers_are_stationary_with_value_zero(function):
+def test_minimisers_are_stationary_with_value_zero(function: Any) -> None:
     for x in function.minimisers:
         value, gradient = function.fun(x)
         assert value == pytest.approx(0, abs=1e-24)
@@ -91,7 +95,7 @@ def test_minimisers_are_stationary_with_value_zero(function):
     assert len(np.unique(function.minimisers.round(6), axis=0)) == len(function.minimisers)
 
 
-def test_a_grid_gives_what_its_points_give(function):
+def test_a_grid_gives_what_its_points_give(function: Any) -> None:
     grid = np.random.default_rng(1).uniform(-2, 2, (2, 3, 4))
     values, gradients = function.fun(grid)
     assert values.shape == (3, 4)
@@ -101,7 +105,7 @@ def test_a_grid_gives_what_its_points_give(function):
     assert gradient == pytest.approx(gradients[:, 2, 1], rel=1e-13)
 
 
-def test_view_is_a_square_with_start_minimisers_and_levels(function):
+def test_view_is_a_square_with_start_minimisers_and_levels(function: Any) -> None:
     left, right, bottom, top = function.view
     assert right - left == pytest.approx(top - bottom)
     for a, b in [function.start, *function.minimisers]:
@@ -110,12 +114,12 @@ def test_view_is_a_square_with_start_minimisers_and_levels(function):
     assert (np.diff(function.levels) > 0).all()
 
 
-def test_quadratic_has_condition_20():
+def test_quadratic_has_condition_20() -> None:
     hessian = np.array([FUNCTIONS["quadratic"].fun(unit)[1] for unit in np.eye(2)])
     assert np.linalg.eigvalsh(hessian) == pytest.approx([1, 20])
 
 
-def test_valley_is_smooth_convex_and_asymmetric():
+def test_valley_is_smooth_convex_and_asymmetric() -> None:
     x = np.linspace(-6, 6, 1001)
     value, gradient = valley(x)
     assert slope(valley, np.array([0.7]))[0] == pytest.approx(valley(np.array([0.7]))[1], rel=1e-6)
@@ -127,7 +131,7 @@ def test_valley_is_smooth_convex_and_asymmetric():
 
 @pytest.mark.parametrize("metric", [None, Adam()], ids=["Euclidean", "Adam"])
 @pytest.mark.parametrize("rule", EVERY.values(), ids=EVERY)
-def test_default_lr_suits_every_rule(function, rule, metric):
+def test_default_lr_suits_every_rule(function: Any, rule: Any, metric: Any) -> None:
     settings = {"lr": function.default_lr(metric), "metric": metric, "max_iter": 200}
     trace = run(function, rule, np.array(function.start), settings)
     assert function.default_lr(Euclidean()) == function.default_lr(None)
@@ -139,7 +143,7 @@ def test_default_lr_suits_every_rule(function, rule, metric):
 
 
 @pytest.mark.parametrize(("rule", "settings"), CASES.values(), ids=CASES)
-def test_next_iterate_is_the_minimum_of_the_drawn_curve(rule, settings):
+def test_next_iterate_is_the_minimum_of_the_drawn_curve(rule: Any, settings: Any) -> None:
     figure = model_figure(rule, **settings)
     [[x, objective]] = line(figure, "objective")
     [diamond] = [curve for curve in figure.axes[0].get_lines() if curve.get_marker() == "D"]
@@ -150,13 +154,13 @@ def test_next_iterate_is_the_minimum_of_the_drawn_curve(rule, settings):
 
 
 @pytest.mark.parametrize("rule", RULE_OF.values(), ids=RULE_OF)
-def test_thick_line_is_the_maximum_of_the_planes(rule):
+def test_thick_line_is_the_maximum_of_the_planes(rule: Any) -> None:
     figure = model_figure(rule)
     [[_, thick]] = line(figure, "model")
     assert thick == pytest.approx(np.max([y for _, y in line(figure, "plane")], axis=0))
 
 
-def test_gradient_plane_is_the_tangent_and_planes_differ():
+def test_gradient_plane_is_the_tangent_and_planes_differ() -> None:
     figure = model_figure(AdaptiveMemory())
     (x, tangent), (_, mixture) = line(figure, "plane")
     [[_, loss]] = line(figure, "loss")
@@ -180,13 +184,13 @@ def test_gradient_plane_is_the_tangent_and_planes_differ():
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "planes") else "",
 )
-def test_planes_are_named_after_what_they_are_made_of(rule, names):
+def test_planes_are_named_after_what_they_are_made_of(rule: Any, names: Any) -> None:
     labels = [text.get_text() for text in model_figure(rule).axes[0].get_legend().get_texts()]
     planes = [label.removeprefix("plane: ").split("\n")[0] for label in labels if label.startswith("plane: ")]
     assert planes == names
 
 
-def test_caption_says_weights_and_beta():
+def test_caption_says_weights_and_beta() -> None:
     figure = model_figure(HeavyBall(0.8), inertia=0.1, weight_decay=0.05, lr=0.5)
     caption = figure.get_supxlabel()
     assert "lr = 0.5, inertia = 0.1, weight decay = 0.05, proximal" in caption
@@ -198,7 +202,7 @@ def test_caption_says_weights_and_beta():
 # the trajectory
 
 
-def test_path_is_the_rule_s():
+def test_path_is_the_rule_s() -> None:
     function, lr = FUNCTIONS["quadratic"], 0.03
     figure = trajectory_figure(GradientDescent(), "quadratic", lr=lr, steps=5)
     [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
@@ -211,7 +215,7 @@ def test_path_is_the_rule_s():
     assert f"lr = 0.03: f = {function.fun(x)[0]:.3g} after 5 steps" in title(figure)
 
 
-def test_colour_is_the_weight_on_memory():
+def test_colour_is_the_weight_on_memory() -> None:
     figure = trajectory_figure(AdaptiveMemory(beta_max=0.7), "himmelblau", steps=30)
     [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
     beta_axes = figure.axes[2]
@@ -223,13 +227,13 @@ def test_colour_is_the_weight_on_memory():
     assert [axes.get_ylabel() for axes in figure.axes].count(trajectory.BETA) == 2
 
 
-def test_without_memory_no_colour_bar():
+def test_without_memory_no_colour_bar() -> None:
     figure = trajectory_figure(Polyak(lower_bound=0.0), steps=3)
     assert len(figure.axes) == 2
     assert figure.axes[1].get_xlabel() == "step $t$"
 
 
-def test_fall_is_f_minus_its_minimum():
+def test_fall_is_f_minus_its_minimum() -> None:
     function = FUNCTIONS["himmelblau"]
     figure = trajectory_figure(GradientDescent(), "himmelblau", steps=3)
     [curve] = figure.axes[1].get_lines()
@@ -237,7 +241,7 @@ def test_fall_is_f_minus_its_minimum():
     assert figure.axes[1].get_yscale() == "log"
 
 
-def test_title_says_default_lr_metric_and_inertia():
+def test_title_says_default_lr_metric_and_inertia() -> None:
     figure = trajectory_figure(AdaptiveMemory(), metric=Adam(beta2=0.99), inertia=0.1, steps=2)
     assert "lr = 0.15 (default), Adam(beta2=0.99, eps=1e-08), inertia = 0.1: f = " in title(figure)
     assert "Rosenbrock" in title(figure)
@@ -245,7 +249,7 @@ def test_title_says_default_lr_metric_and_inertia():
 
 
 @pytest.mark.parametrize(("on", "lr"), [("quadratic", 0.12), ("quadratic", 40.0)])
-def test_a_diverging_path_is_clipped_and_said_so(on, lr):
+def test_a_diverging_path_is_clipped_and_said_so(on: Any, lr: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # what an old Matplotlib and a new parser have to settle
@@ -255,7 +259,7 @@ def test_a_diverging_path_is_clipped_and_said_so(on, lr):
     assert (*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()) == pytest.approx(FUNCTIONS[on].view)
 
 
-def test_far_points_keep_their_direction():
+def test_far_points_keep_their_direction() -> None:
     function = FUNCTIONS["quadratic"]
     trace = run(function, GradientDescent(), np.array(function.start), {"lr": 1.0, "max_iter": 60})
     figure = trajectory_figure(GradientDescent(), "quadratic", lr=1.0, steps=60)
@@ -265,7 +269,7 @@ def test_far_points_keep_their_direction():
     assert true[:, 0] * drawn[:, 1] == pytest.approx(true[:, 1] * drawn[:, 0], rel=1e-9)
 
 
-def test_view_grows_to_a_path_that_leaves_it_and_returns():
+def test_view_grows_to_a_path_that_leaves_it_and_returns() -> None:
     _, _, bottom, top = FUNCTIONS["himmelblau"].view
     figure = trajectory_figure(HeavyBall(), "himmelblau")
     low, high = figure.axes[0].get_ylim()
@@ -275,7 +279,7 @@ def test_view_grows_to_a_path_that_leaves_it_and_returns():
     assert "clipped" not in title(figure)
 
 
-def test_several_starts():
+def test_several_starts() -> None:
     starts = [[1.0, 1.0], [-3.0, 0.0], [9.0, 9.0], [0.0, 2.0]]
     figure = trajectory_figure(AdaptiveMemory(), "himmelblau", starts=starts, steps=10)
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
@@ -284,13 +288,13 @@ def test_several_starts():
     assert " to " in title(figure)
 
 
-def test_start_at_the_minimiser():
+def test_start_at_the_minimiser() -> None:
     figure = trajectory_figure(AdaptiveMemory(), starts=[1.0, 1.0])
     figure.draw_without_rendering()
     assert "f = 0 after 0 steps" in title(figure)
 
 
-def test_a_user_s_rule():
+def test_a_user_s_rule() -> None:
     assert title(trajectory_figure(Alternating(), steps=3)).startswith("Alternating on Rosenbrock")
     assert title(model_figure(Alternating())) == "One step of Alternating"
 
@@ -299,7 +303,7 @@ def test_a_user_s_rule():
 
 
 @pytest.mark.parametrize("on", ["quadratic", "rosenbrock", "himmelblau"])
-def test_the_shades_of_a_function_are_pixels(on, tmp_path):
+def test_the_shades_of_a_function_are_pixels(on: Any, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -311,7 +315,7 @@ def test_the_shades_of_a_function_are_pixels(on, tmp_path):
 
 @pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
 @pytest.mark.parametrize("name", ["a.PNG", "new/b.svg"])
-def test_files(draw, name, tmp_path):
+def test_files(draw: Any, name: str, tmp_path: Path) -> None:
     out = tmp_path / name
     assert draw(AdaptiveMemory(), steps=2, out=out) == out
     content = out.read_bytes()
@@ -321,7 +325,7 @@ def test_files(draw, name, tmp_path):
         assert content.startswith(b"\x89PNG")
 
 
-def test_the_same_picture_is_the_same_file(tmp_path):
+def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
     first, second = (draw_model(HeavyBall(), out=tmp_path / name) for name in ("a.svg", "b.svg"))
     assert first.read_bytes() == second.read_bytes()
 
@@ -339,26 +343,26 @@ def test_the_same_picture_is_the_same_file(tmp_path):
         ({"inertia": -1.0}, r"inertia must be >= 0 and finite, got -1\.0\."),
     ],
 )
-def test_bad_arguments_write_nothing(draw, wrong, message, tmp_path):
+def test_bad_arguments_write_nothing(draw: Any, wrong: Any, message: str, tmp_path: Path) -> None:
     arguments = {"out": "a.png", **wrong}
     with pytest.raises(ValueError, match=message):
         draw(AdaptiveMemory(), **{**arguments, "out": tmp_path / arguments["out"]})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_function_lists_those_there_are(tmp_path):
+def test_unknown_function_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"on must be one of 'quadratic', 'rosenbrock', 'himmelblau', got 'sphere'\."):
         draw_trajectory(AdaptiveMemory(), "sphere", out=tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("starts", [[1.0, 2.0, 3.0], [[0.0, np.inf]], [], 1.0, np.zeros((1, 1, 2))])
-def test_bad_starts(starts, tmp_path):
+def test_bad_starts(starts: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"starts must be a finite point \(2,\) or points \(k, 2\), got "):
         draw_trajectory(AdaptiveMemory(), starts=starts, out=tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
-def test_floor_with_inertia_and_no_rule_at_all_are_refused_as_everywhere(draw, tmp_path):
+def test_floor_with_inertia_and_no_rule_at_all_are_refused_as_everywhere(draw: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"TruncatedMemory looks at the loss, so inertia must be 0, got 0\.1"):
         draw(TruncatedMemory(lower_bound=0.0), inertia=0.1, out=tmp_path / "a.png")
     with pytest.raises(TypeError, match="rule must be an object with a method planes"):
@@ -366,13 +370,13 @@ def test_floor_with_inertia_and_no_rule_at_all_are_refused_as_everywhere(draw, t
 
 
 @pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
-def test_without_matplotlib_the_extra_is_named(draw, tmp_path, monkeypatch):
+def test_without_matplotlib_the_extra_is_named(draw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'proxmom\[study\]'"):
         draw(AdaptiveMemory(), out=tmp_path / "a.png")
 
 
-def test_matplotlib_comes_with_the_first_picture_and_pyplot_never(tmp_path):
+def test_matplotlib_comes_with_the_first_picture_and_pyplot_never(tmp_path: Path) -> None:
     code = (
         "import sys, proxmom, proxmom.draw as d; assert 'matplotlib' not in sys.modules; "
         f"d.draw_model(proxmom.HeavyBall(), out={str(tmp_path / 'a.svg')!r}); "

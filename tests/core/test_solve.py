@@ -168,3 +168,18 @@ def test_certificate_sees_wrong_weights(random: np.random.Generator) -> None:
     for wrong in (np.roll(w, 1), np.eye(3)[0] * 0.5 + w * 0.5, w * 1.01):
         proof = certify(heights, q, wrong)
         assert max(proof.gap, proof.kkt) > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("apart", "is_one"), [(8, True), (9, False)])
+@pytest.mark.parametrize("count", [2, 3])
+def test_slopes_within_eight_eps_are_one(count: int, apart: int, is_one: bool, dtype: Any) -> None:
+    """Their squared distance, to the sum of their squares; then the higher counts, else the one that c favours."""
+    linear, heights = np.zeros(count, dtype), np.zeros(count, dtype)
+    linear[1], heights[0] = 1, 1
+    quadratic = np.full((count, count), 1 - apart * np.finfo(dtype).eps, dtype)
+    quadratic[range(count), range(count)] = 1
+    if count == 3:
+        linear[2] = heights[2] = -10
+    found = weights(linear, quadratic, heights=heights)
+    np.testing.assert_array_equal(found, np.eye(count)[0 if is_one else 1])

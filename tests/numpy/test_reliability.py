@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,7 +99,7 @@ def scaled(case: Case, of_f: float, of_x: float) -> Case:
 CONVEX, REST = (quadratic, logistic, quartic, narrow), (kinked, valley, waves, endless)
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("PROXMOM_FUZZ", 80))))
 def test_it_converges_or_says_why_not(seed: int) -> None:
     random = np.random.default_rng([14, seed])
     family = (*CONVEX, *REST)[seed % 8]
@@ -156,7 +157,7 @@ def test_iterates_do_not_depend_on_scale(family: Any, of_f: float, of_x: float, 
         np.testing.assert_allclose(of_x * one, two, rtol=1e-6 if more else 0, atol=0)
 
 
-@pytest.mark.parametrize("first", 10.0 ** np.arange(-6, 7, 2))
+@pytest.mark.parametrize("first", 10.0 ** np.arange(-6, 7, 4))
 def test_the_first_step_may_have_any_length(first: float) -> None:
     case = quadratic(np.random.default_rng(1))
     for settings in ({}, {"rule": HeavyBall()}, {"metric": Adam(), "rule": ConjugateMemory(beta_max=0.9)}):

@@ -1,7 +1,7 @@
 """`minimize` on random functions: f never above f(x0), no false success, no exception of ours.
 
 A sample runs with every `make test`. More, and others each time: `PROXMOM_FUZZ=20000 python -m pytest -n 0
-tests/test_fuzz.py`.
+tests/numpy/test_fuzz.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from proxmom import Adam, AdaptiveMemory, Alignment, GradientDescent, HeavyBall,
 from proxmom.numpy import minimize
 
 MORE = os.environ.get("PROXMOM_FUZZ")
-fuzz = settings(max_examples=int(MORE) if MORE else 120, derandomize=not MORE)
+fuzz = settings(max_examples=int(MORE) if MORE else 60, derandomize=not MORE)
 Function = Callable[[Any], tuple[float, Any]]
 SCALES = st.floats(-150, 150).map(lambda power: 10.0**power)
 NEAR = 1e-3  # of ||x0 - minimiser||: how near a success must be where the minimiser is known
