@@ -23,7 +23,7 @@ class Mine(torch.optim.SGD):
 """
 
 
-def keys(file: Any, *arguments: Any, name: str = None) -> Any:
+def keys(file: Any, *arguments: Any, name: str | None = None) -> Any:
     return {cell.key for cell in plan(load_study(file), *arguments) if name in (None, cell.method.name)}
 
 
