@@ -46,7 +46,7 @@ def run(lr: float, schedule: str, steps: int) -> tuple[list[float], float]:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
-        sizes.append(optimizer.param_groups[0]["lr"] * float(optimizer.state[first]["kept_scale"]))
+        sizes.append(optimizer.param_groups[0]["lr"] * float(optimizer.state[first]["rule_scale"]))
     with torch.no_grad():
         return sizes, float(nn.functional.cross_entropy(model(x), y))
 

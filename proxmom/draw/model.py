@@ -29,7 +29,7 @@ COLOURS = (canvas.BLUE, canvas.VERMILLION, "#6b4c1e", "#56b4e9")
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class ModelScene:
     """All that the picture shows: the iterates (t + 1,), and f and the model at the last one."""
 
     rule: Rule
@@ -112,7 +112,7 @@ def model_figure(
         return _figure(model_scene(rule, steps, settings))
 
 
-def model_scene(rule: Rule, steps: int, settings: dict[str, Any]) -> Scene:
+def model_scene(rule: Rule, steps: int, settings: dict[str, Any]) -> ModelScene:
     """Take the steps, and look at the model of the one after them."""
     optimizer = Optimizer(np.array([START]), rule, decay="proximal", **settings)
     path = [START]
@@ -122,7 +122,7 @@ def model_scene(rule: Rule, steps: int, settings: dict[str, Any]) -> Scene:
     value, gradient = valley(optimizer.x)
     model = optimizer.preview(gradient, float(value[0]))
     words = canvas.settings(settings["lr"], settings["metric"], settings["inertia"], settings["weight_decay"])
-    return Scene(rule, words, np.array(path), float(value[0]), model)
+    return ModelScene(rule, words, np.array(path), float(value[0]), model)
 
 
 def _plane_name(row: Array, vectors: Sequence[str], level: float) -> str:
@@ -132,7 +132,7 @@ def _plane_name(row: Array, vectors: Sequence[str], level: float) -> str:
     return " + ".join(terms).replace("+ -", "− ") or f"{FLOOR} {round(level, 9) + 0.0:.4g}"
 
 
-def _figure(scene: Scene) -> Figure:
+def _figure(scene: ModelScene) -> Figure:
     figure = canvas.blank(11.5, 6.2)
     axes, x = figure.add_subplot(), _span(scene)
     _draw_lines(axes, scene, x)
@@ -144,21 +144,21 @@ def _figure(scene: Scene) -> Figure:
     return figure
 
 
-def _span(scene: Scene) -> Array:
+def _span(scene: ModelScene) -> Array:
     """The x axis: the minimiser, the last two iterates and the next, with some air."""
     shown = np.array([0.0, *scene.path[-2:], scene.next_x])
     air = max(0.35 * np.ptp(shown), 0.7)
     return np.linspace(shown.min() - air, shown.max() + air, GRID)
 
 
-def _heights(scene: Scene, x: Array) -> tuple[float, float]:
+def _heights(scene: ModelScene, x: Array) -> tuple[float, float]:
     """The y axis: f and the marked points in full, and what the planes do below them as far as it matters."""
     low = min(0.0, float(scene.objective(x).min()), float(scene.planes(np.array([scene.next_x])).min()))
     high = max(float(valley(x)[0].max()), float(scene.objective(np.array([scene.next_x]))[0]))
     return low - 0.12 * (high - low), high + 0.05 * (high - low)
 
 
-def _draw_lines(axes: Axes, scene: Scene, x: Array) -> None:
+def _draw_lines(axes: Axes, scene: ModelScene, x: Array) -> None:
     axes.plot(x, valley(x)[0], color=canvas.INK, linewidth=2.4, label="$f$, the loss", gid="loss")
     planes, colours = scene.planes(x), iter(COLOURS)
     for plane, name, weight in zip(planes, scene.names, scene.model.weights, strict=True):
@@ -172,7 +172,7 @@ def _draw_lines(axes: Axes, scene: Scene, x: Array) -> None:
     axes.plot(x, scene.objective(x), label=" + ".join(filter(None, terms)), gid="objective", **look)
 
 
-def _draw_points(axes: Axes, scene: Scene) -> None:
+def _draw_points(axes: Axes, scene: ModelScene) -> None:
     t, x = len(scene.path) - 1, np.array([scene.next_x])
     least, landing = scene.objective(x), valley(x)[0]
     _mark(axes, scene.path[:-1], "earlier iterates", markersize=6, color=canvas.FAINT)
@@ -195,7 +195,7 @@ def _number(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _caption(scene: Scene) -> str:
+def _caption(scene: ModelScene) -> str:
     t = len(scene.path) - 1
     weights = ", ".join(map(_number, scene.model.weights))
     return (

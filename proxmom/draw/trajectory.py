@@ -30,7 +30,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.3)), (0, (6, 1.5, 1.5
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class PathScene:
     """All that the picture shows."""
 
     function: Function
@@ -106,10 +106,10 @@ def trajectory_figure(
         settings: dict[str, Any] = {"lr": step_size, "metric": metric, "inertia": inertia, "max_iter": steps}
         traces = [run(function, rule, point, settings) for point in points]
         words = canvas.settings(step_size, metric, inertia, default_lr=lr is None)
-        return _figure(Scene(function, rule, words, traces, frame(function, traces)))
+        return _figure(PathScene(function, rule, words, traces, frame(function, traces)))
 
 
-def _figure(scene: Scene) -> Figure:
+def _figure(scene: PathScene) -> Figure:
     figure = canvas.blank(11.5, 6.2, gap=0.04)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1))
     plane, colours = figure.add_subplot(grid[:, 0]), _colours(scene)
@@ -125,7 +125,7 @@ def _figure(scene: Scene) -> Figure:
     return figure
 
 
-def _colours(scene: Scene) -> Colours | None:
+def _colours(scene: PathScene) -> Colours | None:
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
@@ -141,7 +141,7 @@ def _mappable(colours: Colours) -> Any:
     return ScalarMappable(colours[1], colours[0])
 
 
-def _draw_function(axes: Axes, scene: Scene) -> None:
+def _draw_function(axes: Axes, scene: PathScene) -> None:
     from matplotlib.colors import LogNorm
 
     levels, grid = scene.function.levels, grid_of(scene.function, scene.view)
@@ -155,7 +155,7 @@ def _draw_function(axes: Axes, scene: Scene) -> None:
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
 
 
-def _draw_paths(axes: Axes, scene: Scene, colours: Colours | None) -> None:
+def _draw_paths(axes: Axes, scene: PathScene, colours: Colours | None) -> None:
     for number, trace in enumerate(scene.traces):
         _draw_path(axes, trace, colours)
         if len(scene.traces) > 1:
@@ -167,7 +167,7 @@ def _draw_paths(axes: Axes, scene: Scene, colours: Colours | None) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=3, handletextpad=0.2, columnspacing=1.0)
 
 
-def _mark(axes: Axes, scene: Scene, points: Array, label: str, **look: Any) -> None:
+def _mark(axes: Axes, scene: PathScene, points: Array, label: str, **look: Any) -> None:
     shown = points[inside(points, scene.view)]
     if len(shown):
         axes.scatter(shown[:, 0], shown[:, 1], label=label, zorder=5, edgecolors=canvas.INK, **look)
@@ -185,7 +185,7 @@ def _draw_path(axes: Axes, trace: Trace, colours: Colours | None) -> None:
     axes.scatter(points[1:, 0], points[1:, 1], s=13, zorder=4, linewidths=0, **scale, **shade)
 
 
-def _draw_fall(axes: Axes, scene: Scene) -> None:
+def _draw_fall(axes: Axes, scene: PathScene) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for number, trace in enumerate(scene.traces):
@@ -209,7 +209,7 @@ def _line(number: int) -> canvas.Look:
     return {"linestyle": DASHES[number % len(DASHES)], "color": (canvas.INK, canvas.FAINT)[number // len(DASHES) % 2]}
 
 
-def _draw_beta(axes: Axes, scene: Scene, colours: Colours) -> None:
+def _draw_beta(axes: Axes, scene: PathScene, colours: Colours) -> None:
     for number, trace in enumerate(scene.traces):
         t = np.arange(1, len(trace.beta) + 1)
         axes.plot(t, trace.beta, linewidth=0.8, alpha=0.4, **_line(number))
@@ -219,7 +219,7 @@ def _draw_beta(axes: Axes, scene: Scene, colours: Colours) -> None:
     axes.grid(True, color="#e3e3e3", linewidth=0.7)
 
 
-def _title(scene: Scene) -> str:
+def _title(scene: PathScene) -> str:
     values = _listed([float(trace.values[-1]) for trace in scene.traces])
     counts = _listed([len(trace.values) - 1 for trace in scene.traces])
     words = f"f = {values} after {counts} step{'s' if counts != '1' else ''}"

@@ -127,10 +127,10 @@ def measure(
     """
     library = _library()
     sums = np.zeros((units, len(SUMS)))
-    settings, kept = _settings(batch, units, sign, coupled, adam, inertia)
+    settings, alive = _settings(batch, units, sign, coupled, adam, inertia)
     status = library.proxmom_measure(*settings, bool(with_x), int(threads), _address(sums))
     _raise_for(status, units)
-    del kept  # the arrays behind the addresses lived until here
+    del alive  # the arrays behind the addresses lived until here
     return sums
 
 
@@ -166,11 +166,11 @@ def move(
     units = len(direction)
     if direction.shape != (units, 2):
         raise ValueError(f"direction must have the shape (U, 2), got {direction.shape}.")
-    settings, kept = _settings(batch, units, sign, coupled, adam, inertia)
+    settings, alive = _settings(batch, units, sign, coupled, adam, inertia)
     scale, shrink = _per_unit("scale", scale, units), _per_unit("shrink", shrink, units)
     status = library.proxmom_move(*settings, _address(direction), _address(scale), _address(shrink), int(threads))
     _raise_for(status, units)
-    del kept
+    del alive
 
 
 def _settings(

@@ -37,7 +37,7 @@ class Point:
 
 
 @dataclass
-class Trust:
+class Unguarded:
     """Lets every step of `optimizer` stand, and ends the run before the first point that is not finite."""
 
     optimizer: Optimizer | Forecast
@@ -78,7 +78,7 @@ class Guard:
     tries: int = 0
     undone: int = 0
     stalled: int = 0
-    poor: int = 0
+    weak: int = 0
     longest: float = 0.0
     _finite: bool = True  # whether the last point that was left was
     _top: float | None = None  # the first f
@@ -138,9 +138,9 @@ class Guard:
         if _rounds(old, new) and need <= _noise(old, new):
             return self._lowers_within_rounding(old, new, move)
         enough = new.f <= old.f - need
-        if not (enough or (new.f <= old.f and self.poor + 1 < PATIENCE)):
+        if not (enough or (new.f <= old.f and self.weak + 1 < PATIENCE)):
             return False
-        self.poor = 0 if enough else self.poor + 1
+        self.weak = 0 if enough else self.weak + 1
         self.longest, self.stalled, self._best = max(self.longest, move), 0, new
         return True
 

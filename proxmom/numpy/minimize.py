@@ -14,7 +14,7 @@ from scipy.optimize import OptimizeResult
 from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import ROUNDING, Guard, Point, Trust
+from proxmom.numpy.guard import ROUNDING, Guard, Point, Unguarded
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
 from proxmom.secant import Secant
@@ -113,7 +113,7 @@ def minimize(
         step_size=None if isinstance(step_size, Secant) else step_size,
     )
     steps = Forecast(optimizer, step_size) if isinstance(step_size, Secant) else optimizer
-    judge = Guard(steps, isinstance(optimizer.metric, Euclidean)) if free else Trust(steps)
+    judge = Guard(steps, isinstance(optimizer.metric, Euclidean)) if free else Unguarded(steps)
     run = _Run(fun, optimizer, gtol, judge, reporter(callback))
     return run.go(max_iter, probe=free and first is None)
 
@@ -139,7 +139,7 @@ class _Run:
         fun: Callable[..., tuple[float, ArrayLike]],
         optimizer: Optimizer,
         gtol: float,
-        judge: Guard | Trust,
+        judge: Guard | Unguarded,
         report: Callable[[OptimizeResult], Any],
     ) -> None:
         self.fun, self.optimizer, self.gtol = fun, optimizer, gtol

@@ -138,14 +138,14 @@ def options(given: Mapping[str, Any]) -> Options:
     Raises:
         TypeError: for others, unless they are torch's own and without effect.
     """
-    kept = {name: value for name, value in given.items() if not _without_effect(name, value)}
-    unknown = sorted(set(kept) - set(DEFAULTS))
+    effective = {name: value for name, value in given.items() if not _without_effect(name, value)}
+    unknown = sorted(set(effective) - set(DEFAULTS))
     if unknown:
         derived = "momentum" in unknown  # the first thing that whoever comes from torch.optim.SGD tries
         remedy = " Momentum is derived; beta_max of AMSGD caps it, and so does betas[0] of AMAdamW." * derived
-        got = ", ".join(f"{name}={kept[name]!r}" for name in unknown)
+        got = ", ".join(f"{name}={effective[name]!r}" for name in unknown)
         raise TypeError(f"options must be among {', '.join(DEFAULTS)}, got {got}.{remedy}")
-    return {**DEFAULTS, **kept}  # type: ignore[typeddict-item]
+    return {**DEFAULTS, **effective}  # type: ignore[typeddict-item]
 
 
 def _without_effect(name: str, value: Any) -> bool:

@@ -93,11 +93,11 @@ def _layout(members: Sequence[Member], names: Sequence[str], state: State, step:
     device = local(members[0][2]).device
     kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
     rows, groups, scopes, meshes, where = _units(members, state, entries.fresh, scope, kind)
-    table = torch.stack(rows)
+    scalar_rows = torch.stack(rows)
     states = [state.setdefault(p, {}) for _, _, p in members]
     _create(members, states, entries.vectors, step)
     places = [tuple(entries.fresh).index(name) for name in entries.numbers]
-    rows_of_state = [own_storage(row).unbind() for row in table.unbind()]
+    rows_of_state = [own_storage(row).unbind() for row in scalar_rows.unbind()]
     views = [dict(zip(entries.numbers, (row[place] for place in places), strict=True)) for row in rows_of_state]
     for entry, unit in zip(states, where, strict=True):
         entry.update(views[unit])
@@ -109,12 +109,12 @@ def _layout(members: Sequence[Member], names: Sequence[str], state: State, step:
         places=[place for _, place, _ in members],
         parts=parts,
         groups=groups,
-        table=table,
+        scalar_rows=scalar_rows,
         membership=_membership(scopes, where, kind),
         meshes=Meshes(meshes, device) if any(meshes) else None,
         columns=tuple(entries.fresh),
         named=entries.numbers,
-        sized=tuple(step.method.scalars),
+        rule_scalars=tuple(step.method.scalars),
         states=states,
         vectors=entries.vectors,
     )
@@ -184,7 +184,7 @@ def _row(entry: Mapping[str, Any], fresh: Mapping[str, float], kind: Mapping[str
 
 
 def own_storage(row: Tensor) -> Tensor:
-    """The same memory under a storage of its own, so that saving a view of it does not save the whole table."""
+    """The same memory under a storage of its own, so that saving a view of it does not save that of all units."""
     return torch.utils.dlpack.from_dlpack(row) if row.device.type in ("cpu", "cuda") else row
 
 

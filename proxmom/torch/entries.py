@@ -5,7 +5,7 @@ Whoever creates state and whoever loads it asks here, so that both refuse alike.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from proxmom.torch.layout import OF_LOSSES, SCALARS
 from proxmom.torch.memory import require_storage
 from proxmom.torch.shards import is_sharded, local
 
-KEPT_NAME = "kept_"  # in front of the names of scalars that rule and step size keep
+RULE_SCALAR = "rule_"  # in front of the names of scalars that rule and step size keep
 SHARED = "step"  # other optimizers keep a count of this name too: alone it does not tell that a state is ours
 
 
@@ -41,11 +41,12 @@ class Entries:
         start = step.method.metric.start(torch.zeros(0, device="cpu", dtype=torch.float32))
         vectors = tuple(name for name, value in start.items() if isinstance(value, Tensor))
         fresh = dict.fromkeys(SCALARS, 0.0) | {
-            "kept": 1.0,
+            "slope_weight": 1.0,
             "missing": float(not step.method.metric.memory_from_gradient),
         }
-        fresh |= {KEPT_NAME + name: value for name, value in step.method.scalars.items()}
+        fresh |= {RULE_SCALAR + name: value for name, value in step.method.scalars.items()}
         fresh |= {name: float(value) for name, value in start.items() if name not in vectors}
+        _check_unique(step.method.name, [*step.method.names, *vectors, *fresh])
         numbers = tuple(name for name in fresh if step.method.facts.needs_loss or name not in OF_LOSSES)
         return cls(step.method.names[MEMORY:], vectors, fresh, numbers)
 
@@ -84,6 +85,16 @@ class Entries:
                 raise ValueError(f"state[{key!r}] of {name} must be one number, got a tensor of {tuple(value.shape)}.")
             if not isinstance(value, (Tensor, int, float)):
                 raise TypeError(f"state[{key!r}] of {name} must be a number, got {value!r}.")
+
+
+def _check_unique(rule: str, names: Sequence[str]) -> None:
+    """ValueError where a rule's memory or scalar has the name of something else that is kept for a parameter."""
+    taken = sorted({name for name in names if names.count(name) > 1})
+    if taken:
+        raise ValueError(
+            f"memories and scalars of {rule} must have names that state does not use otherwise, got "
+            f"{', '.join(map(repr, taken))}. Choose others."
+        )
 
 
 def is_fresh(entry: Collection[str], names: Iterable[str]) -> bool:

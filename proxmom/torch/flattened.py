@@ -118,7 +118,7 @@ def _share(pieces: Sequence[Tensor], state: State, group: Any) -> None:
 
 
 def _scalars(entries: dict[str, Any]) -> dict[str, Tensor]:
-    """The 0-dim tensors, apart from the table that they may be views of."""
+    """The 0-dim tensors, apart from the array that they may be views of."""
     return {
         name: value.detach().cpu().clone()
         for name, value in entries.items()

@@ -1,7 +1,7 @@
 """`Layout`: which parameters share scalars, and where their vectors lie.
 
 A *unit* is a set of parameters of one scope and one group that have stepped together so far: they share all scalars.
-The scalars of all units are the rows of one table, and `state[p][name]` is a view of its entry, so that a step over
+The scalars of all units are the rows of one array, and `state[p][name]` is a view of its entry, so that a step over
 thousands of parameters updates a handful of arrays, and everything still lives in `state[p]`. What a step reads is
 here; how it comes about, once for each set of parameters, is in `arrange`.
 
@@ -28,11 +28,11 @@ from proxmom.torch.shards import Meshes, local, placed
 
 Member = tuple[int, int, Tensor]  # index of the parameter group, place among all parameters, the parameter
 
-SCALARS = ("step", "last_lr", "kept", "missing", "loss", "memory_height", "skipped")
+SCALARS = ("step", "last_lr", "slope_weight", "missing", "loss", "memory_height", "skipped")
 MANY = 2000  # numbers of all units
-OF_LOSSES = ("kept", "loss", "memory_height")  # what only rules that look at the loss ever change
+OF_LOSSES = ("slope_weight", "loss", "memory_height")  # what only rules that look at the loss ever change
 NOWHERE = np.zeros(0, dtype=np.int64)
-STEP, LAST_LR, KEPT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
+STEP, LAST_LR, SLOPE_WEIGHT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
@@ -57,7 +57,7 @@ def flat(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
 class Part:
     """One parameter's share of the state, as flat views of what this process holds of it.
 
-    name: for messages; unit: its row in the table; dtype, count: of the parameter here; order: see `flat`; copied:
+    name: for messages; unit: its row among the scalars; dtype, count: of the parameter here; order: see `flat`; copied:
     whether the parameter is not dense, so that a step works on a copy of it; sharded: whether it is a DTensor;
     memories: "memory" and what the rule declares besides; vectors: those of the metric.
     """
@@ -97,12 +97,12 @@ class Layout:
     """The parameters that step together on one device.
 
     places: where each member stands among all parameters; parts: what is known of them, (T,); groups: each unit's
-    parameter group, (U,); table: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and step size
-    (`sized`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
+    parameter group, (U,); scalar_rows: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and
+    step size (`rule_scalars`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
     parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
     up, if over several; states:
     the members' entries in the optimizer's state; vectors, named: the names in them that are vectors and numbers;
-    young: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
+    unseeded: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
 
     While a step is under way: params, the members; gradients, as the parameters lie, flat or not; x_at and gradient_at,
     their addresses, (T,). version counts the changes of x_at.
@@ -111,21 +111,21 @@ class Layout:
     places: list[int]
     parts: list[Part]
     groups: list[int]
-    table: Tensor
+    scalar_rows: Tensor
     membership: tuple[Tensor, Tensor] | None
     meshes: Meshes | None
     columns: tuple[str, ...]
     named: tuple[str, ...]
-    sized: tuple[str, ...]
+    rule_scalars: tuple[str, ...]
     states: list[dict[str, Any]]
     vectors: tuple[str, ...]
-    young: bool = True
+    unseeded: bool = True
     passes: Any = None
     version: int = 0
 
     def __post_init__(self) -> None:
-        self.device = self.table.device
-        self.rows = self.array(self.table)
+        self.device = self.scalar_rows.device
+        self.rows = self.array(self.scalar_rows)
         self.group_of = self.array(torch.tensor(self.groups, device=self.device))
         self.scope = Scope()
         if self.membership is not None:
@@ -266,7 +266,7 @@ class Layout:
             and list(map(Tensor.numel, gradients)) == self._counts
             and all(lie)
             and not any(map(Tensor.is_neg, gradients))
-            and set(map(Tensor.get_device, gradients)) == {self.table.get_device()}
+            and set(map(Tensor.get_device, gradients)) == {self.scalar_rows.get_device()}
         )
         self._alike = memory.guard(gradients) if fit else None
         return fit
@@ -316,16 +316,17 @@ class Layout:
         return Scalars(
             step=-self.scope.least(-column[STEP]),
             last_lr=column[LAST_LR],
-            slope_weight=column[KEPT],
+            slope_weight=column[SLOPE_WEIGHT],
             missing=column[MISSING],
             loss=None if loss is None else xp.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
             memory_height=column[MEMORY_HEIGHT][oldest],
             rule_scalars={
-                name: self.scope.oldest(column[i], column[STEP]) for i, name in enumerate(self.sized, len(SCALARS))
+                name: self.scope.oldest(column[i], column[STEP])
+                for i, name in enumerate(self.rule_scalars, len(SCALARS))
             },
         )
 
-    def own(self) -> dict[str, Array]:
+    def metric_scalars(self) -> dict[str, Array]:
         """The metric's scalars, (U, 1) each."""
-        first = len(SCALARS) + len(self.sized)
+        first = len(SCALARS) + len(self.rule_scalars)
         return {name: self.rows[:, i, None] for i, name in enumerate(self.columns) if i >= first}

@@ -19,7 +19,7 @@ from proxmom.torch.arrange import arrange, at_rest
 from proxmom.torch.layout import SKIPPED, STEP, Layout, as_tensor
 from proxmom.torch.passes import Settings
 from proxmom.torch.passes.choose import choose
-from proxmom.torch.turn import commit, measure, scalar
+from proxmom.torch.plan import commit, plan_step, scalar
 
 SCOPES = ("model", "group", "tensor")
 PAST = 7  # sets of parameters whose layouts are kept, for those that take turns
@@ -180,13 +180,13 @@ class ProxOptimizer(torch.optim.Optimizer):
     # 3. `Layout.begin` takes the gradients; those that are not as the parameters lie, or lie where the step writes, are
     #    copied. What cannot be stepped is refused. Up to here nothing was written but missing state.
     # 4. `_advance`, memory first: where it starts as the first gradient, it is put there (`_seed`).
-    # 5. `turn.measure`, for each layout: the first pass over memory (`passes/...: measure`) sums the inner products of
+    # 5. `plan_step`, for each layout: the first pass over memory (`passes/...: measure`) sums the inner products of
     #    each unit, sharded ones over their processes; `Step.take` asks the rule for its planes, solves, and answers
     #    with coefficients of the new direction, step lengths, and scalars for the next step. Nothing is written.
     # 6. Is everything finite, everywhere? On the CPU a step that is not ends here: counted, and memory as it was. On a
     #    device nobody waits for the answer: everything below writes only where it is yes.
-    # 7. `turn.commit`: the second pass (`passes/...: move`) writes memory, the metric's vectors and the parameters; the
-    #    scalars go into the table of which `state[p]` holds views.
+    # 7. `commit`: the second pass (`passes/...: move`) writes memory, the metric's vectors and the parameters; the
+    #    scalars go into the array of which `state[p]` holds views.
     # 8. What stays where others move loses its last lr; weights and beta are kept for `diagnostics`.
     # 9. `Layout.end` lets go of parameters and gradients.
     @_disable_dynamo  # torch.compiler.disable would load the compiler as soon as this module is imported
@@ -293,24 +293,24 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""
-        seeded = [memory for layout in self._layouts if layout.young for memory in self._seed(layout)]
+        seeded = [memory for layout in self._layouts if layout.unseeded for memory in self._seed(layout)]
         first, loss = self._layouts[0], None
         if self._step.method.facts.needs_loss:
-            loss = first.array(shards.mean(scalar(given, first.table), self._options["process_group"]))
-        turns = [measure(layout, self._step, self.param_groups, loss) for layout in self._layouts]
-        sound = as_tensor(turns[0].sound)
-        for turn in turns[1:]:
-            sound = sound & turn.sound.to(sound.device)
+            loss = first.array(shards.mean(scalar(given, first.scalar_rows), self._options["process_group"]))
+        plans = [plan_step(layout, self._step, self.param_groups, loss) for layout in self._layouts]
+        sound = as_tensor(plans[0].sound)
+        for plan in plans[1:]:
+            sound = sound & plan.sound.to(sound.device)
         if self._options["process_group"] is not None:
             sound = shards.agree(sound, self._options["process_group"])
         if first.on_host and not sound:
-            for turn in turns:
-                turn.layout.table[:, SKIPPED] += 1
+            for plan in plans:
+                plan.layout.scalar_rows[:, SKIPPED] += 1
             for memory in seeded:
                 memory.zero_()
             return
-        for turn in turns:
-            commit(turn, self._step, None if first.on_host else sound.to(turn.layout.device))
+        for plan in plans:
+            commit(plan, self._step, None if first.on_host else sound.to(plan.layout.device))
         for last_lr in self._resting:  # what does not move adds nothing to the next step's height
             last_lr.mul_(0 if first.on_host else (~sound).to(last_lr.device))
         if first.on_host:
@@ -318,7 +318,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         else:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
-        solution = turns[0].outcome.solution
+        solution = plans[0].outcome.solution
         new = (as_tensor(solution.weights), as_tensor(solution.beta))
         if self._last is not None and self._last[0].shape == new[0].shape and not first.on_host:
             new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
@@ -326,12 +326,12 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _seed(self, layout: Layout) -> list[Tensor]:
         """Where a memory starts as the first gradient, put it there; returns the memories written."""
-        fresh = (layout.table[:, STEP] == 0).tolist()
-        layout.young = any(fresh)
+        fresh = (layout.scalar_rows[:, STEP] == 0).tolist()
+        layout.unseeded = any(fresh)
         written: list[Tensor] = []
         kinds = self._step.method.memories.values()
         starts = [self._step.method.metric.memory_from_gradient, *(kind.start == "gradient" for kind in kinds)]
-        if not any(starts) or not layout.young:
+        if not any(starts) or not layout.unseeded:
             return written
         xs = layout.xs() if self._step.method.decay == "coupled" else None
         for i, (part, g) in enumerate(zip(layout.parts, layout.rows_of_gradients(), strict=True)):

@@ -198,3 +198,12 @@ def test_with_the_weight_declared_the_first_step_has_its_right_length() -> None:
     )()
     optimizer = Optimizer(np.zeros(2), rule, lr=0.1, metric=Adam())
     np.testing.assert_allclose(optimizer.step([3.0, -2.0]), [-0.1, 0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["step", "last_lr", "second_moment", "count"])
+def test_names_that_the_state_uses_otherwise_are_refused(name: str) -> None:
+    rule = _rule(memories={name: Average(0.5)})
+    with pytest.raises(ValueError, match=f"must have names that state does not use otherwise, got '{name}'"):
+        p = nn.Parameter(torch.ones(2))
+        p.grad = torch.ones(2)
+        ProxOptimizer([p], rule, 0.1, metric=Adam()).step()

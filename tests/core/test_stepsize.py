@@ -199,7 +199,7 @@ def test_saved_and_loaded_it_goes_on_as_it_was(step_size: Any, scope: str) -> No
     for p, q, r in zip(params, others, copied[1], strict=True):
         assert torch.equal(p, q)
         assert torch.equal(p, r)
-    names = [name for name in optimizer.state[params[0]] if name.startswith("kept_")]
+    names = [name for name in optimizer.state[params[0]] if name.startswith("rule_")]
     assert len(names) == len(rule.scalars if step_size is None else step_size.scalars)
 
 
@@ -222,7 +222,7 @@ def test_a_late_parameter_takes_the_step_size_of_its_scope() -> None:
         early.grad = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
         late.grad = early.grad.clone() if step > 1 else None
         optimizer.step()
-    scales = [float(optimizer.state[p]["kept_scale"]) for p in (early, late)]
+    scales = [float(optimizer.state[p]["rule_scale"]) for p in (early, late)]
     assert scales[0] == scales[1] > 2
 
 
@@ -245,7 +245,7 @@ def test_the_named_optimizers_take_a_step_size() -> None:
         params = [nn.Parameter(torch.ones(3, dtype=torch.float64))]
         optimizer = kind(params, lr=1e-4, step_size=Alignment())
         trained(optimizer, params, 20)
-        assert float(optimizer.state[params[0]]["kept_scale"]) > 10
+        assert float(optimizer.state[params[0]]["rule_scale"]) > 10
 
 
 # Errors --------------------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_many_chunks_are_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "ROWS", 2)  # several rounds of adding up
     case = Case()
     layout = case.layout(((20000,), (9000,)), (0, 1))
-    numbers = Numbers(None, None, layout.own(), with_x=True)
+    numbers = Numbers(None, None, layout.metric_scalars(), with_x=True)
     want = TorchPasses(layout, case.settings(), pack=True).measure(layout, numbers)
     assert_same_sums(cuda.TritonPasses(layout, case.settings()).measure(layout, numbers), want, case)
 
@@ -128,7 +128,10 @@ def test_many_chunks_are_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_at_all_can_be_measured() -> None:
     case = Case()
     layout = case.layout(((0,),), (0,))
-    passes, numbers = cuda.TritonPasses(layout, case.settings()), Numbers(None, None, layout.own(), with_x=True)
+    passes, numbers = (
+        cuda.TritonPasses(layout, case.settings()),
+        Numbers(None, None, layout.metric_scalars(), with_x=True),
+    )
     assert passes.measure(layout, numbers).tolist() == [[0.0] * 8]
     passes.move(layout, numbers, case.motion(layout))
 
@@ -151,7 +154,10 @@ def test_a_pass_is_one_launch_and_one_to_add_up(tensors: int, monkeypatch: pytes
     for name, counter in counters.items():
         monkeypatch.setattr(cuda._kernels(), name, counter)
     layout = Case().layout(((7,),) * tensors, tuple(i % UNITS for i in range(tensors)))
-    passes, numbers = cuda.TritonPasses(layout, Case().settings()), Numbers(None, None, layout.own(), with_x=False)
+    passes, numbers = (
+        cuda.TritonPasses(layout, Case().settings()),
+        Numbers(None, None, layout.metric_scalars(), with_x=False),
+    )
     passes.measure(layout, numbers)
     passes.move(layout, numbers, Case().motion(layout))
     assert [counter.launches for counter in counters.values()] == [1, 1, 1]

@@ -69,7 +69,7 @@ def test_triton_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
         def measure(self, layout: Layout, *_: Any) -> Tensor:
-            return layout.table.new_ones((len(layout.table), 8))
+            return layout.scalar_rows.new_ones((len(layout.scalar_rows), 8))
 
         move = release = lambda *_: None
 

@@ -69,24 +69,32 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         g = g + mu * x if step.method.decay == "coupled" else g
         old = optimizer.state.get(p, {})
         if "memory" in old and (adam or old["step"] > 0):  # a first step that was skipped is still to come
-            entry = {"kept": 1.0, **{name: double(value) for name, value in old.items()}}
+            entry = {"slope_weight": 1.0, **{name: double(value) for name, value in old.items()}}
         else:
-            kept = {"kept_" + name: value for name, value in step.method.scalars.items()}
-            entry = {"memory": 0 * g if adam else g, "step": 0.0, "last_lr": 0.0, "kept": 1.0, "missing": float(adam)}
+            kept = {"rule_" + name: value for name, value in step.method.scalars.items()}
+            entry = {
+                "memory": 0 * g if adam else g,
+                "step": 0.0,
+                "last_lr": 0.0,
+                "slope_weight": 1.0,
+                "missing": float(adam),
+            }
             entry |= {"count": 0.0, "second_moment": 0 * g, **kept, **dict.fromkeys(step.method.memories, 0 * g)}
         olds.append(entry), gs.append(g), xs.append(x), lrs.append(group["lr"])
         mus.append(0.0 if step.method.decay == "coupled" else mu)
-    column = {name: np.array([float(old[name]) for old in olds]) for name in ("step", "last_lr", "kept", "missing")}
+    column = {
+        name: np.array([float(old[name]) for old in olds]) for name in ("step", "last_lr", "slope_weight", "missing")
+    }
     together = Scope(np.ones((1, len(members))))
     most = column["step"] == column["step"].max()
     own = {
-        name: np.array([np.mean([o["kept_" + name] for o, m in zip(olds, most, strict=True) if m])])
+        name: np.array([np.mean([o["rule_" + name] for o, m in zip(olds, most, strict=True) if m])])
         for name in step.method.scalars
     }
     scalars = Scalars(
         step=column["step"].max(keepdims=True),
         last_lr=column["last_lr"],
-        slope_weight=column["kept"],
+        slope_weight=column["slope_weight"],
         missing=column["missing"],
         memory_height=np.zeros(1),
         rule_scalars=own,

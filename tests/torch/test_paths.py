@@ -267,7 +267,7 @@ def test_thousands_of_small_parameters_share_what_they_can() -> None:
             p.grad = torch.ones_like(p)
         optimizer.step()
         layout = optimizer._layouts[0]
-        assert layout.table.shape[0] == units
+        assert layout.scalar_rows.shape[0] == units
         assert len(layout.passes._blocks) <= 2 * blocks.SHARE
 
 

@@ -60,7 +60,7 @@ class Case:
             part.memories[0].copy_(torch.randn(part.count, generator=random))
             for vector in part.vectors.values():
                 vector.copy_(torch.randn(part.count, generator=random) ** 2)
-        for name, column in layout.own().items():
+        for name, column in layout.metric_scalars().items():
             assert name == "count"
             column.copy_(torch.arange(4.0, 4 + UNITS)[: len(column), None])
         return layout
@@ -75,18 +75,18 @@ class Case:
 
     def numbers(self, layout: Layout) -> Numbers:
         def row(*values: float) -> Tensor:
-            return layout.table.new_tensor(values)
+            return layout.scalar_rows.new_tensor(values)
 
         return Numbers(
             coupled=row(0.3, 0.0, -0.2, 0.1) if self.coupled else None,
             factor=row(1.0, 0.5, 0.8, 1.0) if self.adam else None,
-            own=layout.own(),
+            metric_scalars=layout.metric_scalars(),
             with_x=self.with_x,
         )
 
     def motion(self, layout: Layout, sound: bool | None = None) -> Motion:
         def row(*values: Any) -> Tensor:
-            return layout.table.new_tensor(values)
+            return layout.scalar_rows.new_tensor(values)
 
         return Motion(
             direction=row([0.3, 0.7], [1.0, -0.4], [-0.2, 0.9], [1.0, 1.0]),

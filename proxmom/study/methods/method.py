@@ -13,14 +13,12 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from proxmom.numpy import minimize
-from proxmom.rules import Facts, MoMo, Polyak, Rule, TruncatedMemory
+from proxmom.rules import Facts, Rule
 from proxmom.study.methods.baselines import heavy_ball, nag_restart
-from proxmom.study.methods.settings import Values, rule_of, step_of
+from proxmom.study.methods.settings import Values, has_floor, rule_of, step_of
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults
 from proxmom.study.record.run import Ending
-
-ADAPTIVE_STEP = (TruncatedMemory, Polyak, MoMo)  # their last plane is the floor: its weight shortens the step
 
 Record = Callable[[int, float, float | None], None]  # evaluations, relative gap, weight of memory
 
@@ -119,7 +117,7 @@ class Steps:
 
     def __init__(self, rule: Rule) -> None:
         self._cap = Facts.of(rule).beta_max
-        self._adaptive = isinstance(rule, ADAPTIVE_STEP)
+        self._adaptive = has_floor(rule)
         self._count, self._beta, self._moved, self._capped = 0, 0.0, 0.0, 0
 
     def add(self, beta: float, weights: NDArray[np.float64]) -> None:

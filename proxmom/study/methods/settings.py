@@ -28,6 +28,11 @@ def step_of(settings: Values, point: Values) -> dict[str, Any]:
     return {"metric": find_metric(settings["metric"]), "step_size": step_size, **{name: values[name] for name in STEP}}
 
 
+def has_floor(rule: object) -> bool:
+    """Whether a rule's last plane is the floor, whose weight shortens the step: it is in rules with a lower bound."""
+    return hasattr(rule, "lower_bound")
+
+
 def with_optimum(arguments: Values, optimum: float | None) -> dict[str, Any]:
     """The arguments, with the optimum put in where it is asked for."""
     wanting = [name for name, value in arguments.items() if value == OPTIMUM]

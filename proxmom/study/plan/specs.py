@@ -147,8 +147,8 @@ class Control:
         return tuple(dimension for dimension in self.of.search if dimension.name == "lr")
 
     def _replaced(self, values: Mapping[str, Any], search: tuple[Dimension, ...]) -> MethodSpec:
-        kept = {key: value for key, value in self.of.configuration.items() if key != "source"}
-        changed = replace(self.of, name=self.name, configuration={**kept, **values}, search=search)
+        base = {key: value for key, value in self.of.configuration.items() if key != "source"}
+        changed = replace(self.of, name=self.name, configuration={**base, **values}, search=search)
         return replace(changed, variant_of=self.of.name, frozen=())
 
 

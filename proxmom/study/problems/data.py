@@ -63,8 +63,8 @@ def diabetes() -> Data:
 def digits_pair(first: int, second: int) -> Data:
     """The digits of two classes, about 360 x 64; pixels divided by 16."""
     loaded = digits()
-    kept = np.isin(loaded.target, (first, second))
-    return Data(f"digits {first} and {second}", loaded.features[kept], loaded.target[kept])
+    chosen = np.isin(loaded.target, (first, second))
+    return Data(f"digits {first} and {second}", loaded.features[chosen], loaded.target[chosen])
 
 
 EMBEDDED: dict[str, Callable[[], Data]] = {
@@ -74,7 +74,7 @@ EMBEDDED: dict[str, Callable[[], Data]] = {
 }
 EMBEDDED |= {f"digits {a}-{b}": partial(digits_pair, a, b) for a, b in combinations(range(10), 2)}
 DATA_NAMES = (*EMBEDDED, "synthetic")
-_NAMES_TO_SHOW = "breast_cancer, digits, digits 0-1 (any pair, the smaller first), diabetes, synthetic"
+_NAMES_TO_SHOW = "one of breast_cancer, digits, digits 0-1 (any pair, the smaller first), diabetes, synthetic,"
 
 
 def synthetic(n: int = 50, samples: int = 500, seed: int = 0) -> Data:
@@ -97,7 +97,7 @@ def load_data(data: str, data_dir: Path | None = None) -> Data:
     """
     if data in EMBEDDED:
         return EMBEDDED[data]()
-    return _load_libsvm(_find_file(data, data_dir))
+    return _load_libsvm(find_file(data, data_dir, _NAMES_TO_SHOW, "a LIBSVM file (plain, .gz or .bz2)"))
 
 
 def directory(data_dir: Path | None) -> Path | None:
@@ -106,6 +106,27 @@ def directory(data_dir: Path | None) -> Path | None:
         return Path(data_dir)
     variable = os.environ.get(ENVIRONMENT_VARIABLE)
     return Path(variable) if variable else None
+
+
+def find_file(data: str, data_dir: Path | None, names: str, what: str) -> Path:
+    """The file that `data` names by its path: absolute, or relative to the data directory.
+
+    names: data that need no file; what: the file's kind; both for messages.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    start = directory(data_dir)
+    path = Path(data) if start is None else start / data
+    if path.is_file() and (start is not None or path.is_absolute()):
+        return path
+    reason = f"there is no file {path}"
+    if start is None and not path.is_absolute():
+        reason = "the path is relative, and no data directory was given"
+    raise ValueError(
+        f"data must be {names} or the path of {what}, got {data!r}: {reason}. Put the file into a directory, and "
+        f"name that directory with --data or the environment variable {ENVIRONMENT_VARIABLE}."
+    )
 
 
 def _embedded(loader: str) -> tuple[Vector, Vector]:
@@ -119,24 +140,6 @@ def _sklearn_datasets() -> Any:
     except ImportError as error:
         raise ImportError("studies read data through scikit-learn: pip install 'proxmom[study]'") from error
     return sklearn.datasets
-
-
-def _find_file(data: str, data_dir: Path | None) -> Path:
-    start = directory(data_dir)
-    path = Path(data) if start is None else start / data
-    usable = path.is_absolute() or start is not None
-    if usable and path.is_file():
-        return path
-    if len(Path(data).parts) == 1 and not Path(data).suffix:
-        raise ValueError(
-            f"data must be one of {_NAMES_TO_SHOW}, or the path of a LIBSVM file (absolute, or "
-            f"relative to --data or {ENVIRONMENT_VARIABLE}), got {data!r}."
-        )
-    reason = f"there is no file {path}" if usable else "the path is relative, and no data directory was given"
-    raise ValueError(
-        f"data {data!r} not found: {reason}. Put the LIBSVM file (plain, .gz or .bz2) into a directory, and "
-        f"name that directory with --data or the environment variable {ENVIRONMENT_VARIABLE}."
-    )
 
 
 def _load_libsvm(path: Path) -> Data:

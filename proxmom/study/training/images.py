@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from proxmom.study.problems import data as datasets
-from proxmom.study.training.files import digest, find_file, read_bytes
+from proxmom.study.problems.data import find_file
+from proxmom.study.training.files import digest, read_bytes
 from proxmom.study.training.network import Pair
 from proxmom.study.training.seeds import SHIFT, SPLIT, Order, generator
 
@@ -77,7 +78,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _files(data: str, data_dir: Path | None) -> tuple[Path, Path]:
-    images = find_file(data, data_dir, DIGITS, f"MNIST's images, like mnist/train-{IMAGES}-ubyte.gz")
+    images = find_file(data, data_dir, repr(DIGITS), f"MNIST's images, like mnist/train-{IMAGES}-ubyte.gz")
     if IMAGES not in images.name:
         raise ValueError(f"data must name a file like train-{IMAGES}-ubyte.gz, got {data!r}.")
     labels = images.with_name(images.name.replace(IMAGES, LABELS))

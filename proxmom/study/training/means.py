@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxmom.rules import Facts
-from proxmom.study.methods.method import ADAPTIVE_STEP
+from proxmom.study.methods.settings import has_floor
 from proxmom.torch import ProxOptimizer
 
 NEARLY = 1 - 1e-6  # of the largest weight counts as the largest
@@ -27,7 +27,7 @@ class Means:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
         if self._optimizer is not None:
             rule = self._optimizer.rule
-            self._cap, self._adaptive = Facts.of(rule).beta_max, isinstance(rule, ADAPTIVE_STEP)
+            self._cap, self._adaptive = Facts.of(rule).beta_max, has_floor(rule)
 
     def add(self) -> None:
         """The last step, if one was taken."""
@@ -36,8 +36,8 @@ class Means:
         if beta is None or weights is None:
             return
         capped = (beta >= NEARLY * self._cap) & (beta > 0)
-        kept = 1 - weights[..., -1] if self._adaptive else torch.ones_like(beta)
-        self._sums += torch.stack([beta.double().mean(), capped.double().mean(), kept.double().mean()])
+        moved = 1 - weights[..., -1] if self._adaptive else torch.ones_like(beta)
+        self._sums += torch.stack([beta.double().mean(), capped.double().mean(), moved.double().mean()])
         self._count += 1
 
     def last_betas(self) -> list[float] | None:
@@ -49,8 +49,8 @@ class Means:
         """Those of an `Ending`; lr: the base learning rate."""
         if not self._count:
             return {}
-        beta, capped, kept = (self._sums / self._count).tolist()
-        return {"mean_beta": beta, "mean_step": kept * lr, "capped": capped}
+        beta, capped, moved = (self._sums / self._count).tolist()
+        return {"mean_beta": beta, "mean_step": moved * lr, "capped": capped}
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self._count, "sums": self._sums}

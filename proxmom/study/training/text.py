@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxmom.study.training.files import digest, find_file, read_bytes
+from proxmom.study.problems.data import find_file
+from proxmom.study.training.files import digest, read_bytes
 from proxmom.study.training.network import Pair
 from proxmom.study.training.seeds import STARTS, generator
 
@@ -34,7 +35,7 @@ def load_text(data: str, data_dir: Path | None, megabytes: float | None) -> byte
     """
     if data == STDLIB:
         return _stdlib(megabytes or STDLIB_MEGABYTES)
-    content = read_bytes(find_file(data, data_dir, STDLIB, "a text file (plain or .gz)"))
+    content = read_bytes(find_file(data, data_dir, repr(STDLIB), "a text file (plain or .gz)"))
     return content if megabytes is None else content[: round(megabytes * 1e6)]
 
 
@@ -57,13 +58,13 @@ def stdlib_files(megabytes: float) -> list[Path]:
     """Whole files of the standard library, sorted by name; which ones they are is decided by a hash of the name."""
     root = Path(sysconfig.get_path("stdlib"))
     names = [file.relative_to(root) for file in root.rglob("*.py") if _is_code(file.relative_to(root))]
-    kept, left = [], megabytes * 1e6
+    chosen, left = [], megabytes * 1e6
     for name in sorted(names, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest()):
         size = (root / name).stat().st_size
         if size <= left:
-            kept.append(name)
+            chosen.append(name)
             left -= size
-    return [root / name for name in sorted(kept, key=Path.as_posix)]
+    return [root / name for name in sorted(chosen, key=Path.as_posix)]
 
 
 def _is_code(name: Path) -> bool:

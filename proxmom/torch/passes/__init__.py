@@ -23,12 +23,12 @@ class Numbers:
     """What one step's passes need besides the vectors; U units, accumulator's dtype, arrays of `Layout.array`'s kind.
 
     coupled: weight decay to be added to the gradient, (U,), or None; factor: of the metric, for the mass of memory,
-    (U,), or None for 1; own: the metric's scalars, (U, 1) each; with_x: whether products with x are wanted.
+    (U,), or None for 1; metric_scalars: those of the metric, (U, 1) each; with_x: whether products with x are wanted.
     """
 
     coupled: Array | None
     factor: Array | None
-    own: dict[str, Array]
+    metric_scalars: dict[str, Array]
     with_x: bool
 
 

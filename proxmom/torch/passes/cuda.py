@@ -85,10 +85,10 @@ class TritonPasses:
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings, self._kernels = settings, _kernels()
-        parts, table = layout.parts, layout.table
+        parts, table = layout.parts, layout.scalar_rows
         chunks = _chunks(parts)
         self._batches = [
-            _Batch(parts, [chunk for chunk in chunks if parts[chunk.part].dtype == dtype], layout.device)
+            _Pointers(parts, [chunk for chunk in chunks if parts[chunk.part].dtype == dtype], layout.device)
             for dtype in dict.fromkeys(part.dtype for part in parts if part.count)
         ]
         self._rows = len(chunks)
@@ -97,7 +97,7 @@ class TritonPasses:
         self._given: tuple[Numbers, dict[str, Any]] | None = None
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
-        table = layout.table
+        table = layout.scalar_rows
         sums, total = (table.new_empty((rows, SUMS)) for rows in (self._rows, len(table)))
         self._given = (numbers, self._scalars(numbers))
         with _on(table.device):
@@ -134,13 +134,13 @@ class TritonPasses:
 
     def _diagonal(self, metric: Adam, numbers: Numbers) -> tuple[Tensor, ...]:
         """P of each unit at v = 0 and v = 1, by the metric's own formula; float64, as the kernels take differences."""
-        count = numbers.own["count"][:, 0].double() + 1
+        count = numbers.metric_scalars["count"][:, 0].double() + 1
         factor = 1.0 if numbers.factor is None else numbers.factor.double()
         diagonal: Tensor = metric.diagonal({"second_moment": self._moments, "count": count}, factor)
         return diagonal.unbind()
 
 
-class _Batch:
+class _Pointers:
     """Chunks of parameters of one dtype, as tables of addresses for the kernels; see `triton_kernels`.
 
     Memories stay where they are; where gradients and x lie is looked up each step, and uploaded when it has changed.

@@ -34,7 +34,7 @@ class NativePasses:
         self._settings = settings
         dtypes = [part.dtype for part in layout.parts]
         alike = [[i for i, kind in enumerate(dtypes) if kind == dtype] for dtype in dict.fromkeys(dtypes)]
-        self._batches = [_Batch(layout.parts, places) for places in alike]
+        self._batches = [_Addresses(layout.parts, places) for places in alike]
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         self._given = self._numbers(numbers)
@@ -66,14 +66,14 @@ class NativePasses:
 
 def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
     """a, b with P = a·sqrt(v) + b for each unit, read off the metric's own formula at v = 0 and v = 1."""
-    count = numbers.own["count"][:, 0] + 1
+    count = numbers.metric_scalars["count"][:, 0] + 1
     factor = 1.0 if numbers.factor is None else numbers.factor
     zero, one = np.zeros_like(count), np.ones_like(count)
     b, total = (metric.diagonal({"second_moment": v, "count": count}, factor) for v in (zero, one))
     return total - b, b, metric.beta2
 
 
-class _Batch:
+class _Addresses:
     """Parameters of one dtype, as addresses; the layout has looked at all of them in this step."""
 
     def __init__(self, parts: Sequence[Part], places: list[int]) -> None:

@@ -33,7 +33,7 @@ class TorchPasses:
         self._memories = [list(rows) for rows in memories]
         self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
         self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
-        self._own = tuple(layout.own())
+        self._scalar_names = tuple(layout.metric_scalars())
         self._units = len(layout.groups)
         self._gradients: list[Tensor] = []
         self._xs: list[Tensor] = []
@@ -44,7 +44,7 @@ class TorchPasses:
         vectors = 1 + len(self._memories)
         pairs = vectors * (vectors + 1) // 2
         sums = [self._sums(block, columns, numbers.with_x) for block in self._blocks]
-        total = layout.table.new_zeros((self._units, 2 * pairs + vectors))
+        total = layout.scalar_rows.new_zeros((self._units, 2 * pairs + vectors))
         if not sums:
             return total
         rows = torch.cat(sums).to(total.dtype)
@@ -128,7 +128,7 @@ class TorchPasses:
         return sum((c * v for c, v in zip(parts, vectors, strict=True)), start=torch.zeros_like(vectors[0]))
 
     def _columns(self, numbers: Numbers, **more: Array) -> Columns:
-        named = {name: value[:, 0] for name, value in numbers.own.items()} | more
+        named = {name: value[:, 0] for name, value in numbers.metric_scalars.items()} | more
         if numbers.factor is not None:
             named["factor"] = numbers.factor
         if numbers.coupled is not None:
@@ -138,7 +138,7 @@ class TorchPasses:
     def _state(self, block: Block, scalars: Mapping[str, Any]) -> dict[str, Any]:
         """The metric's state of this block."""
         vectors = {name: self._load(block, rows) for name, rows in self._vectors.items()}
-        return vectors | {name: scalars[name] for name in self._own}
+        return vectors | {name: scalars[name] for name in self._scalar_names}
 
     def _gradient(self, block: Block, scalars: dict[str, Any]) -> Tensor:
         """The gradient as the rule sees it."""

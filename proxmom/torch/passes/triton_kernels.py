@@ -176,7 +176,7 @@ def move(
         count = tl.where(tl.load(sound), count, 0)
     a, b = _metric(at_zero, at_one, unit, S)
     to_gradient, to_memory = tl.load(direction + 2 * unit).to(S), tl.load(direction + 2 * unit + 1).to(S)
-    by, kept = tl.load(scale + unit).to(S), tl.load(shrink + unit).to(S)
+    by, shrunk = tl.load(scale + unit).to(S), tl.load(shrink + unit).to(S)
     for start in range(0, count, BLOCK):
         at = start + tl.arange(0, BLOCK)
         there = at < count
@@ -195,7 +195,7 @@ def move(
             pulled = new
         tl.store(memory + at, new, mask=there)
         old = tl.load(x + at, mask=there, other=0.0).to(S)
-        tl.store(x + at, (kept * old - by * pulled).to(X), mask=there)
+        tl.store(x + at, (shrunk * old - by * pulled).to(X), mask=there)
 
 
 COMPILED = isinstance(move, triton.runtime.JITFunction)  # not so under TRITON_INTERPRET=1

@@ -107,7 +107,12 @@ def test_what_is_missing_is_named_where_it_belongs(study: Any, old: Any, line: A
         ("condition = 10", "condition = 0.5", 9, r"condition must be >= 1"),
         ("n = 8", 'n = "eight"', 9, r"n must be a whole number, got 'eight'"),
         ('data = "diabetes"', 'data = "diabetis"', 14, r"data must be one of breast_cancer.* got 'diabetis'"),
-        ('data = "diabetes"', 'data = "sub/a8a.txt"', 14, r"'sub/a8a.txt' not found"),
+        (
+            'data = "diabetes"',
+            'data = "sub/a8a.txt"',
+            14,
+            r"got 'sub/a8a.txt': there is no file",
+        ),
         ('name = "diabetes"', 'name = "quadratic, condition 10, n 8"', 14, r"two problems are called"),
     ],
 )

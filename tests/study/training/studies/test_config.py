@@ -85,7 +85,7 @@ def test_every_mistake_is_named_with_file_and_line(
         ("momentum = 0.9", "lr = 0.1", 27, r"lr is both fixed and searched; keep one"),
         ("lr = 1e-2\n", "", 29, r"method 'Adam' has no lr: set lr or search.lr\.$"),
         ("batch = 16", "batch = 0", 11, r"batch must be >= 1"),
-        ("batch = 16", 'data = "none.libsvm"', 11, r"none.libsvm.* not found"),
+        ("batch = 16", 'data = "none.libsvm"', 11, r"got 'none.libsvm': the path is relative, and no data directory"),
         ("batch = 16", 'name = "twice"\n\n[[problem]]\nkind = "mlp"\nname = "twice"', 17, r"'twice' stands for two"),
         (SEARCH, 'lr = 1\narguments = {lower_bound = "optimum"}', 22, r"'adaptive' cannot run: .*'lower_bound'"),
     ],

@@ -21,7 +21,7 @@ Groups = Sequence[Mapping[str, Any]]  # torch's parameter groups
 
 
 @dataclass
-class Turn:
+class Plan:
     """What a step will be on one device; nothing is written yet.
 
     numbers: for the passes; lr, weight_decay: of each unit, (U,), the former as the step size made it, the latter 0
@@ -37,7 +37,7 @@ class Turn:
     sound: Any
 
 
-def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> Turn:
+def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> Plan:
     """Inner products, planes, weights: all of a step but its consequences."""
     lr, mu = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
     coupled = step.method.decay == "coupled"
@@ -47,7 +47,7 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
     numbers = Numbers(
         coupled=mu if coupled and decays else None,
         factor=None if isinstance(factor, float) else factor,
-        own=layout.own(),
+        metric_scalars=layout.metric_scalars(),
         with_x=decays and not coupled,
     )
     mu = 0 * mu if coupled else mu
@@ -64,23 +64,23 @@ def measure(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> T
         with np.errstate(over="ignore"):
             checked.append(xp.astype(outcome.lr, xp.float32))  # as it will multiply arrays
     sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
-    return Turn(layout, numbers, outcome.lr, mu, outcome, sound)
+    return Plan(layout, numbers, outcome.lr, mu, outcome, sound)
 
 
-def commit(turn: Turn, step: Step, sound: Tensor | None) -> None:
+def commit(plan: Plan, step: Step, sound: Tensor | None) -> None:
     """Move the parameters and write down what the next step needs; all of it only where `sound`, if that is given."""
-    layout, solution, scope = turn.layout, turn.outcome.solution, turn.layout.scope
+    layout, solution, scope = plan.layout, plan.outcome.solution, plan.layout.scope
     proximal = step.method.decay == "proximal"
-    shrink = 1 / (1 + turn.lr * turn.weight_decay) if proximal else 1 - turn.lr * turn.weight_decay
-    scale = turn.lr * scope.spread(solution.slope_weight) * (shrink if proximal else 1)
-    combinations = {name: _per_vector(scope, parts) for name, parts in turn.outcome.combinations.items()}
+    shrink = 1 / (1 + plan.lr * plan.weight_decay) if proximal else 1 - plan.lr * plan.weight_decay
+    scale = plan.lr * scope.spread(solution.slope_weight) * (shrink if proximal else 1)
+    combinations = {name: _per_vector(scope, parts) for name, parts in plan.outcome.combinations.items()}
     motion = Motion(_per_vector(scope, solution.direction), scale, shrink, sound, combinations)
-    layout.passes.move(layout, turn.numbers, motion)
+    layout.passes.move(layout, plan.numbers, motion)
     layout.arrive()
-    new = _new_scalars(turn, step)
-    layout.rows[:] = new if sound is None else torch.where(sound, new, layout.table)
+    new = _new_scalars(plan, step)
+    layout.rows[:] = new if sound is None else torch.where(sound, new, layout.scalar_rows)
     if sound is not None:
-        layout.table[:, SKIPPED] += ~sound
+        layout.scalar_rows[:, SKIPPED] += ~sound
 
 
 def scalar(value: Tensor | float, like: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def _per_vector(scope: Scope, coefficients: Array) -> Array:
 
 def _per_unit(layout: Layout, groups: Groups, key: str) -> Array:
     """A group's setting for each of its units, (U,)."""
-    return layout.array(torch.cat([scalar(group[key], layout.table) for group in groups]))[layout.group_of]
+    return layout.array(torch.cat([scalar(group[key], layout.scalar_rows) for group in groups]))[layout.group_of]
 
 
 def _products(step: Step, sums: Array, places: Array, *, with_x: bool) -> Products:
@@ -122,15 +122,15 @@ def _places(count: int, device: torch.device) -> Tensor:
     return torch.tensor(rows, device=device)
 
 
-def _new_scalars(turn: Turn, step: Step) -> Array:
-    """The table after this step."""
-    rows, left, scope = turn.layout.rows, turn.outcome.scalars, turn.layout.scope
+def _new_scalars(plan: Plan, step: Step) -> Array:
+    """The scalars of all units after this step."""
+    rows, left, scope = plan.layout.rows, plan.outcome.scalars, plan.layout.scope
     xp = namespace(rows)
     loss, height = rows[:, LOSS], rows[:, MEMORY_HEIGHT]
     if step.method.facts.needs_loss:
         loss, height = scope.spread(left.loss), scope.spread(left.memory_height)
     columns = [rows[:, STEP] + 1, left.last_lr, left.slope_weight, left.missing, loss, height, rows[:, SKIPPED]]
-    columns += [scope.spread(left.rule_scalars[name]) for name in turn.layout.sized]
+    columns += [scope.spread(left.rule_scalars[name]) for name in plan.layout.rule_scalars]
     empty = rows[:, :0]
-    own = step.method.metric.update({**step.method.metric.start(empty), **turn.layout.own()}, empty)
-    return xp.stack([*columns, *(own[name][:, 0] for name in turn.layout.own())], axis=1)
+    scalars = step.method.metric.update({**step.method.metric.start(empty), **plan.layout.metric_scalars()}, empty)
+    return xp.stack([*columns, *(scalars[name][:, 0] for name in plan.layout.metric_scalars())], axis=1)
