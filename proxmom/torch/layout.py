@@ -98,11 +98,10 @@ class Layout:
 
     places: where each member stands among all parameters; parts: what is known of them, (T,); groups: each unit's
     parameter group, (U,); scalar_rows: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and
-    step size (`rule_scalars`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and how many
-    parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
-    up, if over several; states:
-    the members' entries in the optimizer's state; vectors, named: the names in them that are vectors and numbers;
-    unseeded: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
+    step size (`rule_scalars`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and
+    how many parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
+    up, if over several; states: the members' entries in the optimizer's state; vectors, named: the names in them that
+    are vectors and numbers; unseeded: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
 
     While a step is under way: params, the members; gradients, as the parameters lie, flat or not; x_at and gradient_at,
     their addresses, (T,). version counts the changes of x_at.
