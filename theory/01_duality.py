@@ -294,7 +294,7 @@ def degenerate_gap() -> float:
         for turn in (lambda r, d: d, lambda r, d: -d, lambda r, d: 0 * r, lambda r, d: d + 1e-9 * r):
             optimizer = underway(AdaptiveMemory(), random, **setting)
             model = optimizer.preview(turn(gradient(random), optimizer.memory))
-            rows = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]])
+            rows = np.array([[1, 0, 0, 0], [0.01, 0.99, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]])
             many = underway(Planes(rows, [0.0, 0.1, 0.0, 0.05]), copy.deepcopy(random), **setting)
             for candidate in (model, many.preview(turn(gradient(random), many.memory))):
                 worst = max(worst, abs(primal_minus_dual(candidate)))

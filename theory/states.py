@@ -32,7 +32,11 @@ class Planes:
     rows: Any
     heights: Any
     memories: Any = field(default_factory=lambda: {"slow": Average(0.3), "slower": Average(0.1)})
-    beta_max: float = 0.9
+
+    @property
+    def beta_max(self) -> float:
+        """The most that a plane leans on memory."""
+        return max(0.0, float(np.max(np.asarray(self.rows)[:, 1])))
 
     def planes(self, now: Now) -> Sequence[Plane]:
         names = ("gradient", "memory", "slow", "slower")

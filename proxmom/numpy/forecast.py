@@ -6,6 +6,7 @@ through the last two, and the optimizer takes its step from that point; then tha
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ class Forecast:
         """The optimizer's step as if along the gradient; whether it was taken. g: with coupled weight decay."""
         optimizer, lr, skipped = self.optimizer, self.optimizer.lr, self.optimizer.diagnostics()["skipped"]
         plain = g - self._coupled * np.ravel(optimizer.x) if self._coupled else g
-        optimizer.lr = lr * self._lengths.steepest
+        optimizer.lr = min(lr * self._lengths.steepest, sys.float_info.max)  # where f falls forever it overflows
         optimizer.step(plain.reshape(shape), loss)
         optimizer.lr = lr
         self._lengths = replace(self._lengths, last=self._lengths.steepest)

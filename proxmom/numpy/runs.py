@@ -23,13 +23,14 @@ class Runs:
         inertia: λ >= 0.
 
     Attributes:
-        x: (N, n). rule, lr: as given. count: of steps taken. solution: the models of the last step, see
+        x: (N, n). rule, lr, inertia: as given. count: of steps taken. solution: the models of the last step, see
         `proxmom.step.Solution`; None before it.
     """
 
     def __init__(self, x0: ArrayLike, rule: Rule, *, lr: ArrayLike, inertia: float = 0.0) -> None:
         self._step = Step(Method(rule, Euclidean(), inertia=inertia, decay="decoupled"))
         self.x, self.rule, self.lr, self.count = np.array(x0, dtype=float), rule, lr, 0
+        self.inertia = inertia
         zero = np.zeros(len(self.x))
         self._named = np.zeros((len(zero), len(self._step.method.names), self.x.shape[1]))
         self._scalars = Scalars.start(zero, zero, memory_from_gradient=True)
@@ -55,11 +56,11 @@ class Runs:
             gradients: at `.x`, (N, n).
             losses: f at `.x`, (N,); only rules that look at the loss need them.
         """
-        named, method = self._named.copy(), self._step.method
+        named, method, inertia = self._named.copy(), self._step.method, self.inertia
         named[:, 0] = gradients
         if self.count == 0:
             seed(method, named)
-        dual, inertia = named @ named.swapaxes(1, 2), method.inertia
+        dual = named @ named.swapaxes(1, 2)
         pull = dual[:, :, MEMORY] / (1 + inertia) if inertia else None
         lr = np.broadcast_to(np.asarray(self.lr, dtype=float), self._scalars.step.shape)
         products = Products(dual, dual / (1 + inertia), pull, None)

@@ -202,9 +202,8 @@ def test_with_the_weight_declared_the_first_step_has_its_right_length() -> None:
 
 @pytest.mark.parametrize("name", ["step", "last_lr", "second_moment", "count"])
 def test_names_that_the_state_uses_otherwise_are_refused(name: str) -> None:
-    rule = _rule(memories={name: Average(0.5)})
     p = nn.Parameter(torch.ones(2))
     p.grad = torch.ones(2)
-    optimizer = ProxOptimizer([p], rule, 0.1, metric=Adam())
+    optimizer = ProxOptimizer([p], _rule(memories={name: Average(0.5)}), 0.1, metric=Adam())
     with pytest.raises(ValueError, match=f"must have names that state does not use otherwise, got '{name}'"):
         optimizer.step()

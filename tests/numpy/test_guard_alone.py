@@ -12,7 +12,7 @@ import pytest
 from proxmom import AdaptiveMemory, Alignment, HeavyBall, Secant
 from proxmom.numpy import Optimizer, minimize
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Trust
+from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Unguarded
 
 
 def point(x: float, f: float, g: float) -> Point:
@@ -64,12 +64,12 @@ def test_progress_lets_the_count_begin_anew(better: Point) -> None:
     assert list(verdicts(guard, better, up, STALLED)) == [None] * (STALLED - 1) + [3]
 
 
-@pytest.mark.parametrize(("f", "poor"), [(1 - 0.021, 0), (1 - 0.019, 1)])
-def test_how_much_a_step_along_the_gradient_must_lower_f(f: float, poor: int) -> None:
+@pytest.mark.parametrize(("f", "weak"), [(1 - 0.021, 0), (1 - 0.019, 1)])
+def test_how_much_a_step_along_the_gradient_must_lower_f(f: float, weak: int) -> None:
     """A hundredth of its length over ||g||, 1/2 here, times ||g||², 4."""
     guard = guarded()
     assert judged(guard, point(0, 1, 2), point(-1, f, 2))
-    assert guard.poor == poor
+    assert guard.weak == weak
 
 
 def test_so_many_steps_in_a_row_may_lower_f_by_too_little() -> None:
@@ -159,13 +159,13 @@ def test_a_function_without_curvature_is_followed_downwards() -> None:
     assert result.undone == 0
 
 
-def test_trust_ends_a_run_before_the_first_point_that_is_not_finite() -> None:
-    trust = Trust(Optimizer([0.0], HeavyBall(), lr=1.0))
-    assert (trust.verdict, trust.undone) == (None, 0)
-    assert trust.keeps(point(0, 1, 1), point(1, 9, 1))
-    assert trust.verdict is None
+def test_unguarded_a_run_ends_before_the_first_point_that_is_not_finite() -> None:
+    unguarded = Unguarded(Optimizer([0.0], HeavyBall(), lr=1.0))
+    assert (unguarded.verdict, unguarded.undone) == (None, 0)
+    assert unguarded.keeps(point(0, 1, 1), point(1, 9, 1))
+    assert unguarded.verdict is None
     for f, g in ((np.nan, 1.0), (1.0, np.inf)):
-        assert not trust.keeps(point(0, 1, 1), point(1, f, g))
-        assert trust.verdict == 2
-    assert trust.keeps(point(0, 1, 1), point(1, 9, 1))
-    assert trust.verdict is None
+        assert not unguarded.keeps(point(0, 1, 1), point(1, f, g))
+        assert unguarded.verdict == 2
+    assert unguarded.keeps(point(0, 1, 1), point(1, 9, 1))
+    assert unguarded.verdict is None

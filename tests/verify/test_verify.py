@@ -24,7 +24,7 @@ DECAYS = [(0.0, "proximal"), (0.05, "proximal"), (0.05, "decoupled"), (0.05, "co
 @pytest.mark.parametrize("inertia", [0.0, 0.1])
 @pytest.mark.parametrize(("weight_decay", "decay"), DECAYS)
 def test_steps_are_the_convex_solvers(rule: Any, metric: Any, inertia: float, weight_decay: float, decay: str) -> None:
-    report = check_rule(rule, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay, trials=25, seed=1)
+    report = check_rule(rule, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay, trials=50, seed=1)
     refused = Facts.of(rule).needs_loss and (inertia > 0 or decay == "coupled")
     assert (report.refused is not None) == refused
     assert report.ok, str(report)
