@@ -119,7 +119,7 @@ class Now:
         return self._mass_after(name, self.step)
 
     def _mass_after(self, name: str, steps: Array) -> Array:
-        """The mass of a vector after so many steps, (S,); zero after fewer than none."""
+        """The mass of a vector after a number of steps, (S,); zero where that is negative."""
         if name == "memory":
             return self._mass
         if name == "gradient":
