@@ -58,7 +58,7 @@ class Now:
     ) -> None:
         self._dual, self._last_move, self._mass, self._normalised = dual, last_move, mass, normalised
         self._loss, self._previous_loss, self._memory_height = loss, previous_loss, memory_height
-        self._memories, self._scalars = memories or {}, scalars or {}
+        self._memories, self.scalars = memories or {}, scalars or {}
         self._names, self._rule = names, rule
         self.lr, self.step = lr, step
 
@@ -100,12 +100,12 @@ class Now:
         Raises:
             ValueError: for a name that is not declared in `scalars`.
         """
-        if name not in self._scalars:
+        if name not in self.scalars:
             raise ValueError(
-                f"scalar must be one of {', '.join(self._scalars) or '(none)'}, got {name!r}. "
+                f"scalar must be one of {', '.join(self.scalars) or '(none)'}, got {name!r}. "
                 f"Declare it: scalars = {{{name!r}: 0.0}} in {self._rule} or its step size."
             )
-        return self._scalars[name]
+        return self.scalars[name]
 
     def mass(self, name: str) -> Array:
         """The sum of the coefficients of all gradients in a named vector, (S,): how much of an average it is.
@@ -119,13 +119,13 @@ class Now:
         return self._mass_after(name, self.step)
 
     def _mass_after(self, name: str, steps: Array) -> Array:
-        """The mass of a vector after so many steps, (S,); zero after fewer than none."""
+        """The mass of a vector after a number of steps, (S,); zero where that is negative."""
         if name == "memory":
             return self._mass
         if name == "gradient":
             return namespace(steps).astype(steps >= 0, steps.dtype)
-        if mass_name(name) in self._scalars:
-            return self._scalars[mass_name(name)]
+        if mass_name(name) in self.scalars:
+            return self.scalars[mass_name(name)]
         kind = self._memories[name]
         if kind.start == "gradient":
             return 1 + 0 * steps

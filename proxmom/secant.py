@@ -22,7 +22,7 @@ class Lengths:
     """What `Secant` keeps from step to step; lengths are in units of lr.
 
     last: of the last step; steepest: of a step along the gradient alone, as the last curvature says; retries: how often
-    in a row the last step was made anew; curved: whether curvature was ever seen; measured: whether the last gradient
+    in a row the last step was repeated; curved: whether curvature was ever seen; measured: whether the last gradient
     was one, and no forecast.
     """
 
@@ -75,7 +75,7 @@ class Secant:
     that along the rest of the direction is taken as `stiffness` times <y, y> / <s, y>, y = g - p.
 
     A step whose slope at the end is steeper upwards than `steepness` times the slope at its start was downwards, or
-    that should have been more than `stretch` times as long, is made anew with the forecast length. Where the curvature
+    that should have been more than `stretch` times as long, is repeated with the forecast length. Where the curvature
     seen is so large that p can only have been a bad forecast, nothing is made up for, and g counts as it is.
 
     For `proxmom.numpy.minimize`. lr is the length of the first step alone. Where gradients are noisy the slopes are
@@ -83,7 +83,7 @@ class Secant:
 
     Args:
         steepness: > 0. stretch: > 1. stiffness: > 0, at least 1 where curvatures are to be believed.
-        retries: >= 0, how often in a row a step is made anew, once curvature was seen. After that it stands: the slope
+        retries: >= 0, how often in a row a step is repeated, once curvature was seen. After that it stands: the slope
             at its start was itself a forecast, and may be the one that is wrong.
 
     Raises:

@@ -115,7 +115,7 @@ def measure(
         adam: a (U,), b (U,) and beta2 in [0, 1), for the Adam metric; None for the Euclidean one.
         inertia: >= 0.
         with_x: whether to sum the products with x.
-        threads: at most so many, >= 1; fewer where there is little to do. The result does not depend on it.
+        threads: the most to use, >= 1; fewer are used where there is little to do. The result does not depend on it.
 
     Returns:
         (U, 8), zeros for a unit without elements.

@@ -1,4 +1,4 @@
-"""The guard of `minimize`: no step is kept that does not lower f enough; undone ones are tried anew, shorter."""
+"""The guard of `minimize`: a step that does not lower f enough is undone, and repeated shorter."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Guard:
     No step is kept that raises f, and of 50 in a row one must lower it enough: f(x) - f(x') >= 0.01 r ||g'||² for a
     step from x to x', with r the least ||x - x'|| / ||g - g'|| of all steps so far, and no more than its own length
     over ||g|| where it goes along the gradient alone. As r >= 1/L this forces convergence on every smooth f that is
-    bounded below, see `theory/14_tuning_free.py`. A failed step is tried anew along the gradient alone, at first at the
+    bounded below, see `theory/14_tuning_free.py`. A failed step is repeated along the gradient alone, at first at the
     step size's own estimate for that, then shorter and shorter.
 
     Where f changes by no more than its rounding the slopes at both ends of the step say by how much it fell, their mean

@@ -22,12 +22,12 @@ from proxmom.stepsize import StepSize
 
 MESSAGES = {
     0: "The gradient's norm fell below gtol times its first value, and the last step was short.",
-    1: "max_iter steps were taken, or, through SciPy, maxiter or maxfun was reached.",
-    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. A loss that "
-    "only fell until there has no minimum.",
-    3: "No step lowers f beyond rounding, and the gradient's norm is above gtol times its first value, or no step was "
-    "short: this is as far as these values of f and its gradient lead, or f is not smooth here, or the gradient is not "
-    "that of f.",
+    1: "max_iter steps were taken (through SciPy: maxiter or maxfun was reached).",
+    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. If the loss "
+    "was still falling there, it may have no minimum.",
+    3: "No step lowers f by more than its rounding error, yet the gradient's norm is above gtol times its first value, "
+    "or no step was short. Either f and its gradient are not more precise than this, or f is not smooth here, or the "
+    "gradient is not that of f.",
     99: "The callback raised StopIteration.",
 }
 MAX_ITER = 1000
@@ -58,18 +58,19 @@ def minimize(
 
     Without lr the step size is `Secant()` and the rule `ConjugateMemory()`, if no others are given: conjugate gradients
     at one evaluation a step, in O(n) memory. Every step is then judged, and one that does not lower f enough is undone
-    and tried anew, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
+    and repeated, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
     constant to f, change nothing else: f and its gradient are scaled by a power of two, so that no square over- or
     underflows, where the metric is Euclidean and the rule does not look at the loss. f is never above f(x0) at the end.
-    With lr every step stands; the first is along the gradient at full length, as memory starts as the first gradient.
+    With lr every step is kept; the first goes along the gradient at full length, because memory starts as the first
+    gradient.
 
     Args:
-        fun: fun(x) -> (f, gradient), real, the gradient of x's shape. x is its to overwrite, and so is what it
-            returned once it is called again: all is copied.
+        fun: fun(x) -> (f, gradient), real, the gradient of x's shape. It may overwrite x, and it may
+            reuse its arrays at the next call: everything is copied.
         x0: starting point, any shape, real and finite.
         rule: default `ConjugateMemory()`, with lr `AdaptiveMemory()`.
-        lr: as for `Optimizer`; None: sets itself.
-        step_size: what multiplies lr, e.g. `Alignment()`; default `Secant()`, with lr none.
+        lr: as for `Optimizer`; None: chosen automatically.
+        step_size: what multiplies lr, e.g. `Alignment()`; default `Secant()` without lr, none with lr.
         first: without lr, the lr of the first step, > 0; default: what makes it ||x0||/1000 long.
         metric, inertia, weight_decay, decay: as for `Optimizer`; weight_decay needs an lr unless decay is "coupled".
         max_iter: largest number of steps, undone ones included, >= 0; each costs one evaluation, and there is one more.

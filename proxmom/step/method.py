@@ -14,9 +14,8 @@ import numpy as np
 from proxmom.memories import mass_name, tracked
 from proxmom.metrics import Metric
 from proxmom.now import Now
-from proxmom.planes import Array
 from proxmom.rules import Facts, Rule
-from proxmom.step.records import MEMORY, Scalars
+from proxmom.step.records import MEMORY
 from proxmom.stepsize import StepSize, check_step_size
 
 DECAYS = ("coupled", "decoupled", "proximal")
@@ -125,8 +124,3 @@ class Method:
             scalars={name: 0 * some[0] + value for name, value in self.scalars.items()},
             rule=self.name,
         )
-
-    def rule_scalars(self, scalars: Scalars) -> dict[str, Array]:
-        """The scalars of rule and step size; before the first step those that they start with."""
-        start = {name: 0 * scalars.step + value for name, value in self.scalars.items()}
-        return {**start, **scalars.rule_scalars}

@@ -52,7 +52,7 @@ class Step:
             last_lr=lr,
             slope_weight=scope.spread(solved.slope_weight),
             missing=scalars.missing * scope.spread(beta),
-            rule_scalars=method.rule_scalars(scalars) if method.scalars else {},
+            rule_scalars=now.scalars,
         )
         if not method.facts.needs_loss:
             return left
@@ -100,6 +100,7 @@ def observe(method: Method, inputs: Inputs) -> Now:
     if loss is not None:
         plane_mass = xp.astype(mass > 0, mass.dtype) if method.facts.normalised else mass
         height = scalars.memory_height + plane_mass * (previous - loss)
+    start = {name: 0 * scalars.step + value for name, value in method.scalars.items()}
     return Now(
         method.names,
         dual=scope.total(products.dual),
@@ -112,7 +113,7 @@ def observe(method: Method, inputs: Inputs) -> Now:
         previous_loss=previous,
         memory_height=height,
         memories=method.memories,
-        scalars=method.rule_scalars(scalars),
+        scalars={**start, **scalars.rule_scalars},
         rule=method.name,
     )
 

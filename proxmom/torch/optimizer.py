@@ -176,7 +176,7 @@ class ProxOptimizer(torch.optim.Optimizer):
     # 1. Gradients are collected, and the loss where the rule looks at it. Nothing to step: return. Rates are checked.
     # 2. `_arrange`: the layouts of these parameters, one for each device. They say where every vector and scalar lies.
     #    Anything may have happened since the last step, so each looks whether all is still there (`Layout.follows`);
-    #    where it is not, layouts are made anew (`arrange`), and with them the passes chosen (`passes/choose`).
+    #    where it is not, layouts are built again (`arrange`), and with them the passes chosen (`passes/choose`).
     # 3. `Layout.begin` takes the gradients; those that are not as the parameters lie, or lie where the step writes, are
     #    copied. What cannot be stepped is refused. Up to here nothing was written but missing state.
     # 4. `_advance`, memory first: where it starts as the first gradient, it is put there (`_seed`).

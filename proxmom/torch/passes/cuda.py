@@ -27,7 +27,7 @@ SUMS = 8
 PROGRAMS = 1 << 11  # enough to keep the largest GPU busy
 SMALLEST, LARGEST = 1 << 12, 1 << 16  # elements of a chunk
 ROWS = 64  # sums that are added at once
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # said aloud: the default is not the same in all versions
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # explicit, because the default differs between versions
 BLOCK = {torch.float32: 1024, torch.float64: 512}  # elements at once: the sums of a block must fit in registers
 SPARE = 4  # captures for which memory is laid aside: in a capture none should be asked for
 
