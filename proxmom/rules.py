@@ -195,9 +195,9 @@ class TruncatedMemory:
     """Adaptive memory that also knows a lower bound of f: momentum and step size adapt together.
 
     With the optimum as bound the step needs no tuned lr once lr is large enough. The default height is the one that is
-    proven safe for convex f; "linearised" can cut the minimiser off where f is far from quadratic
-    (`theory/10_truncated_memory.py`, also the source). With a floor, gradients must belong to the loss that was given:
-    no clipping, no loss scaling in between.
+    proven safe for convex f with exact gradients; "linearised" can cut the minimiser off where f is far from quadratic
+    (`theory/10_truncated_memory.py`, also the source), but ended nearer to it with mini-batches (`experiments/convex`).
+    With a floor, gradients must belong to the loss that was given: no clipping, no loss scaling in between.
 
     Args:
         lower_bound: a finite number that f never falls below; 0 for most training losses.

@@ -179,7 +179,8 @@ class MoMoAdam(ProxOptimizer):
 class TruncatedMemorySGD(ProxOptimizer):
     """Adaptive memory with a lower bound of the loss: momentum and step size adapt together; lr only caps the step.
 
-    Needs the loss, and gradients that belong to it, as `MoMo` does.
+    Needs the loss, and gradients that belong to it, as `MoMo` does. The memory plane stands at the aggregated height;
+    for another give `ProxOptimizer` the rule `TruncatedMemory`.
 
     Args:
         params, lr: as in torch; lr may be large.
