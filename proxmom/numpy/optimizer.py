@@ -323,7 +323,15 @@ class Optimizer:
         left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays)
         if not all(np.isfinite(part).all() for part in left):
             return None
-        return _Plan(named, state, diagonal, outcome, next_x, next_memory, move)
+        return _Plan(
+            named=named,
+            state=state,
+            diagonal=diagonal,
+            outcome=outcome,
+            next_x=next_x,
+            next_memory=next_memory,
+            move=move,
+        )
 
     def _measure(self, u: Vector, diagonal: Vector | None, *, with_x: bool) -> Products:
         """The inner products of the rows of u, with a leading axis for the one tensor."""
