@@ -320,7 +320,8 @@ class Optimizer:
             outcome = self._step.take(inputs)
             next_x, next_memory, move = self._moved(named, diagonal, outcome)
         arrays = (part for part in state.values() if isinstance(part, np.ndarray | float))
-        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays)
+        kept = (*outcome.scalars.rule_scalars.values(), *outcome.combinations.values())
+        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays, *kept)
         if not all(np.isfinite(part).all() for part in left):
             return None
         return _Plan(

@@ -59,6 +59,8 @@ def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) ->
         outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss))
     solution = outcome.solution
     checked = [sums, solution.linear, solution.quadratic, *([] if loss is None else [loss])]
+    if step.method.remembers:
+        checked += [*outcome.scalars.rule_scalars.values(), *outcome.combinations.values()]
     xp = namespace(sums)
     if step.method.step_size is not None:
         with np.errstate(over="ignore"):
