@@ -194,8 +194,8 @@ class ConjugateMemory:
 class TruncatedMemory:
     """Adaptive memory that also knows a lower bound of f: momentum and step size adapt together.
 
-    With the optimum as bound the step needs no tuned lr once lr is large enough. The linearised height can then cut the
-    minimiser off where f is far from quadratic; "aggregated" is the one that is proven safe for convex f
+    With the optimum as bound the step needs no tuned lr once lr is large enough. The default height is the one that is
+    proven safe for convex f; "linearised" can cut the minimiser off where f is far from quadratic
     (`theory/10_truncated_memory.py`, also the source). With a floor, gradients must belong to the loss that was given:
     no clipping, no loss scaling in between.
 
@@ -206,7 +206,7 @@ class TruncatedMemory:
 
     lower_bound: float
     beta_max: float = 0.9
-    height: str = "linearised"
+    height: str = "aggregated"
     normalised: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = True
     without_floor: ClassVar[str] = "AdaptiveMemory"  # what is left where the bound says nothing

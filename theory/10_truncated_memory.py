@@ -482,7 +482,7 @@ def _wrong_bound(lr: float) -> float:
 def _farthest() -> float:
     """Linearised height, depth 1: the largest growth of the distance to the minimiser in one step."""
     x0 = np.random.default_rng(14).normal(size=10)
-    run, _ = path(partial(kinks, width=0.1), x0, TruncatedMemory(0.0, 1.0), lr=1e5, steps=60)
+    run, _ = path(partial(kinks, width=0.1), x0, TruncatedMemory(0.0, 1.0, "linearised"), lr=1e5, steps=60)
     return float((np.linalg.norm(run[1:], axis=1) / np.linalg.norm(run[:-1], axis=1)).max())
 
 

@@ -31,7 +31,7 @@ RULES = {
     "Polyak": Polyak(lower_bound=0.0),
     "MoMo 0.9": MoMo(lower_bound=0.0, beta=0.9),
     "truncated memory": TruncatedMemory(lower_bound=0.0),
-    "truncated memory,\naggregated height": TruncatedMemory(lower_bound=0.0, height="aggregated"),
+    "truncated memory,\nlinearised height": TruncatedMemory(lower_bound=0.0, height="linearised"),
 }
 STARTS = {
     "quadratic": [(-1.0, 4.0), (3.4, -1.4), (-3.2, -2.8)],

@@ -51,7 +51,7 @@ def test_lr_frozen_at_the_mean_step(study: Any, tmp_path: Path) -> None:
     assert best.mean_step < 50 < best.configuration["method"]["lr"]  # the floor shortens the steps
     assert step.configuration["method"]["rule"] == "AdaptiveMemory"
     assert step.configuration["method"]["lr"] == pytest.approx(best.mean_step, rel=1e-8)
-    assert step.configuration["method"]["arguments"] == {}
+    assert step.configuration["method"]["arguments"] == {"height": "aggregated"}  # as truncated memory's default
     assert momentum.configuration["method"]["rule"] == "MoMo"
     assert momentum.configuration["method"]["arguments"]["lower_bound"] == "optimum"
     assert momentum.configuration["method"]["lr"] == 100
