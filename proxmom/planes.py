@@ -8,7 +8,7 @@ combinations of planes are planes, so a bound on the weight of memory is a mixtu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
@@ -41,6 +41,7 @@ class Vector:
 
     coefficients: Array
     is_zero: bool = False  # zero by construction, whatever the named vectors are
+    __array_ufunc__: ClassVar[None] = None  # so that array * vector is a vector, and no array of vectors
 
     def __add__(self, other: Vector) -> Vector:
         return Vector(self.coefficients + other.coefficients, self.is_zero and other.is_zero)

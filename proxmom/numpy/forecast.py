@@ -46,6 +46,8 @@ class Forecast:
         """The next x to look at; arguments and result as for `Optimizer.step`."""
         optimizer, before, last = self.optimizer, self._gradient, self.optimizer.last_step
         g = self._with_decay(np.ravel(gradient))
+        if not (np.isfinite(g).all() and np.isfinite(loss)):
+            return optimizer.step(gradient, loss)  # counts as skipped
         if before is None:
             self._gradient = g
             self._take(g, loss, np.shape(gradient))

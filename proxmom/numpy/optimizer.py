@@ -320,10 +320,19 @@ class Optimizer:
             outcome = self._step.take(inputs)
             next_x, next_memory, move = self._moved(named, diagonal, outcome)
         arrays = (part for part in state.values() if isinstance(part, np.ndarray | float))
-        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays)
+        kept = (*outcome.scalars.rule_scalars.values(), *outcome.combinations.values())
+        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays, *kept)
         if not all(np.isfinite(part).all() for part in left):
             return None
-        return _Plan(named, state, diagonal, outcome, next_x, next_memory, move)
+        return _Plan(
+            named=named,
+            state=state,
+            diagonal=diagonal,
+            outcome=outcome,
+            next_x=next_x,
+            next_memory=next_memory,
+            move=move,
+        )
 
     def _measure(self, u: Vector, diagonal: Vector | None, *, with_x: bool) -> Products:
         """The inner products of the rows of u, with a leading axis for the one tensor."""

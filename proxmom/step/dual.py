@@ -30,7 +30,16 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
     if method.mass_in_metric:
         weights = _first_step(weights, slopes, inputs.mass)
     direction, slope_weight, stays = _direction(weights, slopes, heights, linear, floors)
-    return Solution(direction, slope_weight, stays, weights, heights, slopes, linear, quadratic)
+    return Solution(
+        direction=direction,
+        slope_weight=slope_weight,
+        stays=stays,
+        weights=weights,
+        heights=heights,
+        slopes=slopes,
+        linear=linear,
+        quadratic=quadratic,
+    )
 
 
 def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:

@@ -59,12 +59,14 @@ def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) ->
         outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss))
     solution = outcome.solution
     checked = [sums, solution.linear, solution.quadratic, *([] if loss is None else [loss])]
+    if step.method.remembers:
+        checked += [*outcome.scalars.rule_scalars.values(), *outcome.combinations.values()]
     xp = namespace(sums)
     if step.method.step_size is not None:
         with np.errstate(over="ignore"):
             checked.append(xp.astype(outcome.lr, xp.float32))  # as it will multiply arrays
     sound = xp.all(xp.stack([xp.all(xp.isfinite(part)) for part in checked]))
-    return Plan(layout, numbers, outcome.lr, mu, outcome, sound)
+    return Plan(layout, numbers, lr=outcome.lr, weight_decay=mu, outcome=outcome, sound=sound)
 
 
 def commit(plan: Plan, step: Step, sound: Tensor | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -126,6 +126,38 @@ def test_the_mass_is_what_a_gradient_of_ones_adds_up_to(start: str, metric: Any)
         before = now["memory"]
         assert (now["slow"], now["last"], now["older"], now["blend"]) == pytest.approx((slow, last, older, blend))
         slow, last, older, blend = 0.75 * slow + 0.25, 1.0, last, 0.5 * blend + 1 - 0.25 * older
+
+
+@pytest.mark.parametrize("kind", ["scalar", "combination"])
+def test_what_is_not_finite_is_not_remembered(kind: str) -> None:
+    """The step is skipped, in NumPy and on every path in torch, and the next one goes on."""
+
+    class Breaks(GradientDescent):
+        scalars: ClassVar[Any] = {"inverse": 1.0}
+        memories: ClassVar[Any] = {"blend": Combination()}
+
+        def remember(self, now: Any) -> Any:
+            value = 1 / now.dot(now.gradient, now.gradient)
+            if kind == "scalar":
+                return {"inverse": value, "blend": now.gradient}
+            return {"blend": value * now.gradient}
+
+    good, bad = np.array([1.0, 2.0]), np.zeros(2)
+    optimizer = Optimizer(np.ones(2), Breaks(), lr=0.1)
+    for g in (good, bad, good):
+        with np.errstate(divide="ignore"):
+            optimizer.step(g)
+    assert (optimizer.diagnostics()["skipped"], optimizer.diagnostics()["steps"]) == (1, 2)
+    np.testing.assert_allclose(optimizer.x, 1 - 0.2 * good)
+    for name in PATHS:
+        p = nn.Parameter(torch.ones(2, dtype=torch.float64))
+        with path(name, 4) as keyword:
+            ours = ProxOptimizer([p], Breaks(), 0.1, **keyword)
+            for g in (good, bad, good):
+                p.grad = torch.tensor(g)
+                ours.step()
+        np.testing.assert_allclose(p.detach().numpy(), 1 - 0.2 * good, err_msg=name)
+        assert ours.diagnostics()["skipped"] == 1
 
 
 def _rule(remembered: Any = None, **facts: Any) -> Any:

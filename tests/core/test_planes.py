@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,3 +91,12 @@ def test_a_missing_loss_is_one_clear_error(name: str) -> None:
 def test_an_undeclared_vector_is_named() -> None:
     with pytest.raises(ValueError, match=r"one of gradient, memory, got 'slow'"):
         now().vector("slow")
+
+
+@pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
+def test_an_array_times_a_vector_is_a_vector_from_either_side(library: Any) -> None:
+    """One number for each scope: nothing else is left of it where the array stands first."""
+    scale, v = library.asarray([2.0, -1.0]), Vector(library.asarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    for product in (scale * v, v * scale):
+        assert isinstance(product, Vector)
+        np.testing.assert_array_equal(np.asarray(product.coefficients), [[2.0, 4.0, 6.0], [-4.0, -5.0, -6.0]])

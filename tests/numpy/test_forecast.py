@@ -122,6 +122,18 @@ def test_after_undo_the_step_has_the_lr_asked_for(step_size: Any, lr: float) -> 
     np.testing.assert_allclose(steps.last_lr, lr)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_skipped(bad: float) -> None:
+    optimizer = Optimizer(np.ones(2), ConjugateMemory(), lr=0.1)
+    forecast = Forecast(optimizer, Secant())
+    for _ in range(2):
+        forecast.step(optimizer.x, 1.0)
+    x = optimizer.x
+    np.testing.assert_array_equal(forecast.step(np.array([bad, 1.0]), 1.0), x)
+    np.testing.assert_array_equal(forecast.step(optimizer.x, bad), x)
+    assert optimizer.diagnostics()["skipped"] == 2
+
+
 def test_coupled_weight_decay_is_part_of_the_function() -> None:
     """With it, every step is the one on f + mu/2 |x|^2 without."""
     matrix, minimiser, x = quadratic(6, 20.0)
