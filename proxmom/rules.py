@@ -186,7 +186,7 @@ class ConjugateMemory:
         xp, size = namespace(now.step), now.dot(g, g)
         far = abs(now.dot(g, now.vector("previous"))) > self.restart * size
         uphill = now.dot(g, now.memory) < -UPHILL * xp.sqrt(size * now.dot(now.memory, now.memory))
-        cap = self.beta_max * xp.astype(~(far | uphill) | (now.step == 0), size.dtype)
+        cap = self.beta_max * xp.astype(~(far | uphill), size.dtype)
         return current, mix(current, now.memory_plane(), now.weight(cap))
 
 

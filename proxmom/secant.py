@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf, sqrt
+from sys import float_info
 
 from proxmom.stepsize import check_positive
 
 LOST = 64  # eps: a forecast gradient, squared, this small beside those it comes from is rounding
 FLAT = 1e-3  # cosine of the angle to the gradient below which a forecast of the length is not believed
 FAR = 1e6  # before curvature was seen, the most by which one evaluation may stretch a step
-EPS = 2.0**-52
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Secant:
         far, steep = reach >= self.stretch, -line.after > self.steepness * line.before
         if reach >= (self.stretch if lengths.curved else FAR):
             reach = self.stretch
-        lost = line.forecast(reach) <= LOST * EPS * max(line.gg, line.pp)
+        lost = line.forecast(reach) <= LOST * float_info.epsilon * max(line.gg, line.pp)
         if may_retry and (far or steep or lost):
             return self._finished(reach, True, lengths, steepest)
         reach = 1.0 if steep or lost else min(reach, self.stretch)

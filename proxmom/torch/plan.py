@@ -109,7 +109,7 @@ def _products(step: Step, sums: Array, places: Array, *, with_x: bool) -> Produc
     pairs = count * (count + 1) // 2
     metric, pulled = sums[:, :pairs][:, places], sums[:, pairs : 2 * pairs][:, places]
     return Products(
-        dual=metric + inertia * pulled,
+        dual=metric + inertia * pulled if inertia else metric,
         metric=metric,
         pull=pulled[:, :, MEMORY] if inertia else None,
         decay=sums[:, 2 * pairs :] if with_x else None,

@@ -11,7 +11,7 @@ import pytest
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall, MoMo, Plane, TruncatedMemory, mix
 from proxmom.memories import Average
-from proxmom.numpy import Optimizer
+from proxmom.numpy import Optimizer, Runs
 from proxmom.rules import Facts
 from proxmom.step import Inputs, Method, Products, Scalars, Scope, Step
 from tests.conftest import RULES
@@ -303,3 +303,12 @@ def test_what_a_rule_returns_is_checked_before_anything_changes(rule: Any, messa
 def test_a_rule_may_return_one_plane_without_a_tuple() -> None:
     one = driven(_rule(lambda now: now.gradient_plane))
     np.testing.assert_array_equal(one.x, driven(GradientDescent()).x)
+
+
+def test_each_model_looks_at_its_own_floor() -> None:
+    """Of runs side by side only those at or below their bound stay where they are."""
+    g, losses = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, -1.0]]), np.array([5.0, -1.0, 0.0])
+    runs = Runs(np.zeros((3, 2)), TruncatedMemory(0.0), lr=0.1)
+    for _ in range(2):
+        runs.step(g, losses)
+    np.testing.assert_array_equal((runs.x != 0).all(axis=1), [True, False, False])

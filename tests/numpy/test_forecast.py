@@ -193,6 +193,7 @@ def test_settings_out_of_range(arguments: dict[str, Any], message: str) -> None:
         (Line(1.0, 2.0, 1.0, 2.0, 4.0), Lengths(retries=2, curved=True), (1.0, False)),
         (Line(1.0, 0.5, 0.25, 0.5, 2.0), Lengths(curved=True), (2.0, False)),  # half of the way
         (Line(1.0, 0.95, 0.9, 0.95, 2.0), Lengths(curved=True), (10.0, True)),  # a twentieth of it
+        (Line(10.0, 9.0, 81.0, 90.0, 101.0), Lengths(curved=True), (10.0, True)),  # just as far as is too far
         (Line(1.0, 0.95, 0.9, 0.95, 2.0), Lengths(), (20.0, True)),  # no curvature seen before: believed
         (Line(1.0, 0.95, 0.9, 0.95, 2.0), Lengths(retries=2, curved=True), (10.0, False)),
         (Line(1.0, -3.0, 9.0, -3.0, 2.0), Lengths(curved=True), (0.25, True)),  # far beyond the minimum

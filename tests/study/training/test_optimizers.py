@@ -31,7 +31,7 @@ def test_betas_are_put_together_from_what_is_given() -> None:
     )
     assert made({"torch": "torch.optim:AdamW(betas=(0.1, 0.2))"}, {"beta1": 0.5}).param_groups[0]["betas"] == (0.5, 0.2)
     assert made({"torch": "AMAdamW"}, {"beta1": 0.5})._step.method.facts.beta_max == 0.5
-    assert made({"torch": "AMAdamW"}, {"beta2": 0.5})._step.metric.beta2 == 0.5
+    assert made({"torch": "AMAdamW"}, {"beta2": 0.5})._step.method.metric.beta2 == 0.5
     assert made({**adamw, "lr": 0.3}, {"weight_decay": 0.2}).param_groups[0]["weight_decay"] == 0.2
     with pytest.raises(ValueError, match=r"'torch.optim:SGD' takes no betas, so beta1 and beta2 cannot be set"):
         made({"torch": "torch.optim:SGD"}, {"beta1": 0.5})
@@ -46,14 +46,17 @@ def test_rules_become_optimizers_of_their_own() -> None:
         "scope": "tensor",
     }
     optimizer = made(method, {"lr": 0.3, "weight_decay": 0.1})
-    assert optimizer._step.rule.beta_max == 0.7
-    assert (optimizer._step.inertia, optimizer._scope) == (0.2, "tensor")
+    assert optimizer._step.method.rule.beta_max == 0.7
+    assert (optimizer._step.method.inertia, optimizer._scope) == (0.2, "tensor")
     assert optimizer.param_groups[0]["lr"] == 0.3
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
-    assert made({**method, "arguments": {}}, {"lr": 0.3, "beta_max": 0.6})._step.rule.beta_max == 0.6
+    assert made({**method, "arguments": {}}, {"lr": 0.3, "beta_max": 0.6})._step.method.rule.beta_max == 0.6
     momo = {"rule": "MoMo", "arguments": {"lower_bound": "optimum"}, "lr": 1.0}
-    assert made(momo, optimum=0.25)._step.rule.lower_bound == 0.25
-    assert made({"torch": "MoMo", "arguments": {"lower_bound": "optimum"}}, optimum=0.25)._step.rule.lower_bound == 0.25
+    assert made(momo, optimum=0.25)._step.method.rule.lower_bound == 0.25
+    assert (
+        made({"torch": "MoMo", "arguments": {"lower_bound": "optimum"}}, optimum=0.25)._step.method.rule.lower_bound
+        == 0.25
+    )
     with pytest.raises(ValueError, match="lower_bound = 'optimum' needs a task whose optimum is known"):
         made(momo)
 
