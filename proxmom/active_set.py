@@ -39,7 +39,7 @@ def active_set(linear: Array, quadratic: Array, counts: Array) -> Array:
     squares = xp.stack([q[k, k] for k in range(c.shape[0])])
     w = inside = best = _first_largest(xp.where(counts > 0, c - squares / 2, -xp.inf))
     table = _table_of_vertex(q, w)
-    smallest = xp.full_like(c[0], xp.inf)
+    smallest = xp.full(c.shape[1:], xp.inf, dtype=c.dtype, device=c.device)
     for _ in range(ROUNDS * c.shape[0]):
         values = c - xp.sum(q * w, axis=1)
         ascent = values - xp.sum(w * values, axis=0)

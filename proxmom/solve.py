@@ -157,7 +157,7 @@ def _faces(c: Array, q: Array, mask: Array) -> Array:
     xp = namespace(c)
     count = c.shape[0]
     packed = xp.concat([c, q])
-    vertices = xp.eye(count, dtype=c.dtype, device=c.device)[..., None] + 0 * c
+    vertices = xp.eye(count, dtype=c.dtype, device=c.device)[..., None] + xp.zeros_like(c)
     points = xp.concat([vertices, *(_stationary(packed, count, size) for size in range(2, count + 1))])  # (F, K, N)
     points = xp.where(points > 0, points, 0.0) * mask  # every candidate is made feasible, so that its gap is honest
     total = xp.sum(points, axis=1, keepdims=True)

@@ -56,7 +56,7 @@ def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
         raise ValueError(f"{name} has a floor, so the class must say normalised = True and needs_loss = True.")
     xp = namespace(now.step)
     row = 0 * now.step
-    heights = xp.stack([row + plane.height for plane in planes], axis=-1)
+    heights = xp.stack([row + plane.height for plane in planes], axis=1)
     slopes = xp.stack([row[:, None] + plane.slope.coefficients for plane in planes], axis=-2)
     return heights, slopes, floors
 
@@ -64,7 +64,7 @@ def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
 def _first_step(weights: Array, slopes: Array, mass: Array) -> Array:
     """While memory is empty (bounded mass) the plane that leans most on it counts: beta = beta_max, as in AdamW."""
     xp = namespace(weights)
-    last = weights.shape[-1] - 1 - xp.argmax(xp.flip(slopes[..., MEMORY], axis=-1), axis=-1)
+    last = weights.shape[1] - 1 - xp.argmax(xp.flip(slopes[..., MEMORY], axis=1), axis=1)
     chosen = xp.arange(weights.shape[-1], device=weights.device) == last[:, None]
     # an empty memory moves nothing: the weights of its planes are told apart by beta_max alone
     return xp.where(mass[:, None] > 0, weights, xp.astype(chosen, weights.dtype))

@@ -108,19 +108,19 @@ class Method:
         """What the rule might see, at `STATES` scopes at once; memory has its full mass."""
         random, count = np.random.default_rng(0), len(self.names)
         vectors = random.normal(size=(STATES, count, count + 2))
-        some = np.abs(random.normal(size=(3, STATES)))
+        one, some = np.ones(STATES), np.abs(random.normal(size=(4, STATES)))
         return Now(
             self.names,
             dual=vectors @ vectors.swapaxes(-1, -2),
             last_move=-(vectors @ vectors[:, MEMORY, :, None])[..., 0],
-            lr=0.1 + some[0],
-            step=10 + 0 * some[0],
-            mass=1 + 0 * some[0],
+            lr=some[0],
+            step=one,
+            mass=one,
             normalised=self.facts.normalised,
             loss=some[1],
             previous_loss=some[2],
-            memory_height=some[2] - some[1],
+            memory_height=some[3],
             memories=self.memories,
-            scalars={name: 0 * some[0] + value for name, value in self.scalars.items()},
+            scalars={name: value * one for name, value in self.scalars.items()},
             rule=self.name,
         )

@@ -57,7 +57,7 @@ class Scope:
         if self._membership is None:
             return per_tensor
         xp = namespace(per_tensor)
-        return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=-1)  # those of others do not count
+        return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=1)  # those of others do not count
 
     def oldest(self, per_tensor: Array, steps: Array) -> Array:
         """Of `per_tensor` (T,), what those tensors of each scope share that have taken most of `steps` (T,), (S,)."""
