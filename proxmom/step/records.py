@@ -98,19 +98,14 @@ class Scalars:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a step starts from, as a backend gives it.
+    """All that a step starts from, as a backend gives it."""
 
-    products: inner products, of finite gradients. scalars: what the last step left. scope: which tensors share a model.
-    lr, weight_decay: of each tensor, (T,); weight_decay is 0 where decay is coupled, as the gradient then has it. loss:
-    f(x), (S,), finite, or None.
-    """
-
-    products: Products
-    scalars: Scalars
-    scope: Scope
-    lr: Array
-    weight_decay: Array
-    loss: Array | None = None
+    products: Products  # of finite gradients
+    scalars: Scalars  # what the last step left
+    scope: Scope  # which tensors share a model
+    lr: Array  # (T,)
+    weight_decay: Array  # (T,), 0 where decay is coupled: the gradient then has it
+    loss: Array | None = None  # f(x), (S,), finite
 
     @property
     def mass(self) -> Array:
