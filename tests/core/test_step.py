@@ -13,7 +13,7 @@ from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall,
 from proxmom.memories import Average
 from proxmom.numpy import Optimizer, Runs
 from proxmom.rules import Facts
-from proxmom.step import Inputs, Method, Products, Scalars, Scope, Step
+from proxmom.step import Inputs, Method, Products, Scalars, Scope, Step, dual
 from tests.conftest import RULES
 
 SIZE = 6
@@ -312,3 +312,13 @@ def test_each_model_looks_at_its_own_floor() -> None:
     for _ in range(2):
         runs.step(g, losses)
     np.testing.assert_array_equal((runs.x != 0).all(axis=1), [True, False, False])
+
+
+def test_above_its_bound_a_model_goes_on_averaging_where_the_floor_has_all_the_weight() -> None:
+    """Only weight decay leads there; of two models side by side each looks at its own height."""
+    weights, slopes = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[[0.25, 0.75], [0.0, 0.0]]] * 2)
+    heights = np.array([[0.0, -1.0], [0.0, 1.0]])
+    direction, slope_weight, stays = dual._direction(weights, slopes, heights, heights, [1])
+    np.testing.assert_array_equal(stays, [False, True])
+    np.testing.assert_array_equal(slope_weight, 0)
+    np.testing.assert_array_equal(direction, [[0.25, 0.75], [0.0, 1.0]])

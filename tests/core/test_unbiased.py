@@ -149,3 +149,13 @@ def test_an_endless_horizon_is_adaptive_memory() -> None:
     for _ in range(50):
         gradient = random.normal(size=5)
         np.testing.assert_array_equal(*(optimizer.step(gradient) for optimizer in pair))
+
+
+def test_the_unit_of_the_loss_is_nothing_to_steady_memory() -> None:
+    """Gradients 1e-6 or 1e6 times as long get the same weight on memory, from the first step on."""
+    random, sizes = np.random.default_rng(3), (1.0, 1e-6, 1e6)
+    runs = Runs(np.zeros((3, 4)), SteadyMemory(horizon=4), lr=0.1)
+    for _ in range(40):
+        runs.step(np.array(sizes)[:, None] * (0.3 + random.normal(size=4)))
+        np.testing.assert_allclose(runs.effective, runs.effective[0], rtol=1e-9, atol=1e-9)
+    assert 0 < runs.effective[0] <= 0.9

@@ -199,6 +199,7 @@ def test_settings_out_of_range(arguments: dict[str, Any], message: str) -> None:
         (Line(1.0, -3.0, 9.0, -3.0, 2.0), Lengths(curved=True), (0.25, True)),  # far beyond the minimum
         (Line(1.0, -3.0, 9.0, -3.0, 2.0), Lengths(retries=2, curved=True), (1.0, False)),
         (Line(1.0, -0.5, 0.5, -0.5, 2.0), Lengths(curved=True), (1 / 1.5, False)),  # a little beyond it
+        (Line(1.0, 1e-3, 1e-6 + 5e-15, 1e-3, 1.0), Lengths(curved=True), (1 / 0.999, True)),  # rounding beside p
         (Line(1.0, -1.0, 1.0, -1.0, 1.0), Lengths(curved=True), (0.5, True)),  # in one dimension nothing is left
         (Line(1.0, -0.9, 9.0, -3.0, 2.0), Lengths(steepest=1e3, measured=False), (1.0, False)),  # p was wrong
     ],
