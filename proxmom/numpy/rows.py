@@ -16,9 +16,7 @@ Vector = NDArray[np.float64]
 
 def seed(method: Method, rows: Vector) -> None:
     """Before the first step: memories that start as the first gradient become it."""
-    kinds = method.memories.values()
-    starts = [method.metric.memory_from_gradient, *(kind.start == "gradient" for kind in kinds)]
-    rows[..., 1:, :][..., starts, :] = rows[..., :1, :]
+    rows[..., 1:, :][..., method.seeded, :] = rows[..., :1, :]
 
 
 def following(method: Method, rows: Vector, memory: Vector, combinations: Mapping[str, Any]) -> Vector:

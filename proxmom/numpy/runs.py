@@ -30,11 +30,15 @@ class Runs:
     def __init__(self, x0: ArrayLike, rule: Rule, *, lr: ArrayLike, inertia: float = 0.0) -> None:
         self._step = Step(Method(rule, Euclidean(), inertia=inertia, decay="decoupled"))
         self.x, self.rule, self.lr, self.count = np.array(x0, dtype=float), rule, lr, 0
-        self.inertia = inertia
         zero = np.zeros(len(self.x))
         self._named = np.zeros((len(zero), len(self._step.method.names), self.x.shape[1]))
         self._scalars = Scalars.start(zero, zero, memory_from_gradient=True)
         self.solution: Solution | None = None
+
+    @property
+    def inertia(self) -> float:
+        """λ, as given."""
+        return self._step.method.inertia
 
     @property
     def memory(self) -> Vector:
@@ -46,8 +50,7 @@ class Runs:
         """b in memory <- b·memory + (1 - b)·gradient, (N,): the weight on memory with what inertia adds; 0 at first."""
         if self.solution is None:
             return np.zeros(len(self.x))
-        inertia = self._step.method.inertia
-        return np.asarray((self.solution.beta + inertia) / (1 + inertia))
+        return np.asarray((self.solution.beta + self.inertia) / (1 + self.inertia))
 
     def step(self, gradients: Vector, losses: ArrayLike | None = None) -> Any:
         """One step of every run; returns x, (N, n).

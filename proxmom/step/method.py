@@ -54,6 +54,8 @@ class Method:
             raise ValueError(f"inertia must be >= 0 and finite, got {inertia}.")
         if decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.")
+        # of memory and the further ones: whether it starts as the first gradient
+        self.seeded = [metric.memory_from_gradient, *(kind.start == "gradient" for kind in self.memories.values())]
         self.mass_in_metric = not (self.facts.normalised or metric.memory_from_gradient)
         self._check_pairs()
 

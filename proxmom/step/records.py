@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from proxmom.planes import Array, namespace
@@ -107,7 +108,7 @@ class Inputs:
     weight_decay: Array  # (T,), 0 where decay is coupled: the gradient then has it
     loss: Array | None = None  # f(x), (S,), finite
 
-    @property
+    @cached_property
     def mass(self) -> Array:
         """The mass of memory, (S,)."""
         return 1 - self.scope.least(self.scalars.missing)

@@ -100,7 +100,6 @@ def observe(method: Method, inputs: Inputs) -> Now:
     if loss is not None:
         plane_mass = xp.astype(mass > 0, mass.dtype) if method.facts.normalised else mass
         height = scalars.memory_height + plane_mass * (previous - loss)
-    start = {name: 0 * scalars.step + value for name, value in method.scalars.items()}
     return Now(
         method.names,
         dual=scope.total(products.dual),
@@ -113,7 +112,7 @@ def observe(method: Method, inputs: Inputs) -> Now:
         previous_loss=previous,
         memory_height=height,
         memories=method.memories,
-        scalars={**start, **scalars.rule_scalars},
+        scalars=scalars.rule_scalars or {name: 0 * scalars.step + value for name, value in method.scalars.items()},
         rule=method.name,
     )
 

@@ -329,9 +329,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         fresh = (layout.scalar_rows[:, STEP] == 0).tolist()
         layout.unseeded = any(fresh)
         written: list[Tensor] = []
-        kinds = self._step.method.memories.values()
-        starts = [self._step.method.metric.memory_from_gradient, *(kind.start == "gradient" for kind in kinds)]
-        if not any(starts) or not layout.unseeded:
+        seeded = self._step.method.seeded
+        if not any(seeded) or not layout.unseeded:
             return written
         xs = layout.xs() if self._step.method.decay == "coupled" else None
         for i, (part, g) in enumerate(zip(layout.parts, layout.rows_of_gradients(), strict=True)):
@@ -341,7 +340,7 @@ class ProxOptimizer(torch.optim.Optimizer):
                 g = -g if self._options["maximize"] else g
                 if xs is not None and decay:
                     g = g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
-                for memory in compress(part.memories, starts):
+                for memory in compress(part.memories, seeded):
                     memory.copy_(g)
                     written.append(memory)
         return written

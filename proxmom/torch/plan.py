@@ -134,5 +134,5 @@ def _new_scalars(plan: Plan, step: Step) -> Array:
     columns = [rows[:, STEP] + 1, left.last_lr, left.slope_weight, left.missing, loss, height, rows[:, SKIPPED]]
     columns += [scope.spread(left.rule_scalars[name]) for name in plan.layout.rule_scalars]
     empty = rows[:, :0]
-    scalars = step.method.metric.update({**step.method.metric.start(empty), **plan.layout.metric_scalars()}, empty)
-    return xp.stack([*columns, *(scalars[name][:, 0] for name in plan.layout.metric_scalars())], axis=1)
+    scalars = step.method.metric.update({**step.method.metric.start(empty), **plan.numbers.metric_scalars}, empty)
+    return xp.stack([*columns, *(scalars[name][:, 0] for name in plan.numbers.metric_scalars)], axis=1)
