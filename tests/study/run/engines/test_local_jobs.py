@@ -33,7 +33,7 @@ def test_jobs_of_a_start_that_was_killed_are_waited_for(study: Any, tmp_path: Pa
     file, out = study(), tmp_path / "out"
     command = [sys.executable, "-m", "proxmom", "run", str(file), "--out", str(out), "--executor", "local"]
     first = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    until(lambda: len(list(out.glob("runs/*/metrics.jsonl"))) == 2)
+    until(lambda: len(list(out.glob("runs/*/run.json"))) == 2)
     first.kill()
     first.wait()
     assert not list(out.glob("runs/*/done.json"))

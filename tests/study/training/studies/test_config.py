@@ -92,8 +92,9 @@ def test_every_mistake_is_named_with_file_and_line(
     ids=lambda value: str(value).splitlines()[0] if value else "nothing",
 )
 def test_what_is_wrong_elsewhere_is_named_where_it_belongs(
-    study: Any, tmp_path: Path, old: Any, new: Any, line: Any, message: str
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: Any, new: Any, line: Any, message: str
 ) -> None:
+    monkeypatch.delenv("PROXMOM_DATA", raising=False)
     with pytest.raises(StudyError, match=f"study.toml, line {line}: .*{message}"):
         run(study(SMALL.replace(old, new, 1)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
