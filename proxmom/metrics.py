@@ -46,6 +46,7 @@ class Euclidean:
     """P = I: the metric of SGD."""
 
     memory_from_gradient: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def start(self, x: Array) -> State:
         return {}
@@ -74,6 +75,7 @@ class Adam:
     beta2: float = 0.999
     eps: float = 1e-8
     memory_from_gradient: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta2 < 1:
@@ -94,6 +96,18 @@ class Adam:
         diagonal *= factor / (1 - self.beta2 ** state["count"]) ** 0.5
         diagonal += factor * self.eps
         return diagonal
+
+
+KINDS = {"diagonal": "diagonal", "images": "operator", "low_rank": "low rank"}
+
+
+def kind_of(metric: Any) -> str:
+    """Of which kind a metric is, see `KINDS`: by the one of these methods that it has; TypeError for anything else."""
+    kinds = [kind for method, kind in KINDS.items() if callable(getattr(metric, method, None))]
+    if isinstance(metric, type) or len(kinds) != 1:
+        got = f"{metric!r}" if len(kinds) < 2 else f"{metric!r} with several"
+        raise TypeError(f"metric must be an object like Euclidean() with one of {', '.join(KINDS)}, got {got}.")
+    return kinds[0]
 
 
 METRICS: dict[str, Any] = {metric.__name__: metric for metric in (Euclidean, Adam)}

@@ -27,7 +27,7 @@ class Now:
     Args:
         names: the B named vectors, first "gradient", then "memory", then what the rule declares.
         dual: inner products <u, P⁻¹v> of the named vectors, (S, B, B).
-        last_move: <u, x_t - x_{t-1}> of each named vector u, (S, B), in the computed form.
+        last_move: <u, x_t - x_{t-1}> of each named vector u, (S, B).
         lr: step size, (S,); the mean over its tensors where a scope has several.
         step: how many steps were taken before this one, (S,).
         mass: the mass that memory carries, in [0, 1], (S,).
@@ -91,7 +91,10 @@ class Now:
         return namespace(image).sum(u.coefficients * image, axis=-1)
 
     def dot_last_move(self, u: Vector) -> Array:
-        """<u, x_t - x_{t-1}>, (S,), with today's metric and iterate; 0 where nothing has moved yet."""
+        """<u, x_t - x_{t-1}>, (S,); 0 where nothing has moved yet.
+
+        Where the metric is a diagonal, as today's metric and memory say; else as the move was.
+        """
         return namespace(self._last_move).sum(u.coefficients * self._last_move, axis=-1)
 
     def recall(self, name: str) -> Array:

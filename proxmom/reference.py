@@ -1,17 +1,20 @@
 """The same step as a convex problem, for a solver that knows nothing of this project: cvxpy with Clarabel.
 
 The problem is stated in the move z, as written in `Model` and `objective`, and compiled once for each (planes, size).
+Where P is no diagonal, z = L w with P⁻¹ = L Lᵀ, the Cholesky factor of P⁻¹ as a matrix: in w the metric is Euclidean.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from proxmom.numpy.optimizer import Model
 
@@ -55,6 +58,8 @@ def solve_step(model: Model) -> NDArray[np.float64]:
         ImportError: without cvxpy or Clarabel.
         RuntimeError: if the solver fails.
     """
+    if model.diagonal is None:
+        return root_of(model) @ solve_step(_euclidean(model))
     kappa = model.lr / (1 + model.lr * model.weight_decay)
     pull = model.inertia * np.abs(model.diagonal * model.memory).max()
     pull += model.weight_decay * np.abs(model.diagonal * model.x).max()
@@ -65,6 +70,23 @@ def solve_step(model: Model) -> NDArray[np.float64]:
             closer = _near(model, best, zoom * unit)
             best = closer if objective(model, closer) <= objective(model, best) else best
     return best
+
+
+def root_of(model: Model) -> NDArray[np.float64]:
+    """L with P⁻¹ = L Lᵀ, (n, n); LinAlgError where P⁻¹ is not positive definite."""
+    return np.asarray(np.linalg.cholesky((model.inverse + model.inverse.T) / 2), dtype=np.float64)
+
+
+def _euclidean(model: Model) -> Model:
+    """The same model of the move w, z = L w."""
+    root = root_of(model)
+    return replace(
+        model,
+        diagonal=np.ones_like(model.x),
+        slopes=model.slopes @ root,
+        x=solve_triangular(root, model.x, lower=True),
+        memory=root.T @ model.memory,
+    )
 
 
 def _near(model: Model, center: NDArray[np.float64], unit: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,7 +134,7 @@ def _solve(problem: Any) -> None:
 
 def _quadratic(model: Model, move: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Second derivatives and gradient, each (n,), of the objective's three quadratic terms at a move."""
-    eta, mu, p = model.lr, model.weight_decay, model.diagonal
+    eta, mu, p = model.lr, model.weight_decay, np.asarray(model.diagonal)
     weight, rate = model.inertia * eta / (1 + eta * mu), -(1 + eta * mu) / eta * p  # D(z) = rate·z - μ P x
     curvature = p / eta + mu * p + weight * rate**2
     gradient = (
@@ -123,7 +145,9 @@ def _quadratic(model: Model, move: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 def objective(model: Model, move: NDArray[np.float64]) -> float:
     """The model's objective at a move z, shape (n,), minus f(x): what the step minimises."""
-    eta, mu, p = model.lr, model.weight_decay, model.diagonal
+    if model.diagonal is None:
+        return objective(_euclidean(model), solve_triangular(root_of(model), move, lower=True))
+    eta, mu, p = model.lr, model.weight_decay, np.asarray(model.diagonal)
     direction = -((1 + eta * mu) / eta) * p * move - mu * p * model.x
     return float(
         (model.heights + model.slopes @ move).max()

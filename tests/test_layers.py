@@ -26,6 +26,7 @@ LAYERS = {
     "now": 2,
     "rules": 2,
     "metrics": 2,
+    "quasi_newton": 2,
     "stepsize": 2,
     "memories": 2,
     "secant": 2,

@@ -221,7 +221,7 @@ class _Run:
         except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
             return 1.0
         with np.errstate(all="ignore"):
-            lr = np.float64(PROBE * (norm(here.x) or 1.0)) / norm(model.next_memory / model.diagonal)
+            lr = np.float64(PROBE * (norm(here.x) or 1.0)) / norm(model.image(model.next_memory))
         return float(lr) if 0 < lr < np.inf else 1.0
 
     def _evaluate(self, x: Any) -> tuple[Any, float, Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from proxmom.metrics import Euclidean, Metric, State
+from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy.arrays import number, real, shaped
+from proxmom.numpy.measures import join, measure_of, split
 from proxmom.numpy.rows import Vector, following, seed
 from proxmom.rules import Rule
-from proxmom.step import MEMORY, Inputs, Method, Outcome, Products, Scalars, Scope, Step
+from proxmom.step import MEMORY, Inputs, Method, Outcome, Scalars, Scope, Step
 from proxmom.stepsize import StepSize
 
 Arrays = Any  # an array, or a list of arrays
@@ -25,9 +28,10 @@ class Model:
 
         max_k { heights_k + <slopes_k, z> } + ||z||²_P / (2η) + (μ/2) ||x + z||²_P + λη / (2(1+ημ)) ||D(z) - memory||².
 
-    Shapes: x, memory, diagonal (of P), next_x, next_memory (n,); slopes (K, n), and coefficients (K, B), the same over
-    the vectors `names`; heights, weights, linear (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia
-    λ, weight_decay μ (0 where decay is coupled: the slopes then contain it).
+    Shapes: x, memory, next_x, next_memory, diagonal (of P, None where P is not diagonal) (n,); image(vector) is P⁻¹ of
+    a vector (n,); slopes (K, n), and coefficients (K, B), the same over the vectors `names`; heights, weights, linear
+    (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia λ, weight_decay μ (0 where decay is coupled:
+    the slopes then contain it).
     """
 
     names: tuple[str, ...]
@@ -35,7 +39,7 @@ class Model:
     beta: float
     x: Vector
     memory: Vector
-    diagonal: Vector
+    diagonal: Vector | None
     slopes: Vector
     heights: Vector
     weights: Vector
@@ -46,6 +50,12 @@ class Model:
     weight_decay: float
     next_x: Vector
     next_memory: Vector
+    image: Callable[[Vector], Vector]
+
+    @cached_property
+    def inverse(self) -> Vector:
+        """P⁻¹ as a matrix, (n, n), one column after the other."""
+        return np.stack([self.image(unit) for unit in np.eye(self.x.size)], axis=-1)
 
 
 class Bookmark(NamedTuple):
@@ -53,7 +63,7 @@ class Bookmark(NamedTuple):
 
     x: Vector
     named: Vector
-    state: State
+    measure: Any
     scalars: Scalars
     last: Outcome | None
     last_step: Vector
@@ -62,8 +72,7 @@ class Bookmark(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class _Plan:
     named: Vector
-    state: State
-    diagonal: Vector | None
+    sight: Any
     outcome: Outcome
     next_x: Vector
     next_memory: Vector
@@ -80,8 +89,8 @@ class Optimizer:
         x0: the starting point, one array or a list of arrays, real and finite; copied, in float64.
         rule: e.g. `AdaptiveMemory()`, or an object of your own with `planes(now)`.
         lr: step size, > 0 and finite; `.lr` may be set between steps, to 0 as well.
-        metric: `Euclidean()` or `Adam()`.
-        inertia: λ >= 0.
+        metric: `Euclidean()`, `Adam()`, or any other, see `proxmom.metrics`.
+        inertia: λ >= 0; 0 where the metric has no diagonal.
         weight_decay: μ >= 0 and finite; `.weight_decay` may be set between steps.
         decay: "coupled", "decoupled" or "proximal".
         step_size: what multiplies lr at each step, e.g. `Alignment()`; None: nothing does.
@@ -113,18 +122,17 @@ class Optimizer:
         self._single = not isinstance(x0, (list, tuple)) or all(np.isscalar(entry) for entry in x0)
         parts = [real("x0", part) for part in ([x0] if self._single else x0)]
         self._shapes = [part.shape for part in parts]
-        self._x = np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0)
+        self._x = np.array(join(parts))
         if not np.isfinite(self._x).all():
             raise ValueError("x0 must be finite, got NaN or infinity.")
         self._lr = float(lr)
         self._named = np.zeros((len(self._method.names), self._x.size))  # rows: gradient, memory, further memories
-        self._state = self._method.metric.start(self._x)
+        self._measure = measure_of(self._method, self._shapes)
         one = np.ones(1)
         self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.metric.memory_from_gradient)
         self._scope = Scope()
         self._last: Outcome | None = None
         self._last_step = np.zeros_like(self._x)
-        self._diagonal: Vector | None = None
         self._skipped = 0
         self._steps = 0  # before the last `undo`
 
@@ -191,8 +199,8 @@ class Optimizer:
             return self.x
         self._x = plan.next_x
         self._named = following(self._method, plan.named, plan.next_memory, plan.outcome.combinations)
-        self._state, self._last, self._scalars = plan.state, plan.outcome, plan.outcome.scalars
-        self._last_step, self._diagonal = -plan.move, plan.diagonal
+        self._measure.keep(plan.sight)
+        self._last, self._scalars, self._last_step = plan.outcome, plan.outcome.scalars, -plan.move
         return self.x
 
     @property
@@ -202,7 +210,7 @@ class Optimizer:
 
     def image(self, vector: Vector) -> Vector:
         """P⁻¹ of a flat vector (n,), in the metric of the last step."""
-        return vector if self._diagonal is None else vector / self._diagonal
+        return self._measure.apply(vector)
 
     def stretch(self, factor: float) -> None:
         """Makes the last step `factor` times as long, after it was taken; skipped where x would overflow."""
@@ -232,16 +240,21 @@ class Optimizer:
 
     def bookmark(self) -> Bookmark:
         """All that a step changes, for `undo`."""
-        return Bookmark(self._x, self._named, self._state, self._scalars, self._last, self._last_step)
+        place = self._measure.place()
+        return Bookmark(self._x, self._named, place, self._scalars, self._last, self._last_step)
 
-    def undo(self, bookmark: Bookmark, lr: float) -> None:
+    def undo(self, bookmark: Bookmark, lr: float, gradient: Vector | None = None) -> None:
         """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
 
         Args:
             bookmark: of this optimizer.
             lr: from now on, > 0.
+            gradient: at the x that is left, (n,), for metrics that learn from it all the same, as `QuasiNewton` does.
         """
-        self._x, named, self._state, scalars, self._last, self._last_step = bookmark
+        if gradient is not None:
+            self._measure.glance(gradient, self._x)
+        self._x, named, place, scalars, self._last, self._last_step = bookmark
+        self._measure.back(place)
         self._named = np.zeros_like(named)
         self._steps += int(scalars.step[0])
         one = np.ones(1)
@@ -274,7 +287,7 @@ class Optimizer:
             beta=float(solution.beta[0]),
             x=self._x.copy(),
             memory=plan.named[MEMORY].copy(),
-            diagonal=np.ones_like(self._x) if plan.diagonal is None else plan.diagonal,
+            diagonal=self._diagonal_of(plan.sight),
             slopes=solution.slopes[0] @ plan.named,
             heights=solution.heights[0],
             weights=solution.weights[0],
@@ -285,7 +298,13 @@ class Optimizer:
             weight_decay=mu,
             next_x=plan.next_x,
             next_memory=plan.next_memory,
+            image=plan.sight.held().apply,
         )
+
+    def _diagonal_of(self, sight: Any) -> Vector | None:
+        if self._method.measures != "diagonal":
+            return None
+        return np.ones_like(self._x) if sight.diagonal is None else np.asarray(sight.diagonal)
 
     @property
     def _decay_in_model(self) -> float:
@@ -307,10 +326,9 @@ class Optimizer:
         if self._scalars.step[0] == 0:
             seed(method, named)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
-            state = method.metric.update(self._state, named[0])
-            diagonal = method.metric.diagonal(state, self._step.factor(self._scalars))
+            sight = self._measure.see(named, self._x, self._step.factor(self._scalars), with_x=mu > 0)
             inputs = Inputs(
-                self._measure(named, diagonal, with_x=mu > 0),
+                sight.products,
                 self._scalars,
                 self._scope,
                 lr=np.array([self._lr]),
@@ -318,44 +336,29 @@ class Optimizer:
                 loss=None if loss is None else np.array([loss]),
             )
             outcome = self._step.take(inputs)
-            next_x, next_memory, move = self._moved(named, diagonal, outcome)
-        arrays = (part for part in state.values() if isinstance(part, np.ndarray | float))
+            next_x, next_memory, move = self._moved(named, sight, outcome)
         kept = (*outcome.scalars.rule_scalars.values(), *outcome.combinations.values())
-        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *arrays, *kept)
+        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *sight.arrays(), *kept)
         if not all(np.isfinite(part).all() for part in left):
             return None
         return _Plan(
             named=named,
-            state=state,
-            diagonal=diagonal,
+            sight=sight,
             outcome=outcome,
             next_x=next_x,
             next_memory=next_memory,
             move=move,
         )
 
-    def _measure(self, u: Vector, diagonal: Vector | None, *, with_x: bool) -> Products:
-        """The inner products of the rows of u, with a leading axis for the one tensor."""
-        inertia = self._method.inertia
-        if diagonal is None:
-            dual = u @ u.T
-            metric, pull = dual / (1 + inertia), dual[:, MEMORY] / (1 + inertia)
-        else:
-            dual = (u / diagonal) @ u.T
-            smooth = 1 + inertia * diagonal
-            metric = (u / (diagonal * smooth)) @ u.T if inertia else dual
-            pull = u @ (u[MEMORY] / smooth)
-        decay = (u @ self._x)[None] if with_x else None
-        return Products(dual[None], metric[None], pull[None] if inertia else None, decay)
-
-    def _moved(self, named: Vector, diagonal: Vector | None, outcome: Outcome) -> tuple[Vector, Vector, Vector]:
+    def _moved(self, named: Vector, sight: Any, outcome: Outcome) -> tuple[Vector, Vector, Vector]:
         """The new iterate, the new memory, and how far the former moved along the latter."""
         solution, inertia = outcome.solution, self._method.inertia
-        p, shrink = 1.0 if diagonal is None else diagonal, float(outcome.lr[0]) * self._decay_in_model
+        shrink = float(outcome.lr[0]) * self._decay_in_model
         memory = solution.direction[0] @ named
         if inertia:
+            p = 1.0 if sight.diagonal is None else sight.diagonal
             memory = (memory + inertia * p * named[MEMORY]) / (1 + inertia * p)
-        move = float(outcome.lr[0]) * solution.slope_weight[0] * memory / p
+        move = float(outcome.lr[0]) * solution.slope_weight[0] * sight.image(solution.direction[0], memory)
         if self._method.decay == "proximal":
             return (self._x - move) / (1 + shrink), memory, move / (1 + shrink)
         return (1 - shrink) * self._x - move, memory, move
@@ -367,13 +370,12 @@ class Optimizer:
         if [part.shape for part in parts] != self._shapes:
             shapes = [part.shape for part in parts]
             raise ValueError(f"gradient must have the shape of x0, {self._shapes}, got {shapes}.")
-        return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0)
+        return join(parts)
 
     def _shaped(self, flat: Vector) -> Any:
         if self._single:
             return flat.reshape(self._shapes[0]).copy()
-        ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
-        return [part.reshape(shape).copy() for part, shape in zip(np.split(flat, ends[:-1]), self._shapes, strict=True)]
+        return [part.copy() for part in split(flat, self._shapes)]
 
 
 def _rate(name: str, value: float) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proxmom.memories import mass_name, tracked
-from proxmom.metrics import Metric
+from proxmom.metrics import Metric, kind_of
 from proxmom.now import Now
 from proxmom.rules import Facts, Rule
 from proxmom.step.records import MEMORY
@@ -48,8 +48,7 @@ class Method:
         self.scalars |= {mass_name(name): float(self.memories[name].start == "gradient") for name in self.tracked}
         self.names = ("gradient", "memory", *self.memories)
         self.remembers: list[Any] = [part for part in (rule, step_size) if hasattr(part, "remember")]
-        if isinstance(metric, type) or not callable(getattr(metric, "diagonal", None)):
-            raise TypeError(f"metric must be an object like Euclidean() or Adam(), got {metric!r}.")
+        self.measures = kind_of(metric)
         if not 0 <= inertia < float("inf"):
             raise ValueError(f"inertia must be >= 0 and finite, got {inertia}.")
         if decay not in DECAYS:
@@ -72,6 +71,11 @@ class Method:
 
     def _check_pairs(self) -> None:
         metric = type(self.metric).__name__
+        if self.inertia > 0 and self.measures != "diagonal":
+            raise ValueError(
+                f"inertia must be 0 with {metric}, got {self.inertia}: it needs (I + λP)⁻¹, which only metrics with a "
+                "diagonal give."
+            )
         if self.facts.beta_max == 1 and not self.metric.memory_from_gradient:
             raise ValueError(
                 f"{self.name}: beta_max must be < 1 with {metric}, got 1: memory starts from zero there and would stay "

@@ -22,6 +22,7 @@ class Products(NamedTuple):
     metric: Array  # <u, M v>, (T, B, B)
     pull: Array | None  # <u, (I + λP)⁻¹ memory>, (T, B); None without inertia
     decay: Array | None  # <u, x>, (T, B); None without weight decay
+    move: Array | None = None  # <u, x_t - x_{t-1}>, (T, B), as it was; None: computed from memory
 
 
 class Scope:
@@ -50,8 +51,19 @@ class Scope:
         return shares @ per_tensor / namespace(per_tensor).sum(shares, axis=-1)
 
     def spread(self, per_scope: Array) -> Array:
-        """Each tensor's copy of its scope's value, (S,) -> (T,)."""
-        return per_scope if self._membership is None else self._membership.T @ per_scope
+        """Each tensor's copy of its scope's value, (S, ...) -> (T, ...)."""
+        if self._membership is None or per_scope.ndim == 1:
+            return per_scope if self._membership is None else self._membership.T @ per_scope
+        xp = namespace(per_scope)
+        flat = self._membership.T @ xp.reshape(per_scope, (per_scope.shape[0], -1))
+        return xp.reshape(flat, (flat.shape[0], *per_scope.shape[1:]))
+
+    def divide(self, per_scope: Array) -> Array:
+        """Each tensor's equal share of its scope's value, (S, ...) -> (T, ...): `total` gives it back."""
+        if self._membership is None:
+            return per_scope
+        count = namespace(per_scope).sum(self._membership, axis=-1)
+        return self.spread(per_scope / namespace(count).reshape(count, (-1,) + (1,) * (per_scope.ndim - 1)))
 
     def least(self, per_tensor: Array) -> Array:
         """Minimum over the tensors of each scope, (T,) -> (S,)."""

@@ -91,9 +91,12 @@ def observe(method: Method, inputs: Inputs) -> Now:
     """What rule and step size may see."""
     products, scalars, scope, weight_decay = inputs.products, inputs.scalars, inputs.scope, inputs.weight_decay
     xp, mass = namespace(products.dual), inputs.mass
-    move = scalars.slope_weight[:, None] * products.dual[:, :, MEMORY]
-    if products.decay is not None:
-        move = move + weight_decay[:, None] * products.decay
+    moved = products.move
+    if moved is None:  # what today's metric and memory say of the last move
+        moved = scalars.slope_weight[:, None] * products.dual[:, :, MEMORY]
+        if products.decay is not None:
+            moved = moved + weight_decay[:, None] * products.decay
+        moved = -scalars.last_lr[:, None] * moved
     loss = inputs.loss if method.facts.needs_loss else None  # without needs_loss a previous one would be stale
     previous = loss if scalars.loss is None else scalars.loss
     height = None
@@ -103,7 +106,7 @@ def observe(method: Method, inputs: Inputs) -> Now:
     return Now(
         method.names,
         dual=scope.total(products.dual),
-        last_move=-scope.total(scalars.last_lr[:, None] * move),
+        last_move=scope.total(moved),
         lr=scope.mean(inputs.lr),
         step=scalars.step,
         mass=mass,

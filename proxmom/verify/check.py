@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom.certify import certify
-from proxmom.metrics import Euclidean, Metric
+from proxmom.metrics import Euclidean, Metric, kind_of
+from proxmom.numpy.measures import join, split
 from proxmom.numpy.optimizer import Model, Optimizer
 from proxmom.reference import objective, solve_step
 from proxmom.rules import Facts, Rule
 from proxmom.verify.several import check_several
 
+SHAPES = ((2, 3), (4,), (1, 2, 1))  # of the tensors: metrics may look at them
 SIZE = 12
+ASYMMETRY = 1e-8  # relative
 ERROR, GAP = 1e-6, 1e-10  # what a rule must keep
 Vector = NDArray[np.float64]
 Random = np.random.Generator
@@ -57,7 +60,8 @@ class Trial:
     """One comparison; error, gap and excess are relative.
 
     number: counted from 0; with the seed it reproduces the trial.
-    case: one of `CASES`; with a remark where the convex solver failed, and then error and excess are infinite.
+    case: one of `CASES`; with a remark where the metric is none, or the convex solver failed, and then error and excess
+        are infinite.
     error: of the step. gap: duality gap. excess: of our objective over the solver's.
     """
 
@@ -139,8 +143,10 @@ def check_rule(
         progress: called after each trial.
 
     Returns:
-        a `Report`; print it, or ask `.ok`. A rule that looks at the loss must refuse inertia and coupled decay, and
-        beta_max = 1 the metric of Adam: where one is given, that is checked instead.
+        a `Report`; print it, or ask `.ok`. Where a step fails, it says whether the metric does, which must be linear,
+        symmetric and positive definite, or the rule. A rule that looks at the loss must refuse inertia and coupled
+        decay, beta_max = 1 the metric of Adam, and a metric without a diagonal inertia: where one is given, that is
+        checked instead.
 
     Raises:
         ValueError, TypeError: for invalid arguments, and for a rule that takes one model of planes but not several side
@@ -155,11 +161,13 @@ def check_rule(
     describe = (_text(rule), _text(metric), inertia, weight_decay, decay, seed)
 
     def optimizer(x: Vector) -> Optimizer:
-        return Optimizer(x, rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay)
+        return Optimizer(
+            split(x, SHAPES), rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay
+        )
 
     looks = facts.needs_loss and (inertia > 0 or decay == "coupled")
     stuck = facts.beta_max == 1 and not metric.memory_from_gradient
-    if looks or stuck:
+    if looks or stuck or (inertia > 0 and kind_of(metric) != "diagonal"):
         try:
             optimizer(np.zeros(SIZE))
         except ValueError as error:
@@ -186,14 +194,14 @@ def _trial(optimizer: Callable[[Vector], Optimizer], rule: Rule, number: int, ra
     state = optimizer(random.normal(size=SIZE))
     for _ in range(1 + random.integers(4)):
         state.lr = 10 ** random.uniform(-2, 0)
-        state.step(_gradient(random), bound + 10 ** random.uniform(-1, 2) if needs_loss else None)
+        state.step(split(_gradient(random), SHAPES), bound + 10 ** random.uniform(-1, 2) if needs_loss else None)
     name = _case_of(number)
     case = CASES[name]
-    gradient = case.gradient(_gradient(random), state.memory)
+    gradient = case.gradient(_gradient(random), join(state.memory))
     state.lr = case.lr if case.lr is not None else 10 ** random.uniform(-3, 1)
     depth = case.depth if case.depth is not None else 10 ** random.uniform(-1.5, 1.5)
     loss = bound + depth * state.lr * float(gradient @ gradient) if needs_loss else None
-    return _compare(number, name, state.preview(gradient, loss), state.decay)
+    return _compare(number, name, state.preview(split(gradient, SHAPES), loss), state.decay)
 
 
 def _case_of(number: int) -> str:
@@ -207,19 +215,38 @@ def _gradient(random: Random) -> Vector:
 
 
 def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
-    eta, mu, p = model.lr, model.weight_decay, model.diagonal
+    eta, mu = model.lr, model.weight_decay
     kappa = eta / (1 + eta * mu)
     gap = float(certify(model.linear, model.quadratic, model.weights).gap)
     scale = max(np.abs(model.heights).max(), np.abs(model.quadratic).max()) or 1.0
+    if fault := metric_fault(model):
+        return Trial(number, f"{case}: the metric is {fault}", np.inf, gap / scale, np.inf)
     try:
         move = solve_step(model)
     except RuntimeError:  # counts as a failure, and leaves the other trials standing
         return Trial(number, f"{case}: the convex solver failed", np.inf, gap / scale, np.inf)
     ours = model.next_x - model.x
     if decay == "decoupled":  # the move that our direction amounts to in the problem
-        direction = p * ((1 - eta * mu) * model.x - model.next_x) / eta
-        ours = -kappa * (direction / p + mu * model.x)
-    size = max(np.abs(move).max(), kappa * np.abs(model.slopes / p).max()) or 1.0
+        image = ((1 - eta * mu) * model.x - model.next_x) / eta  # of the direction
+        ours = -kappa * (image + mu * model.x)
+    size = max(np.abs(move).max(), kappa * np.abs(model.slopes @ model.inverse).max()) or 1.0
     best = objective(model, move)
     excess = max(objective(model, ours) - best, 0.0) / max(scale, abs(best))
     return Trial(number, case, float(np.abs(ours - move).max() / size), gap / scale, excess)
+
+
+def metric_fault(model: Model) -> str | None:
+    """What P⁻¹ of a model is not: linear, symmetric, positive definite; None if it is all that."""
+    inverse = model.inverse
+    if not np.isfinite(inverse).all():
+        return "not finite"
+    largest = np.abs(inverse).max()
+    probe = np.cos(np.arange(model.x.size))  # any vector that is not one of the units
+    wrong = np.abs(model.image(probe) - inverse @ probe).max() / largest
+    if wrong > ASYMMETRY:
+        return f"not linear (P⁻¹ of a sum and the sum of P⁻¹ differ by {wrong:.1e}, relative)"
+    askew = np.abs(inverse - inverse.T).max() / largest
+    if askew > ASYMMETRY:
+        return f"not symmetric (P⁻¹ and its transpose differ by {askew:.1e}, relative)"
+    least = np.linalg.eigvalsh((inverse + inverse.T) / 2)[0]
+    return None if least > 0 else f"not positive definite (P⁻¹ has the eigenvalue {least:.1e})"

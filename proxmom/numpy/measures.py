@@ -1,0 +1,284 @@
+"""How an `Optimizer` measures moves: the metric over its tensors, one class for each kind of metric.
+
+Each sees a gradient without changing anything (`see`), answers with inner products and images, and takes in what it has
+seen when the step is taken (`keep`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from proxmom.metrics import State
+from proxmom.numpy.rows import Vector
+from proxmom.step import MEMORY, Method, Products, Scope
+from proxmom.step import low_rank as ranks
+
+Shapes = Sequence[tuple[int, ...]]
+
+
+class Sight(Protocol):
+    """What a metric is after one more gradient; nothing has changed yet.
+
+    products: of the named vectors, for the one tensor that all of them are. image: P⁻¹ of the combination `direction`
+    (B,) of the named vectors that is `vector` (n,). apply: P⁻¹ of any vector (n,), until the next step. held: the same,
+    for good. arrays: what must be finite. diagonal: of P, None for the identity and where there is none.
+    """
+
+    products: Products
+    diagonal: Vector | None
+
+    def image(self, direction: Vector, vector: Vector) -> Vector: ...
+    def apply(self, vector: Vector) -> Vector: ...
+    def held(self) -> Any: ...
+    def arrays(self) -> Iterator[Any]: ...
+
+
+class Measure(Protocol):
+    """A metric with its state.
+
+    see: named (B, n), x (n,), the factor for the mass of memory, whether products with x are wanted. keep: the step was
+    taken. place, back: for undoing steps. apply: P⁻¹ of any vector (n,), as of the last step. glance: a gradient seen
+    at an x (n,) that is left again.
+    """
+
+    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any: ...
+    def keep(self, sight: Any) -> None: ...
+    def place(self) -> Any: ...
+    def back(self, place: Any) -> None: ...
+    def apply(self, vector: Vector) -> Vector: ...
+    def glance(self, gradient: Vector, x: Vector) -> None: ...
+
+
+def measure_of(method: Method, shapes: Shapes) -> Measure:
+    """The metric of a method over tensors of these shapes."""
+    if method.measures == "low rank":
+        return _LowRank(method, shapes)
+    return _Tensors(method, shapes)
+
+
+def split(vector: Vector, shapes: Shapes) -> list[Vector]:
+    """A flat vector as its tensors: views."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(vector, ends[:-1]) if shapes else []
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def join(parts: Sequence[Vector]) -> Vector:
+    """Tensors as one flat vector."""
+    return np.concatenate([np.ravel(part) for part in parts]) if parts else np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Diagonal:
+    states: list[State]
+    products: Products
+    diagonal: Vector | None
+    x: Vector
+
+    def image(self, direction: Vector, vector: Vector) -> Vector:
+        return self.apply(vector)
+
+    def apply(self, vector: Vector) -> Vector:
+        return vector if self.diagonal is None else vector / self.diagonal
+
+    def held(self) -> Any:
+        return self
+
+    def arrays(self) -> Iterator[Any]:
+        return _arrays(self.states)
+
+
+@dataclass(frozen=True, eq=False)
+class _Operator:
+    states: list[State]
+    products: Products
+    images: Vector  # (B, n)
+    x: Vector
+    apply: Callable[[Vector], Vector]
+    diagonal: None = None
+
+    def image(self, direction: Vector, vector: Vector) -> Vector:
+        return direction @ self.images
+
+    def held(self) -> Any:
+        return self
+
+    def arrays(self) -> Iterator[Any]:
+        yield self.images
+        yield from _arrays(self.states)
+
+
+def _arrays(states: Sequence[State]) -> Iterator[Any]:
+    return (part for state in states for part in state.values() if isinstance(part, np.ndarray | float))
+
+
+class _Tensors:
+    """A metric that sees tensors one at a time; those of element-wise metrics are joined to one."""
+
+    def __init__(self, method: Method, shapes: Shapes) -> None:
+        self._method = method
+        self._metric = cast(Any, method.metric)
+        size = sum(int(np.prod(shape)) for shape in shapes)
+        self._shapes = [(size,)] if getattr(self._metric, "elementwise", False) else list(shapes)
+        self._states: list[State] = [self._metric.start(np.zeros(shape)) for shape in self._shapes]
+        self._sees_move = getattr(self._metric, "sees_move", False)
+        self._x: Vector | None = None  # where the last step started
+        self._last: Any = None
+
+    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any:
+        decay, operator = (named @ x)[None] if with_x else None, self._method.measures == "operator"
+        factor = float(np.ravel(factor)[0])
+        vectors = [named[0]]
+        if operator or self._sees_move:
+            move = np.zeros_like(x) if self._x is None else x - self._x
+            vectors += [move] * self._sees_move
+        seen = zip(*(split(vector, self._shapes) for vector in vectors), strict=True)
+        states = [self._metric.update(state, *each) for state, each in zip(self._states, seen, strict=True)]
+        if operator:
+            images = self._images(states, named, factor)
+            dual = named @ images.T
+            dual = (dual + dual.T) / 2
+            products = Products(dual[None], dual[None], None, decay, (named @ move)[None])
+            return _Operator(states, products, images, x, lambda vector: self._images(states, vector[None], factor)[0])
+        parts = [self._metric.diagonal(state, factor) for state in states]
+        diagonal = None if not parts or parts[0] is None else join(parts)
+        dual, metric, pull = _products(named, diagonal, self._method.inertia)
+        return _Diagonal(states, Products(dual[None], metric[None], pull, decay), diagonal, x)
+
+    def _images(self, states: Sequence[State], vectors: Vector, factor: Any) -> Vector:
+        tensors = [list(each) for each in zip(*(split(vector, self._shapes) for vector in vectors), strict=True)]
+        found = [self._metric.images(state, parts) for state, parts in zip(states, tensors, strict=True)]
+        rows = np.array([join(parts) for parts in zip(*found, strict=True)])
+        return np.asarray(rows.reshape(vectors.shape) / factor)
+
+    def keep(self, sight: Any) -> None:
+        self._states, self._last, self._x = sight.states, sight, sight.x
+
+    def place(self) -> Any:
+        return self._states, self._x
+
+    def back(self, place: Any) -> None:
+        self._states, self._x = place
+
+    def apply(self, vector: Vector) -> Vector:
+        return vector if self._last is None else self._last.apply(vector)
+
+    def glance(self, gradient: Vector, x: Vector) -> None:
+        """Nothing: what such a metric knows belongs to the steps that were taken."""
+
+
+def _products(u: Vector, diagonal: Vector | None, inertia: float) -> tuple[Vector, Vector, Vector | None]:
+    """See `Products`: of the rows of u, without the leading axis but for the last."""
+    if diagonal is None:
+        dual = u @ u.T
+        return dual, dual / (1 + inertia), dual[None, :, MEMORY] / (1 + inertia) if inertia else None
+    dual = (u / diagonal) @ u.T
+    if not inertia:
+        return dual, dual, None
+    smooth = 1 + inertia * diagonal
+    return dual, (u / (diagonal * smooth)) @ u.T, (u @ (u[MEMORY] / smooth))[None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranks:
+    """rows: the named vectors, the last move and the change of the gradient, (B + 2, n)."""
+
+    products: Products
+    seen: ranks.Seen
+    kept: Vector  # as it was
+    gram: Vector  # of the kept vectors as they become
+    rows: Vector
+    x: Vector
+    diagonal: None = None
+
+    def image(self, direction: Vector, vector: Vector) -> Vector:
+        return self._combined(vector, self.seen.image(direction[None])[0])
+
+    def apply(self, vector: Vector) -> Vector:
+        low = self.seen.metric
+        products = np.concatenate([self.kept @ vector, self.rows[-2:] @ vector])
+        return self._combined(vector, low.middle[0] @ (low.keeps[0] @ products))
+
+    def held(self) -> Any:
+        return replace(self, kept=self.kept.copy())
+
+    def _combined(self, vector: Vector, coefficients: Vector) -> Vector:
+        """identity·vector + coefficients over the kept vectors as they become."""
+        low, count = self.seen.metric, len(self.kept)
+        back = coefficients @ low.keeps[0]  # over what they were, move and change
+        return np.asarray(low.identity[0] * vector + back[:count] @ self.kept + back[count:] @ self.rows[-2:])
+
+    def arrays(self) -> Iterator[Any]:
+        yield from (self.seen.metric.identity, self.seen.metric.middle, self.seen.cross)
+
+
+class _LowRank:
+    """A metric that keeps vectors over all tensors together, and sees their inner products alone.
+
+    Kept vectors are overwritten, so a step that is undone leaves what was learned from it.
+    """
+
+    def __init__(self, method: Method, shapes: Shapes) -> None:
+        self._metric = cast(Any, method.metric)
+        size = sum(int(np.prod(shape)) for shape in shapes)
+        self._kept = np.zeros((self._metric.kept, size))
+        self._gram = np.zeros((self._metric.kept,) * 2)
+        self._numbers = {name: np.full(1, value) for name, value in self._metric.numbers.items()}
+        self._before: tuple[Vector, Vector] | None = None  # x and gradient of the last step
+        self._low: Any = None
+
+    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> _Ranks:
+        count = len(named)
+        rows = np.zeros((count + 2, x.size))
+        rows[:count] = named
+        if self._before is not None:
+            np.subtract(x, self._before[0], out=rows[count])
+            np.subtract(named[0], self._before[1], out=rows[count + 1])
+        return self._look(rows, x, (named @ x)[None] if with_x else None)
+
+    def _look(self, rows: Vector, x: Vector, decay: Vector | None) -> _Ranks:
+        own, across, count, kept = rows @ rows.T, rows @ self._kept.T, len(rows) - 2, len(self._kept)
+        gram = np.empty((count + kept + 2,) * 2)
+        places = np.r_[:count, count + kept : count + kept + 2]
+        gram[np.ix_(places, places)] = own
+        gram[places, count : count + kept] = across
+        gram[count : count + kept, places] = across.T
+        gram[count : count + kept, count : count + kept] = self._gram
+        products, seen = ranks.see(self._metric, gram[None], self._numbers, Scope(), decay)
+        keeps = seen.metric.keeps[0]
+        return _Ranks(products, seen, self._kept, keeps @ gram[count:, count:] @ keeps.T, rows, x)
+
+    def keep(self, sight: _Ranks) -> None:
+        self._learn(sight)
+        self._before = sight.x, sight.rows[0]
+
+    def _learn(self, sight: _Ranks) -> None:
+        low, count = sight.seen.metric, len(self._kept)
+        keeps = low.keeps[0]
+        changed = np.flatnonzero((keeps[:, :count] != np.eye(count)).any(axis=1))
+        if len(changed):
+            self._kept[changed] = keeps[changed, :count] @ self._kept + keeps[changed, count:] @ sight.rows[-2:]
+        self._gram, self._numbers, self._low = sight.gram, dict(low.numbers), low
+
+    def place(self) -> Any:
+        return self._before
+
+    def back(self, place: Any) -> None:
+        if place is not None:
+            self._before = place
+
+    def apply(self, vector: Vector) -> Vector:
+        if self._low is None:
+            return vector
+        return np.asarray(self._low.identity[0] * vector + (self._low.middle[0] @ (self._kept @ vector)) @ self._kept)
+
+    def glance(self, gradient: Vector, x: Vector) -> None:
+        if self._before is not None:
+            rows = np.array([x - self._before[0], gradient - self._before[1]])
+            sight = self._look(rows, x, None)
+            if all(np.isfinite(part).all() for part in sight.arrays()):
+                self._learn(sight)

@@ -1,0 +1,136 @@
+"""`QuasiNewton`: the curvature that the last moves have shown, as a metric that is the identity plus low rank.
+
+Nothing here has the size of the parameters: the metric is told inner products, and answers with coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+from proxmom.planes import Array, namespace
+
+
+class LowRank(NamedTuple):
+    """P⁻¹ = identity·I + Σ_ij middle_ij v_i v_jᵀ over the V vectors v that a metric keeps, as they are from now on.
+
+    identity: (S,). middle: (S, V, V), symmetric. keeps: (S, V, V + 2), what the kept vectors become, as coefficients
+    over what they were, the last move and the change of the gradient. numbers: what the metric keeps besides, (S,).
+    """
+
+    identity: Array
+    middle: Array
+    keeps: Array
+    numbers: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class QuasiNewton:
+    """P⁻¹ is L-BFGS's approximation of the inverse Hessian, from the last `pairs` moves and changes of the gradient.
+
+    One metric for all tensors of a scope; lr is 1 once curvature was seen. A pair s, y is kept where
+    <s, y> > `curvature`·||s||·||y||, so P is positive definite on every f. With pairs, P⁻¹y = s for the last of them:
+    completing the last move before the next has no effect, and adaptive memory has weight zero
+    (`theory/16_quasi_newton.py`). Gradients should be exact: noise in their differences becomes noise in P.
+
+    Args:
+        pairs: >= 1; memory and time of a step grow with it, by two vectors each.
+        curvature: in (0, 1), cosine between s and y above which a pair is kept.
+
+    Raises:
+        ValueError: for other values.
+
+    Source: Nocedal, Math. Comp. 35 (1980); the compact form is Byrd, Nocedal and Schnabel's, Math. Prog. 63 (1994).
+    """
+
+    pairs: int = 20
+    curvature: float = 1e-10
+    memory_from_gradient: ClassVar[bool] = True
+    numbers: ClassVar[Mapping[str, float]] = {"pairs": 0.0}
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.pairs, int) and self.pairs >= 1):
+            raise ValueError(f"pairs must be an integer >= 1, got {self.pairs!r}.")
+        if not 0 < self.curvature < 1:
+            raise ValueError(f"curvature must be in (0, 1), got {self.curvature}.")
+
+    @property
+    def kept(self) -> int:
+        """How many vectors are kept: moves first, then the changes of the gradient."""
+        return 2 * self.pairs
+
+    def low_rank(self, gram: Array, numbers: Mapping[str, Array]) -> LowRank:
+        """P⁻¹ after one more move.
+
+        Args:
+            gram: inner products of the kept vectors, the last move s and the change of the gradient y,
+                (S, V + 2, V + 2).
+            numbers: "pairs", how many were kept so far, (S,).
+        """
+        xp, m, count = namespace(gram), self.pairs, numbers["pairs"]
+        ss, sy, yy = gram[:, -2, -2], gram[:, -2, -1], gram[:, -1, -1]
+        # compared as square roots: products of four lengths over- and underflow
+        accepted = (sy > self.curvature * xp.sqrt(ss) * xp.sqrt(yy)) & (sy < xp.inf) & (yy < xp.inf) & (ss < xp.inf)
+        slots = xp.arange(m, dtype=gram.dtype, device=gram.device)
+        taken = accepted[:, None] & (slots == (count % m)[:, None])
+        count = count + xp.astype(accepted, count.dtype)
+        keeps = _keeps(xp.astype(taken, gram.dtype))
+        gram = keeps @ xp.where(_offered(accepted, m, xp), gram, 0.0) @ xp.matrix_transpose(keeps)
+        age = (count[:, None] - 1 - slots) % m  # 0 for the newest
+        identity, middle = _compact(gram, age, slots < count[:, None], m)
+        return LowRank(identity, middle, keeps, {"pairs": count})
+
+
+@lru_cache
+def _eye(count: int, xp: Any, dtype: Any, where: Any) -> Array:
+    return xp.eye(count, dtype=dtype, device=where)
+
+
+def _offered(accepted: Array, m: int, xp: Any) -> Array:
+    """Which products may be looked at, (S, 2m + 2, 2m + 2): those of a pair that is not kept may be NaN."""
+    own = xp.broadcast_to(xp.arange(2 * m + 2, device=accepted.device) < 2 * m, (accepted.shape[0], 2 * m + 2))
+    offered = own | accepted[:, None]
+    return offered[:, :, None] & offered[:, None, :]
+
+
+def _keeps(taken: Array) -> Array:
+    """`LowRank.keeps` of a ring of pairs, where the slots `taken`, (S, m) of 0 and 1, get the new one."""
+    xp = namespace(taken)
+    eye = _eye(taken.shape[1], xp, taken.dtype, taken.device)
+    left, none, new = (1 - taken)[:, :, None] * eye, 0 * (taken[:, :, None] * eye), taken[:, :, None]
+    moves = xp.concat([left, none, new, 0 * new], axis=-1)
+    turns = xp.concat([none, left, 0 * new, new], axis=-1)
+    return xp.concat([moves, turns], axis=1)
+
+
+def _compact(gram: Array, age: Array, used: Array, m: int) -> tuple[Array, Array]:
+    """identity and middle of `LowRank`, from the products of moves and changes, (S, 2m, 2m), in any order of age.
+
+    With R_ij = <s_i, y_j> where j is no older than i, D its diagonal and γ = <s, y> / <y, y> of the newest pair:
+    P⁻¹ = γI + S R⁻ᵀ(D + γ YᵀY)R⁻¹ Sᵀ - γ S R⁻ᵀ Yᵀ - γ Y R⁻¹ Sᵀ. Pairs are scaled to <s, y> = 1 first, because their
+    lengths may differ by any factor.
+    """
+    xp = namespace(gram)
+    eye = _eye(m, xp, gram.dtype, gram.device)
+    both = used[:, :, None] & used[:, None, :]
+    cross = gram[:, :m, m:]
+    own = xp.where(used, xp.sum(cross * eye, axis=-1), 1.0)
+    unit = xp.where(used, xp.sqrt(1 / own), 0.0)
+    turns = xp.where(both, gram[:, m:, m:], 0.0) * unit[:, :, None] * unit[:, None, :]
+    # upper triangular in the order of age; slots without a pair have a row of the identity
+    later = both & (age[:, None, :] <= age[:, :, None])
+    r = xp.where(later, cross * unit[:, :, None] * unit[:, None, :], 0.0)
+    r = r * (1 - eye) + eye
+    newest = used & (age == 0)
+    some = xp.any(used, axis=-1)
+    length = xp.sum(xp.where(newest, xp.sum(turns * eye, axis=-1), 0.0), axis=-1)
+    identity = xp.where(some, 1 / xp.where(some, length, 1.0), 1.0)
+    gamma = identity[:, None, None]
+    inverse = xp.linalg.solve(r, 0 * r + eye) * unit[:, None, :]
+    moves = xp.matrix_transpose(inverse) @ (eye + gamma * turns) @ inverse
+    mixed = -gamma * xp.matrix_transpose(inverse) * unit[:, None, :]
+    upper = xp.concat([moves, mixed], axis=-1)
+    lower = xp.concat([xp.matrix_transpose(mixed), 0 * mixed], axis=-1)
+    return identity, xp.concat([upper, lower], axis=1)

@@ -1,0 +1,181 @@
+"""`QuasiNewton`: L-BFGS's inverse Hessian, from inner products alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import LbfgsInvHessProduct
+
+from proxmom import AdaptiveMemory, ConjugateMemory, GradientDescent, SteadyMemory
+from proxmom.numpy import Optimizer
+from proxmom.quasi_newton import QuasiNewton
+from proxmom.verify import check_rule
+
+SIZE = 12
+
+
+def driven(metric: Any, moves: Any, turns: Any) -> Any:
+    """P⁻¹ as a matrix, after these pairs."""
+    kept, numbers = np.zeros((metric.kept, moves.shape[1])), {"pairs": np.zeros(1)}
+    for s, y in zip(moves, turns, strict=True):
+        everything = np.vstack([kept, s, y])
+        told = metric.low_rank((everything @ everything.T)[None], numbers)
+        kept, numbers = told.keeps[0] @ np.where(np.isfinite(everything), everything, 0.0), told.numbers
+    return told.identity[0] * np.eye(moves.shape[1]) + kept.T @ told.middle[0] @ kept
+
+
+def recursion(moves: Any, turns: Any, vector: Any) -> Any:
+    """P⁻¹ of a vector by Nocedal's two loops, starting from γI."""
+    q, shares = vector.copy(), []
+    for s, y in zip(moves[::-1], turns[::-1], strict=True):
+        shares.append((s @ q) / (s @ y))
+        q -= shares[-1] * y
+    q *= (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    for s, y, share in zip(moves, turns, shares[::-1], strict=True):
+        q += (share - (y @ q) / (s @ y)) * s
+    return q
+
+
+def pairs(random: Any, count: int, spread: float = 3) -> tuple[Any, Any]:
+    """Moves of very different lengths, and changes of the gradient of one quadratic."""
+    root = random.normal(size=(SIZE, SIZE))
+    moves = random.normal(size=(count, SIZE)) * 10 ** random.uniform(-spread, spread, size=(count, 1))
+    return moves, moves @ (root @ root.T / SIZE + 0.1 * np.eye(SIZE))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 11])
+def test_is_the_two_loop_recursion_of_the_last_pairs(random: Any, count: int) -> None:
+    moves, turns = pairs(random, count)
+    inverse = driven(QuasiNewton(4), moves, turns)
+    for _ in range(3):
+        vector = random.normal(size=SIZE)
+        np.testing.assert_allclose(inverse @ vector, recursion(moves[-4:], turns[-4:], vector), rtol=1e-11, atol=1e-13)
+
+
+def test_agrees_with_scipy_where_the_start_is_the_identity(random: Any) -> None:
+    moves, turns = pairs(random, 6, spread=0.5)
+    scale = (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])  # so that γ = 1, as SciPy has it
+    moves, turns = moves / scale, turns
+    scale = (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    assert scale == pytest.approx(1)
+    expected = LbfgsInvHessProduct(moves, turns).todense()
+    np.testing.assert_allclose(driven(QuasiNewton(6), moves, turns), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_meets_the_last_secant_equation_and_is_positive_definite(random: Any) -> None:
+    for count in (1, 5, 30):
+        moves, turns = pairs(random, count)
+        inverse = driven(QuasiNewton(8), moves, turns)
+        np.testing.assert_allclose(inverse @ turns[-1], moves[-1], rtol=1e-8)
+        assert np.linalg.eigvalsh((inverse + inverse.T) / 2)[0] > 0
+
+
+@pytest.mark.parametrize("worse", [-1.0, 0.0, np.nan, np.inf])
+def test_pairs_without_curvature_change_nothing(random: Any, worse: float) -> None:
+    moves, turns = pairs(random, 3)
+    expected = driven(QuasiNewton(4), moves, turns)
+    with np.errstate(invalid="ignore"):
+        kept = driven(QuasiNewton(4), np.vstack([moves, moves[:1]]), np.vstack([turns, worse * turns[:1]]))
+    np.testing.assert_array_equal(kept, expected)
+
+
+def test_is_the_identity_before_the_first_pair() -> None:
+    np.testing.assert_array_equal(driven(QuasiNewton(2), np.zeros((1, 3)), np.zeros((1, 3))), np.eye(3))
+
+
+def test_scopes_are_side_by_side(random: Any) -> None:
+    torch = pytest.importorskip("torch")
+    grams, numbers, metric = [], [], QuasiNewton(3)
+    for count in (0.0, 2.0, 7.0):
+        rows = random.normal(size=(8, SIZE))
+        rows[3:6], rows[7] = rows[:3] + 0.1 * rows[3:6], rows[6] + 0.1 * rows[7]
+        grams.append(rows @ rows.T)
+        numbers.append(count)
+    several = metric.low_rank(np.array(grams), {"pairs": np.array(numbers)})
+    there = metric.low_rank(torch.tensor(np.array(grams)), {"pairs": torch.tensor(numbers, dtype=torch.float64)})
+    for i, (gram, count) in enumerate(zip(grams, numbers, strict=True)):
+        alone = metric.low_rank(gram[None], {"pairs": np.array([count])})
+        for mine, other, torchs in zip(alone[:3], several[:3], there[:3], strict=True):
+            np.testing.assert_allclose(other[i], mine[0], rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(torchs[i].numpy(), mine[0], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("pairs", [0, -1, 2.0])
+def test_refuses_other_numbers_of_pairs(pairs: Any) -> None:
+    with pytest.raises(ValueError, match="pairs must be an integer >= 1, got"):
+        QuasiNewton(pairs)
+    with pytest.raises(ValueError, match=r"curvature must be in \(0, 1\), got 1"):
+        QuasiNewton(curvature=1)
+
+
+def test_inertia_is_refused_with_its_reason() -> None:
+    with pytest.raises(ValueError, match=r"inertia must be 0 with QuasiNewton, got 0.1: it needs"):
+        Optimizer(np.ones(3), AdaptiveMemory(), lr=1, metric=QuasiNewton(), inertia=0.1)
+
+
+@pytest.mark.parametrize("decay", ["proximal", "decoupled", "coupled"])
+def test_the_steps_of_every_rule_are_the_convex_solvers(rule: Any, decay: str) -> None:
+    if decay == "coupled" and rule.needs_loss if hasattr(rule, "needs_loss") else False:
+        pytest.skip("refused, and checked elsewhere")
+    report = check_rule(rule, metric=QuasiNewton(3), weight_decay=0.05, decay=decay, trials=13)
+    assert report.ok, report
+
+
+def quadratic(random: Any) -> tuple[Any, Any]:
+    root = random.normal(size=(SIZE, SIZE))
+    return root @ root.T / SIZE + 0.05 * np.eye(SIZE), random.normal(size=SIZE)
+
+
+@pytest.mark.parametrize("rule", [AdaptiveMemory(), SteadyMemory(), ConjugateMemory()])
+def test_derived_memory_adds_nothing(random: Any, rule: Any) -> None:
+    """After a step along P⁻¹g the plane of memory is level with the model: its weight is zero but for rounding."""
+    hessian, b = quadratic(random)
+    ours, plain = (Optimizer(np.zeros(SIZE), each, lr=0.1, metric=QuasiNewton()) for each in (rule, GradientDescent()))
+    for _ in range(25):
+        np.testing.assert_allclose(ours.x, plain.x, rtol=1e-5, atol=1e-7)
+        for optimizer in (ours, plain):
+            optimizer.step(hessian @ optimizer.x - b)
+            optimizer.lr = 1.0
+
+
+def test_an_undone_step_leaves_what_was_learned(random: Any) -> None:
+    hessian, b = quadratic(random)
+    optimizer = Optimizer(np.zeros(SIZE), GradientDescent(), lr=0.1, metric=QuasiNewton())
+    place = optimizer.bookmark()
+    optimizer.step(hessian @ optimizer.x - b)
+    left = optimizer.x
+    place = optimizer.bookmark()
+    here, g = optimizer.x, hessian @ optimizer.x - b
+    optimizer.lr = 50.0
+    optimizer.step(g)
+    move, turn = optimizer.x - here, hessian @ (optimizer.x - here)
+    optimizer.undo(place, lr=1.0, gradient=hessian @ optimizer.x - b)
+    np.testing.assert_array_equal(optimizer.x, left)
+    np.testing.assert_allclose(optimizer.image(turn), move, rtol=1e-9)  # the newest pair
+    optimizer.step(g)
+    np.testing.assert_allclose(optimizer.x, left - optimizer.image(g), rtol=1e-12)
+
+
+def test_a_model_that_was_shown_stays_as_it_was(random: Any) -> None:
+    hessian, b = quadratic(random)
+    optimizer = Optimizer(np.zeros(SIZE), GradientDescent(), lr=0.1, metric=QuasiNewton(2))
+    for _ in range(4):
+        optimizer.step(hessian @ optimizer.x - b)
+    model = optimizer.preview(hessian @ optimizer.x - b)
+    before = model.image(b)
+    for _ in range(3):
+        optimizer.step(hessian @ optimizer.x - b)
+    np.testing.assert_array_equal(model.image(b), before)
+
+
+def test_tensors_are_one(random: Any) -> None:
+    hessian, b = quadratic(random)
+    one = Optimizer(np.zeros(SIZE), GradientDescent(), lr=0.1, metric=QuasiNewton(3))
+    two = Optimizer([np.zeros((2, 3)), np.zeros(6)], GradientDescent(), lr=0.1, metric=QuasiNewton(3))
+    for _ in range(8):
+        g = hessian @ one.x - b
+        one.step(g)
+        parts = two.step([g[:6].reshape(2, 3), g[6:]])
+        np.testing.assert_array_equal(np.concatenate([part.ravel() for part in parts]), one.x)
