@@ -72,7 +72,9 @@ class QuasiNewton:
         xp, m, count = namespace(gram), self.pairs, numbers["pairs"]
         ss, sy, yy = gram[:, -2, -2], gram[:, -2, -1], gram[:, -1, -1]
         # compared as square roots: products of four lengths over- and underflow
-        accepted = (sy > self.curvature * xp.sqrt(ss) * xp.sqrt(yy)) & (sy < xp.inf) & (yy < xp.inf) & (ss < xp.inf)
+        accepted = (sy > self.curvature * xp.sqrt(ss) * xp.sqrt(yy)) & (sy > xp.finfo(gram.dtype).smallest_normal)
+        accepted = accepted & (yy > xp.finfo(gram.dtype).smallest_normal)
+        accepted = accepted & (sy < xp.inf) & (yy < xp.inf) & (ss < xp.inf)
         slots = xp.arange(m, dtype=gram.dtype, device=gram.device)
         taken = accepted[:, None] & (slots == (count % m)[:, None])
         count = count + xp.astype(accepted, count.dtype)

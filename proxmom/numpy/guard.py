@@ -1,7 +1,9 @@
-"""The guard of `minimize`: a step that does not lower f enough is undone, and repeated shorter."""
+"""The guards of `minimize`: a step that does not lower f enough is undone, and repeated shorter."""
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,11 @@ BLIND = 0.1  # how much shorter it is where f or its gradient is not finite
 TRIES = 120  # undone steps in a row, from a factor 1e300 down to nothing
 STALLED = 30  # steps in a row within rounding before a run ends
 PATIENCE = 50  # steps in a row that may lower f by less than they should, as while a step size finds its way
+GROWTH = 10  # times the longest step so far: longer steps of a quasi-Newton metric are cut
+LEVEL = 1e-3  # relative change of the slope along a step below which it showed no curvature
+RETRIES = 10  # shortened steps in a row before such a metric is forgotten
+UPRIGHT = 1e-10  # cosine between such a step and -gradient below which it is forgotten at once
+BACK, AHEAD = 0.05, 0.9  # how much shorter the next try of such a step may be
 NEARER = 0.9  # of the least gradient so far: a step within rounding to so small a one is progress
 
 
@@ -80,7 +87,7 @@ class Guard:
     stalled: int = 0
     weak: int = 0
     longest: float = 0.0
-    _finite: bool = True  # whether the last point that was left was
+    _finite: bool = True  # whether the last point that was left was, since f fell by more than rounding
     _top: float | None = None  # the first f
     _best: Point | None = field(default=None, repr=False)  # the least gradient since f fell by more than rounding
     _gradient_lr: float | None = None  # lr of the step, where it is one along the gradient alone
@@ -99,11 +106,11 @@ class Guard:
             self._top, self._best = old.f, old
         with np.errstate(over="ignore", invalid="ignore"):
             kept = new.finite and self._lowers(old, new)
-            lr = 0.0 if kept else self._shorter(old, new)
+            if not kept:
+                self._again(old, new)
         if kept:
             self._gradient_lr, self.tries = None, 0
             return True
-        self._back(self._bookmark, lr)
         self.tries += 1
         self.undone += 1
         self._finite = new.finite
@@ -112,6 +119,10 @@ class Guard:
     def start_anew(self, lr: float) -> None:
         """Makes the next step one along the gradient alone, from where the optimizer is, with the given lr."""
         self._back(self.optimizer.bookmark(), lr)
+
+    def _again(self, old: Point, new: Point) -> None:
+        """Prepares the next try, shorter than the one that led to `new`."""
+        self._back(self._bookmark, self._shorter(old, new))
 
     def _back(self, bookmark: Any, lr: float) -> None:
         self.optimizer.undo(bookmark, lr)
@@ -122,7 +133,7 @@ class Guard:
         """The status that ends the run, if it must end."""
         if self.tries >= TRIES:
             return 3 if self._finite else 2
-        return 3 if self.stalled >= STALLED else None
+        return (3 if self._finite else 2) if self.stalled >= STALLED else None
 
     def best(self, last: Point) -> Point:
         """The point to return where no minimum was reached: of those that f cannot tell apart, the flattest."""
@@ -141,7 +152,7 @@ class Guard:
         if not (enough or (new.f <= old.f and self.weak + 1 < PATIENCE)):
             return False
         self.weak = 0 if enough else self.weak + 1
-        self.longest, self.stalled, self._best = max(self.longest, move), 0, new
+        self.longest, self.stalled, self._best, self._finite = max(self.longest, move), 0, new, True
         return True
 
     def _lowers_within_rounding(self, old: Point, new: Point, move: float) -> bool:
@@ -172,6 +183,81 @@ class Guard:
         missed = _rise(old, new) + fall
         best = fall / (2 * missed) if 0 < missed < np.inf else LONGEST
         return self._gradient_lr * min(max(best, SHORTEST), LONGEST)
+
+
+@dataclass
+class Curved(Guard):
+    """The guard of steps in a metric that learns the curvature of f, as `QuasiNewton`: their lr is 1.
+
+    The first step that fails is repeated along what the metric makes of the gradient once it has seen where that step
+    led, as long as the cubic through f and slope at both ends says; those after it along the same line. A step is at
+    most ten times as long as the longest before it, and exactly that while no curvature was seen. Where steps are
+    nearly level, or were shortened ten times in vain, the metric is forgotten, and the next ones go along the gradient.
+    """
+
+    optimizer: Optimizer
+    level: float = 0.0  # length of the last step, if the slope along it stayed the same
+
+    def step(self, gradient: Any, loss: float) -> Any:
+        """The next x to look at; the arguments are the optimizer's."""
+        optimizer, first = self.optimizer, self._bookmark is None
+        g = np.ravel(gradient) + optimizer.weight_decay * np.ravel(optimizer.x)
+        x = super().step(gradient, loss)
+        move = optimizer.last_step
+        with np.errstate(over="ignore", invalid="ignore"):
+            length, size = norm(move), norm(g)
+            upright = -float((move / length) @ (g / size)) if 0 < length < np.inf and 0 < size < np.inf else 1.0
+        if optimizer.curved and upright < UPRIGHT:
+            self._back(self._bookmark, self.longest / size)
+            return super().step(gradient, loss)
+        limit = GROWTH * self.longest
+        wanted = min(max(length, GROWTH * self.level), limit) if optimizer.curved else limit
+        if not first and not self.tries and 0 < wanted < np.inf and wanted != length and length > 0:
+            optimizer.restore(self._bookmark)  # and again: x would keep the rounding of so long a step
+            optimizer.lr = min(optimizer.lr * (wanted / length), sys.float_info.max)
+            return super().step(gradient, loss)
+        return x
+
+    def keeps(self, old: Point, new: Point) -> bool:
+        """Whether the step may stand; if not, the optimizer is back at `old`, ready for a shorter one."""
+        kept = super().keeps(old, new)
+        if kept:
+            self.optimizer.lr = 1.0
+            move = new.x - old.x
+            self.level = norm(move) if abs(float(move @ (new.g - old.g))) <= LEVEL * abs(float(move @ old.g)) else 0.0
+        return kept
+
+    def _again(self, old: Point, new: Point) -> None:
+        share = _cubic(old, new) if new.finite else BLIND
+        if self.tries >= RETRIES or self._gradient_lr is not None:
+            lr = self._gradient_lr if self._gradient_lr is not None else norm(new.x - old.x) / norm(old.g)
+            self._back(self._bookmark, share * lr)
+            return
+        lr = share * self.optimizer.lr
+        self.optimizer.undo(self._bookmark, lr, gradient=new.g if new.finite and not self.tries else None)
+        if not self.tries:
+            length, failed = norm(self.optimizer.image(old.g)), norm(new.x - old.x)
+            if length > 0:
+                lr = min(max(1.0, BACK * failed / length), share * failed / length)
+            self.optimizer.lr = lr
+
+    def _back(self, bookmark: Any, lr: float) -> None:
+        self.optimizer.undo(bookmark, lr, forget=True)
+        self._gradient_lr = lr
+
+
+def _cubic(old: Point, new: Point) -> float:
+    """Where the cubic through f and slope at both ends has its minimum, as a share of the step."""
+    move = new.x - old.x
+    before, after, rise = float(move @ old.g), float(move @ new.g), _rise(old, new)
+    bend = before + after - 3 * rise
+    root = bend * bend - before * after
+    if root >= 0:
+        root = math.sqrt(root)
+        share = 1 - (after + root - bend) / (after - before + 2 * root) if after - before + 2 * root else AHEAD
+    else:
+        share = -before / (2 * (rise - before)) if rise > before else AHEAD
+    return min(max(share, BACK), AHEAD) if math.isfinite(share) else BLIND
 
 
 def _noise(old: Point, new: Point) -> float:

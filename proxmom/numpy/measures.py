@@ -42,7 +42,7 @@ class Measure(Protocol):
 
     see: named (B, n), x (n,), the factor for the mass of memory, whether products with x are wanted. keep: the step was
     taken. place, back: for undoing steps. apply: P⁻¹ of any vector (n,), as of the last step. glance: a gradient seen
-    at an x (n,) that is left again.
+    at an x (n,) that is left again. curved: whether P says more than the identity. forget: start anew.
     """
 
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any: ...
@@ -51,6 +51,9 @@ class Measure(Protocol):
     def back(self, place: Any) -> None: ...
     def apply(self, vector: Vector) -> Vector: ...
     def glance(self, gradient: Vector, x: Vector) -> None: ...
+    def forget(self) -> None: ...
+    @property
+    def curved(self) -> bool: ...
 
 
 def measure_of(method: Method, shapes: Shapes) -> Measure:
@@ -124,10 +127,17 @@ class _Tensors:
         self._metric = cast(Any, method.metric)
         size = sum(int(np.prod(shape)) for shape in shapes)
         self._shapes = [(size,)] if getattr(self._metric, "elementwise", False) else list(shapes)
-        self._states: list[State] = [self._metric.start(np.zeros(shape)) for shape in self._shapes]
         self._sees_move = getattr(self._metric, "sees_move", False)
+        self.forget()
+
+    def forget(self) -> None:
+        self._states: list[State] = [self._metric.start(np.zeros(shape)) for shape in self._shapes]
         self._x: Vector | None = None  # where the last step started
         self._last: Any = None
+
+    @property
+    def curved(self) -> bool:
+        return self._last is not None and (self._method.measures == "operator" or self._last.diagonal is not None)
 
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any:
         decay, operator = (named @ x)[None] if with_x else None, self._method.measures == "operator"
@@ -226,10 +236,18 @@ class _LowRank:
         self._metric = cast(Any, method.metric)
         size = sum(int(np.prod(shape)) for shape in shapes)
         self._kept = np.zeros((self._metric.kept, size))
+        self.forget()
+
+    def forget(self) -> None:
+        self._kept[:] = 0
         self._gram = np.zeros((self._metric.kept,) * 2)
         self._numbers = {name: np.full(1, value) for name, value in self._metric.numbers.items()}
         self._before: tuple[Vector, Vector] | None = None  # x and gradient of the last step
         self._low: Any = None
+
+    @property
+    def curved(self) -> bool:
+        return self._low is not None and bool(self._low.middle.any())
 
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> _Ranks:
         count = len(named)
@@ -242,6 +260,8 @@ class _LowRank:
 
     def _look(self, rows: Vector, x: Vector, decay: Vector | None) -> _Ranks:
         own, across, count, kept = rows @ rows.T, rows @ self._kept.T, len(rows) - 2, len(self._kept)
+        if not (np.isfinite(own[-2:]).all() and np.isfinite(across[-2:]).all()):  # a pair that overflows is none
+            rows[-2:], own[-2:], own[:, -2:], across[-2:] = 0, 0, 0, 0
         gram = np.empty((count + kept + 2,) * 2)
         places = np.r_[:count, count + kept : count + kept + 2]
         gram[np.ix_(places, places)] = own
@@ -264,12 +284,11 @@ class _LowRank:
             self._kept[changed] = keeps[changed, :count] @ self._kept + keeps[changed, count:] @ sight.rows[-2:]
         self._gram, self._numbers, self._low = sight.gram, dict(low.numbers), low
 
-    def place(self) -> Any:
-        return self._before
+    def place(self) -> None:
+        """Nothing: what was seen where the step started is known by now, and stays so."""
 
     def back(self, place: Any) -> None:
-        if place is not None:
-            self._before = place
+        """Nothing, as in `place`."""
 
     def apply(self, vector: Vector) -> Vector:
         if self._low is None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from proxmom.metrics import Euclidean, Metric
+from proxmom.metrics import Euclidean, Metric, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import ROUNDING, Guard, Point, Unguarded
+from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Unguarded
 from proxmom.numpy.optimizer import Optimizer
-from proxmom.rules import AdaptiveMemory, ConjugateMemory, Rule
+from proxmom.quasi_newton import QuasiNewton
+from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
 from proxmom.secant import Secant
 from proxmom.stepsize import StepSize
 
@@ -32,6 +33,8 @@ MESSAGES = {
 }
 MAX_ITER = 1000
 PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
+BOLD = 0.1  # the same, where the metric learns curvature: too long a first step teaches it as well
+MEMORIES = ("full", "low")
 SHORT = 1e-6  # of the larger of ||x|| and ||x - x0||: at most so long is the last step of a success
 FORESIGHT = 100  # gtol, of the same: so far may the minimum be, if that is more than SHORT
 RECENT = 10  # steps whose curvature says how far the minimum may still be
@@ -46,6 +49,7 @@ def minimize(
     lr: float | None = None,
     step_size: StepSize | Secant | None = None,
     first: float | None = None,
+    memory: str | None = None,
     metric: Metric | None = None,
     inertia: float = 0.0,
     weight_decay: float = 0.0,
@@ -56,11 +60,12 @@ def minimize(
 ) -> OptimizeResult:
     """Minimise a smooth function with a rule; without lr there is nothing to tune.
 
-    Without lr the step size is `Secant()` and the rule `ConjugateMemory()`, if no others are given: conjugate gradients
-    at one evaluation a step, in O(n) memory. Every step is then judged, and one that does not lower f enough is undone
-    and repeated, shorter; the first has the length ||x0||/1000 (1/1000 where x0 = 0). Scaling f or x, and adding a
-    constant to f, change nothing else: f and its gradient are scaled by a power of two, so that no square over- or
-    underflows, where the metric is Euclidean and the rule does not look at the loss. f is never above f(x0) at the end.
+    Without lr the metric is `QuasiNewton()`: unit steps along L-BFGS's direction, one evaluation each, no line search.
+    memory="low" takes conjugate gradients instead, `ConjugateMemory()` with `Secant()`, in a handful of vectors. Every
+    step is then judged, and one that does not lower f enough is undone and repeated, shorter; the first has the length
+    ||x0||/10 (with "low" ||x0||/1000; where x0 = 0 as if ||x0|| = 1). Scaling f or x, and adding a constant to f,
+    change nothing else: f and its gradient are scaled by a power of two, so that no square over- or underflows, where
+    the metric is Euclidean or `QuasiNewton` and the rule does not look at the loss. f is never above f(x0) at the end.
     With lr every step is kept; the first goes along the gradient at full length, because memory starts as the first
     gradient.
 
@@ -68,10 +73,14 @@ def minimize(
         fun: fun(x) -> (f, gradient), real, the gradient of x's shape. It may overwrite x, and it may
             reuse its arrays at the next call: everything is copied.
         x0: starting point, any shape, real and finite.
-        rule: default `ConjugateMemory()`, with lr `AdaptiveMemory()`.
+        rule: default `GradientDescent()` with memory "full", `ConjugateMemory()` with "low", and
+            `AdaptiveMemory()` with lr.
         lr: as for `Optimizer`; None: chosen automatically.
-        step_size: what multiplies lr, e.g. `Alignment()`; default `Secant()` without lr, none with lr.
-        first: without lr, the lr of the first step, > 0; default: what makes it ||x0||/1000 long.
+        step_size: what multiplies lr, e.g. `Alignment()`; default `Secant()` with memory "low", else none.
+        first: without lr, the lr of the first step, > 0; default: what makes it as long as said above.
+        memory: without lr, "full" (the metric is `QuasiNewton()` unless another low-rank one is given: 2·pairs + 8
+            vectors) or "low" (6 vectors); default "full" where neither rule nor metric nor step_size is given, or the
+            metric is of low rank, else "low".
         metric, inertia, weight_decay, decay: as for `Optimizer`; weight_decay needs an lr unless decay is "coupled".
         max_iter: largest number of steps, undone ones included, >= 0; each costs one evaluation, and there is one more.
         gtol: >= 0; stop when ||gradient + weight_decay·x|| <= gtol times its first value, and the last step was at most
@@ -102,10 +111,15 @@ def minimize(
     if first is not None and (lr is not None or not 0 < first < np.inf):
         raise ValueError(f"first must be > 0 and finite, and stands for lr, got first={first}, lr={lr}.")
     free = lr is None
-    step_size = Secant() if step_size is None and free else step_size
+    full = free and _full(memory, rule, metric, step_size)
+    if free and not full and step_size is None:
+        step_size = Secant()
+    if full and metric is None:
+        metric = cast(Metric, QuasiNewton())
+    usual = AdaptiveMemory() if not free else GradientDescent() if full else ConjugateMemory()
     optimizer = Optimizer(
         real("x0", x0),
-        (ConjugateMemory() if free else AdaptiveMemory()) if rule is None else rule,
+        usual if rule is None else rule,
         lr=lr if lr is not None else 1.0 if first is None else first,
         metric=metric,
         inertia=inertia,
@@ -114,9 +128,29 @@ def minimize(
         step_size=None if isinstance(step_size, Secant) else step_size,
     )
     steps = Forecast(optimizer, step_size) if isinstance(step_size, Secant) else optimizer
-    judge = Guard(steps, isinstance(optimizer.metric, Euclidean)) if free else Unguarded(steps)
+    judge: Guard | Unguarded = Unguarded(steps)
+    if full:
+        judge = Curved(optimizer)
+    elif free:
+        judge = Guard(steps, isinstance(optimizer.metric, Euclidean))
     run = _Run(fun, optimizer, gtol, judge, reporter(callback))
-    return run.go(max_iter, probe=free and first is None)
+    return run.go(max_iter, probe=(BOLD if full else PROBE) if free and first is None else None)
+
+
+def _full(memory: str | None, rule: Rule | None, metric: Metric | None, step_size: Any) -> bool:
+    """Whether a run without lr uses a metric that learns curvature."""
+    learns = metric is not None and kind_of(metric) == "low rank"
+    if memory is None:
+        return learns or (rule is None and metric is None and step_size is None)
+    if memory not in MEMORIES:
+        raise ValueError(f"memory must be one of {', '.join(map(repr, MEMORIES))}, got {memory!r}.")
+    if memory == "full" and step_size is not None:
+        raise ValueError(f"step_size must be None with memory='full', got {step_size!r}: there the lr is 1.")
+    if (memory == "full") != (learns or metric is None) and metric is not None:
+        raise ValueError(
+            f"memory must be {'full' if learns else 'low'!r} with this metric, got {memory!r}: {metric!r}."
+        )
+    return memory == "full"
 
 
 def reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
@@ -153,16 +187,19 @@ class _Run:
         self.betas: list[float] = []
         self.weights: list[Any] = []
 
-    def go(self, max_iter: int, probe: bool) -> OptimizeResult:
-        """Steps, as the judge lets them stand, until something says stop; probe: whether the first lr is found here."""
+    def go(self, max_iter: int, probe: float | None) -> OptimizeResult:
+        """Steps, as the judge lets them stand, until something says stop.
+
+        probe: the length of the first step, in units of ||x0||; None: lr is given.
+        """
         optimizer, judge = self.optimizer, self.judge
         told = self._evaluate(optimizer.x)
         if isinstance(judge, Guard) and judge.euclidean and not optimizer.needs_loss:
             self._scale(told[1])
         here = self._point(told)
         status = self._status(here, here)
-        if status is None and probe:
-            optimizer.lr = self._probe(here)
+        if status is None and probe is not None:
+            optimizer.lr = self._probe(here, probe)
         kept, tried = True, 0
         while status is None and tried < max_iter:
             status = self._report(here) if kept else None
@@ -214,14 +251,14 @@ class _Run:
         with np.errstate(over="ignore", invalid="ignore"):
             return Point(flat, f + mu / 2 * float(flat @ flat), g.ravel() + mu * flat, told)
 
-    def _probe(self, here: Point) -> float:
-        """The lr of the first step: it moves by a thousandth of x."""
+    def _probe(self, here: Point, share: float) -> float:
+        """The lr of the first step: it moves by this share of x."""
         try:
             model = self.optimizer.preview(*self._scaled(here))
         except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
             return 1.0
         with np.errstate(all="ignore"):
-            lr = np.float64(PROBE * (norm(here.x) or 1.0)) / norm(model.image(model.next_memory))
+            lr = np.float64(share * (norm(here.x) or 1.0)) / norm(model.image(model.next_memory))
         return float(lr) if 0 < lr < np.inf else 1.0
 
     def _evaluate(self, x: Any) -> tuple[Any, float, Any]:

@@ -212,6 +212,11 @@ class Optimizer:
         """P⁻¹ of a flat vector (n,), in the metric of the last step."""
         return self._measure.apply(vector)
 
+    @property
+    def curved(self) -> bool:
+        """Whether the metric is no longer the identity."""
+        return self._measure.curved
+
     def stretch(self, factor: float) -> None:
         """Makes the last step `factor` times as long, after it was taken; skipped where x would overflow."""
         if factor == 1:
@@ -243,20 +248,27 @@ class Optimizer:
         place = self._measure.place()
         return Bookmark(self._x, self._named, place, self._scalars, self._last, self._last_step)
 
-    def undo(self, bookmark: Bookmark, lr: float, gradient: Vector | None = None) -> None:
+    def restore(self, bookmark: Bookmark) -> None:
+        """Back to where `bookmark` was taken, lr apart."""
+        self._x, self._named, place, self._scalars, self._last, self._last_step = bookmark
+        self._measure.back(place)
+
+    def undo(self, bookmark: Bookmark, lr: float, *, gradient: Vector | None = None, forget: bool = False) -> None:
         """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
 
         Args:
             bookmark: of this optimizer.
             lr: from now on, > 0.
             gradient: at the x that is left, (n,), for metrics that learn from it all the same, as `QuasiNewton` does.
+            forget: whether the metric starts anew as well.
         """
         if gradient is not None:
             self._measure.glance(gradient, self._x)
-        self._x, named, place, scalars, self._last, self._last_step = bookmark
-        self._measure.back(place)
-        self._named = np.zeros_like(named)
-        self._steps += int(scalars.step[0])
+        self.restore(bookmark)
+        if forget:
+            self._measure.forget()
+        self._named = np.zeros_like(self._named)
+        self._steps += int(self._scalars.step[0])
         one = np.ones(1)
         self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.metric.memory_from_gradient)
         self._lr = lr
