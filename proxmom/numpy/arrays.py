@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SAFE = (1e-280, 1e300)  # a sum of squares in here has lost nothing that matters
 
 
 def real(name: str, value: Any) -> NDArray[np.float64]:
@@ -52,7 +55,12 @@ def exponent(size: float) -> int:
 
 
 def norm(v: NDArray[np.float64]) -> float:
-    """||v||; scaled by a power of two while squares are added up, so that none over- or underflows."""
+    """||v||; scaled by a power of two while squares are added up, where one would over- or underflow."""
+    flat = v.ravel()
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(flat @ flat)
+    if SAFE[0] < square < SAFE[1]:
+        return math.sqrt(square)
     power = exponent(float(np.abs(v).max(initial=0.0)))
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.ldexp(np.linalg.norm(np.ldexp(v.ravel(), -power)), power))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,60 @@ class Point:
     g: NDArray[np.float64]
     told: tuple[Any, float, Any]
 
+    @cached_property
+    def size(self) -> float:
+        """||gradient||."""
+        return norm(self.g)
+
     @property
     def finite(self) -> bool:
-        return bool(np.isfinite(self.f) and np.isfinite(norm(self.g)))
+        return bool(np.isfinite(self.f) and np.isfinite(self.size))
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The step from one evaluated point to another, as slopes and lengths, each worked out once.
+
+    move: (n,). length, turn: of the move and of the change of the gradient. before, after: slopes along it at its ends.
+    """
+
+    old: Point
+    new: Point
+
+    @cached_property
+    def move(self) -> NDArray[np.float64]:
+        return self.new.x - self.old.x
+
+    @cached_property
+    def length(self) -> float:
+        return norm(self.move)
+
+    @cached_property
+    def turn(self) -> float:
+        return norm(self.new.g - self.old.g)
+
+    @cached_property
+    def before(self) -> float:
+        return float(self.move @ self.old.g)
+
+    @cached_property
+    def after(self) -> float:
+        return float(self.move @ self.new.g)
+
+    @property
+    def noise(self) -> float:
+        """What rounding may make of f."""
+        return ROUNDING * max(abs(self.old.f), abs(self.new.f))
+
+    @property
+    def rounds(self) -> bool:
+        """Whether f changes by no more than that."""
+        return abs(self.old.f - self.new.f) <= self.noise
+
+    @property
+    def rise(self) -> float:
+        """f(new) - f(old), from the slopes at both ends where f rounds it away; NaN where that overflows."""
+        return self.before / 2 + self.after / 2 if self.rounds else self.new.f - self.old.f
 
 
 @dataclass
@@ -55,10 +107,10 @@ class Unguarded:
         """The next x to look at; the arguments are the optimizer's."""
         return self.optimizer.step(gradient, loss)
 
-    def keeps(self, old: Point, new: Point) -> bool:
+    def keeps(self, step: Segment) -> bool:
         """Whether the step may stand."""
-        self.verdict = None if new.finite else 2
-        return new.finite
+        self.verdict = None if step.new.finite else 2
+        return step.new.finite
 
     def best(self, last: Point) -> Point:
         """The point to return where the run did not end at a minimum."""
@@ -100,29 +152,29 @@ class Guard:
         self._bookmark = self.optimizer.bookmark()
         return self.optimizer.step(gradient, loss)
 
-    def keeps(self, old: Point, new: Point) -> bool:
-        """Whether the step may stand; if not, the optimizer is back at `old`, ready for a shorter one."""
+    def keeps(self, step: Segment) -> bool:
+        """Whether the step may stand; if not, the optimizer is back where it began, ready for a shorter one."""
         if self._best is None:
-            self._top, self._best = old.f, old
+            self._top, self._best = step.old.f, step.old
         with np.errstate(over="ignore", invalid="ignore"):
-            kept = new.finite and self._lowers(old, new)
+            kept = step.new.finite and self._lowers(step)
             if not kept:
-                self._again(old, new)
+                self._again(step)
         if kept:
             self._gradient_lr, self.tries = None, 0
             return True
         self.tries += 1
         self.undone += 1
-        self._finite = new.finite
+        self._finite = step.new.finite
         return False
 
     def start_anew(self, lr: float) -> None:
         """Makes the next step one along the gradient alone, from where the optimizer is, with the given lr."""
         self._back(self.optimizer.bookmark(), lr)
 
-    def _again(self, old: Point, new: Point) -> None:
-        """Prepares the next try, shorter than the one that led to `new`."""
-        self._back(self._bookmark, self._shorter(old, new))
+    def _again(self, step: Segment) -> None:
+        """Prepares the next try, shorter than this one."""
+        self._back(self._bookmark, self._shorter(step))
 
     def _back(self, bookmark: Any, lr: float) -> None:
         self.optimizer.undo(bookmark, lr)
@@ -139,15 +191,15 @@ class Guard:
         """The point to return where no minimum was reached: of those that f cannot tell apart, the flattest."""
         return last if self._best is None else self._best
 
-    def _lowers(self, old: Point, new: Point) -> bool:
-        move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
-        if 0 < turn < np.inf and move > 0:
-            self.ratio = min(self.ratio, move / turn)
-        length = move and move / norm(old.g) if self._gradient_lr is not None else np.inf
+    def _lowers(self, step: Segment) -> bool:
+        old, new, move = step.old, step.new, step.length
+        if 0 < step.turn < np.inf and move > 0:
+            self.ratio = min(self.ratio, move / step.turn)
+        length = move and move / old.size if self._gradient_lr is not None else np.inf
         least = min(self.ratio, length)
-        need = DECREASE * least * size * size if np.isfinite(least) else 0.0
-        if _rounds(old, new) and need <= _noise(old, new):
-            return self._lowers_within_rounding(old, new, move)
+        need = DECREASE * least * new.size * new.size if np.isfinite(least) else 0.0
+        if step.rounds and need <= step.noise:
+            return self._lowers_within_rounding(step)
         enough = new.f <= old.f - need
         if not (enough or (new.f <= old.f and self.weak + 1 < PATIENCE)):
             return False
@@ -155,11 +207,11 @@ class Guard:
         self.longest, self.stalled, self._best, self._finite = max(self.longest, move), 0, new, True
         return True
 
-    def _lowers_within_rounding(self, old: Point, new: Point, move: float) -> bool:
+    def _lowers_within_rounding(self, step: Segment) -> bool:
         assert self._best is not None
         assert self._top is not None
-        size, least = norm(new.g), norm(self._best.g)
-        lowers = new.f <= self._top and _rise(old, new) <= 0
+        new, move, size, least = step.new, step.length, step.new.size, self._best.size
+        lowers = new.f <= self._top and step.rise <= 0
         growing = not self.tries and move >= 2 * self.longest  # first steps may be so short that f shows nothing yet
         if lowers and size <= NEARER * least:
             self.stalled = 0
@@ -170,17 +222,17 @@ class Guard:
             self._best = new if size <= least else self._best
         return lowers
 
-    def _shorter(self, old: Point, new: Point) -> float:
+    def _shorter(self, step: Segment) -> float:
         """The lr of the next try, along the gradient alone."""
         if self._gradient_lr is None:
             if not isinstance(self.optimizer, Forecast):
                 return self.optimizer.last_lr * LONGEST / 2
             known = self.euclidean and np.isfinite(self.ratio)
             return max(self.optimizer.steepest_lr, self.ratio) if known else self.optimizer.steepest_lr
-        if not new.finite:
+        if not step.new.finite:
             return self._gradient_lr * BLIND
-        fall = float((old.x - new.x) @ old.g)
-        missed = _rise(old, new) + fall
+        fall = -step.before
+        missed = step.rise + fall
         best = fall / (2 * missed) if 0 < missed < np.inf else LONGEST
         return self._gradient_lr * min(max(best, SHORTEST), LONGEST)
 
@@ -200,13 +252,14 @@ class Curved(Guard):
 
     def step(self, gradient: Any, loss: float) -> Any:
         """The next x to look at; the arguments are the optimizer's."""
-        optimizer, first = self.optimizer, self._bookmark is None
-        g = np.ravel(gradient) + optimizer.weight_decay * np.ravel(optimizer.x)
+        optimizer, first, decay = self.optimizer, self._bookmark is None, self.optimizer.weight_decay
+        g = np.ravel(gradient) + decay * np.ravel(optimizer.x) if decay else np.ravel(gradient)
         x = super().step(gradient, loss)
         move = optimizer.last_step
         with np.errstate(over="ignore", invalid="ignore"):
             length, size = norm(move), norm(g)
-            upright = -float((move / length) @ (g / size)) if 0 < length < np.inf and 0 < size < np.inf else 1.0
+            sound = 0 < length < np.inf and 0 < size < np.inf
+            upright = -float(move @ g) / length / size if sound else 1.0
         if optimizer.curved and upright < UPRIGHT:
             self._back(self._bookmark, self.longest / size)
             return super().step(gradient, loss)
@@ -218,25 +271,25 @@ class Curved(Guard):
             return super().step(gradient, loss)
         return x
 
-    def keeps(self, old: Point, new: Point) -> bool:
-        """Whether the step may stand; if not, the optimizer is back at `old`, ready for a shorter one."""
-        kept = super().keeps(old, new)
+    def keeps(self, step: Segment) -> bool:
+        """Whether the step may stand; if not, the optimizer is back where it began, ready for a shorter one."""
+        kept = super().keeps(step)
         if kept:
             self.optimizer.lr = 1.0
-            move = new.x - old.x
-            self.level = norm(move) if abs(float(move @ (new.g - old.g))) <= LEVEL * abs(float(move @ old.g)) else 0.0
+            self.level = step.length if abs(step.after - step.before) <= LEVEL * abs(step.before) else 0.0
         return kept
 
-    def _again(self, old: Point, new: Point) -> None:
-        share = _cubic(old, new) if new.finite else BLIND
+    def _again(self, step: Segment) -> None:
+        old, new = step.old, step.new
+        share = _cubic(step) if new.finite else BLIND
         if self.tries >= RETRIES or self._gradient_lr is not None:
-            lr = self._gradient_lr if self._gradient_lr is not None else norm(new.x - old.x) / norm(old.g)
+            lr = self._gradient_lr if self._gradient_lr is not None else step.length / old.size
             self._back(self._bookmark, share * lr)
             return
         lr = share * self.optimizer.lr
         self.optimizer.undo(self._bookmark, lr, gradient=new.g if new.finite and not self.tries else None)
         if not self.tries:
-            length, failed = norm(self.optimizer.image(old.g)), norm(new.x - old.x)
+            length, failed = norm(self.optimizer.image(old.g)), step.length
             if length > 0:
                 lr = min(max(1.0, BACK * failed / length), share * failed / length)
             self.optimizer.lr = lr
@@ -246,10 +299,9 @@ class Curved(Guard):
         self._gradient_lr = lr
 
 
-def _cubic(old: Point, new: Point) -> float:
+def _cubic(step: Segment) -> float:
     """Where the cubic through f and slope at both ends has its minimum, as a share of the step."""
-    move = new.x - old.x
-    before, after, rise = float(move @ old.g), float(move @ new.g), _rise(old, new)
+    before, after, rise = step.before, step.after, step.rise
     bend = before + after - 3 * rise
     root = bend * bend - before * after
     if root >= 0:
@@ -258,16 +310,3 @@ def _cubic(old: Point, new: Point) -> float:
     else:
         share = -before / (2 * (rise - before)) if rise > before else AHEAD
     return min(max(share, BACK), AHEAD) if math.isfinite(share) else BLIND
-
-
-def _noise(old: Point, new: Point) -> float:
-    return ROUNDING * max(abs(old.f), abs(new.f))
-
-
-def _rounds(old: Point, new: Point) -> bool:
-    return abs(old.f - new.f) <= _noise(old, new)
-
-
-def _rise(old: Point, new: Point) -> float:
-    """f(new) - f(old), from the slopes at both ends where f rounds it away; NaN where that overflows."""
-    return float((new.x - old.x) @ (old.g / 2 + new.g / 2)) if _rounds(old, new) else new.f - old.f

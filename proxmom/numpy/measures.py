@@ -214,7 +214,7 @@ class _Ranks:
         return self._combined(vector, low.middle[0] @ (low.keeps[0] @ products))
 
     def held(self) -> Any:
-        return replace(self, kept=self.kept.copy())
+        return replace(self, kept=self.kept.copy(), rows=self.rows.copy())
 
     def _combined(self, vector: Vector, coefficients: Vector) -> Vector:
         """identity·vector + coefficients over the kept vectors as they become."""
@@ -236,6 +236,7 @@ class _LowRank:
         self._metric = cast(Any, method.metric)
         size = sum(int(np.prod(shape)) for shape in shapes)
         self._kept = np.zeros((self._metric.kept, size))
+        self._rows = np.zeros((0, size))
         self.forget()
 
     def forget(self) -> None:
@@ -251,9 +252,13 @@ class _LowRank:
 
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> _Ranks:
         count = len(named)
-        rows = np.zeros((count + 2, x.size))
+        if len(self._rows) != count + 2:
+            self._rows = np.zeros((count + 2, x.size))  # once: to allocate so much takes longer than to fill it
+        rows = self._rows
         rows[:count] = named
-        if self._before is not None:
+        if self._before is None:
+            rows[count:] = 0
+        else:
             np.subtract(x, self._before[0], out=rows[count])
             np.subtract(named[0], self._before[1], out=rows[count + 1])
         return self._look(rows, x, (named @ x)[None] if with_x else None)
@@ -274,14 +279,15 @@ class _LowRank:
 
     def keep(self, sight: _Ranks) -> None:
         self._learn(sight)
-        self._before = sight.x, sight.rows[0]
+        self._before = sight.x, sight.rows[0].copy()
 
     def _learn(self, sight: _Ranks) -> None:
         low, count = sight.seen.metric, len(self._kept)
         keeps = low.keeps[0]
         changed = np.flatnonzero((keeps[:, :count] != np.eye(count)).any(axis=1))
-        if len(changed):
-            self._kept[changed] = keeps[changed, :count] @ self._kept + keeps[changed, count:] @ sight.rows[-2:]
+        if len(changed):  # nearly all are a new pair: only what has a share is read
+            used = np.flatnonzero(keeps[changed, :count].any(axis=0))
+            self._kept[changed] = keeps[changed][:, used] @ self._kept[used] + keeps[changed, count:] @ sight.rows[-2:]
         self._gram, self._numbers, self._low = sight.gram, dict(low.numbers), low
 
     def place(self) -> None:

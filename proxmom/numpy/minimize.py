@@ -14,7 +14,7 @@ from scipy.optimize import OptimizeResult
 from proxmom.metrics import Euclidean, Metric, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Unguarded
+from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Segment, Unguarded
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.quasi_newton import QuasiNewton
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
@@ -197,7 +197,7 @@ class _Run:
         if isinstance(judge, Guard) and judge.euclidean and not optimizer.needs_loss:
             self._scale(told[1])
         here = self._point(told)
-        status = self._status(here, here)
+        status = self._status(Segment(here, here))
         if status is None and probe is not None:
             optimizer.lr = self._probe(here, probe)
         kept, tried = True, 0
@@ -210,13 +210,13 @@ class _Run:
                 status = 2
                 break
             there = self._point(self._evaluate(following))
-            kept, tried = judge.keeps(here, there), tried + 1
+            way = Segment(here, there)
+            kept, tried = judge.keeps(way), tried + 1
             if kept:
                 self._note()
-                status = self._status(here, there)
-                blind = norm(there.x - here.x) <= ROUNDING * norm(there.x)
-                here = there
-                if status == 0 and blind and isinstance(judge, Guard) and norm(here.g) > 0 and judge.euclidean:
+                status, here = self._status(way), there
+                blind = status == 0 and way.length <= ROUNDING * norm(there.x)
+                if blind and isinstance(judge, Guard) and here.size > 0 and judge.euclidean:
                     tried += 1
                     status = 0 if self._turns(judge, here) else None
             status = judge.verdict if status is None else status
@@ -275,18 +275,21 @@ class _Run:
             self.norms.append(norm(g + self.weight_decay * x))
         return x, f, g
 
-    def _status(self, old: Point, new: Point) -> int | None:
-        """Whether the run ends at the point just evaluated, where a step from `old` led."""
+    def _status(self, step: Segment) -> int | None:
+        """Whether the run ends at the point just evaluated, where this step led."""
+        new = step.new
         if not (new.finite and np.isfinite(self.norms[-1])):
             return 2
         with np.errstate(over="ignore", invalid="ignore"):
-            move, turn, size = norm(new.x - old.x), norm(new.g - old.g), norm(new.g)
-            if move > ROUNDING * norm(new.x):  # a step within the rounding of x shows no curvature
-                self.flatness.append(move / turn if turn > 0 else np.inf)
-            ahead = max(self.flatness, default=0.0) * size if size > 0 else 0.0
-            size = max(norm(new.x), norm(new.x - self.x0))
+            move, here = step.length, norm(new.x)
+            if move > ROUNDING * here:  # a step within the rounding of x shows no curvature
+                self.flatness.append(move / step.turn if step.turn > 0 else np.inf)
+            if self.norms[-1] > self.gtol * self.norms[0]:
+                return None
+            ahead = max(self.flatness, default=0.0) * new.size if new.size > 0 else 0.0
+            size = max(here, norm(new.x - self.x0))
             short = move <= SHORT * size and ahead <= max(SHORT, FORESIGHT * self.gtol) * size
-        return 0 if self.norms[-1] <= self.gtol * self.norms[0] and short else None
+        return 0 if short else None
 
     def _turns(self, judge: Guard, here: Point) -> bool:
         """Whether f falls no further along the gradient than the last step of a success may be long; if it does, the
@@ -294,7 +297,7 @@ class _Run:
 
         Asked where the last step was within the rounding of x, and showed nothing.
         """
-        size = norm(here.g)
+        size = here.size
         length = SHORT * max(norm(here.x), norm(here.x - self.x0))
         judge.undone += 1
         there = self._point(self._evaluate((here.x - length * (here.g / size)).reshape(here.told[0].shape)))

@@ -20,8 +20,8 @@ def seed(method: Method, rows: Vector) -> None:
 
 
 def following(method: Method, rows: Vector, memory: Vector, combinations: Mapping[str, Any]) -> Vector:
-    """The rows after a step, as `proxmom.memories` says: all from what they were before it."""
-    new = rows.copy()
+    """The rows after a step, as `proxmom.memories` says, from what they were before it; those may be overwritten."""
+    new = rows.copy() if method.memories else rows
     new[..., MEMORY, :] = memory
     for row, (name, kind) in enumerate(method.memories.items(), start=MEMORY + 1):
         if isinstance(kind, Average):

@@ -11,7 +11,7 @@ from scipy.optimize import rosen, rosen_der
 
 from proxmom import HeavyBall
 from proxmom.numpy import Optimizer, minimize
-from proxmom.numpy.guard import PATIENCE, Guard, Point
+from proxmom.numpy.guard import PATIENCE, Guard, Point, Segment
 
 
 def poisson(seed: int) -> tuple[Any, Any, Any]:
@@ -128,12 +128,12 @@ def test_of_points_that_f_cannot_tell_apart_the_flattest_is_the_best() -> None:
     best = []
     for old, new in itertools.pairwise(points):
         guard.step(old.g, old.f)
-        assert guard.keeps(old, new)
+        assert guard.keeps(Segment(old, new))
         best.append(guard.best(new))
     assert best == [points[0], points[2]]
     guard.step(points[2].g, 1.0)
     lower = point(3, 0.5, -1.0, 1.0)
-    assert guard.keeps(points[2], lower)
+    assert guard.keeps(Segment(points[2], lower))
     assert guard.best(lower) is lower
 
 
@@ -143,9 +143,9 @@ def test_a_rule_that_is_stuck_starts_anew() -> None:
     here = Point(x, 1.0, x - 1, ((), 1.0, ()))
     guard.step(here.g, here.f)
     there = Point(x + 0.5, 0.6, x - 0.5, ((), 0.6, ()))
-    assert guard.keeps(here, there)
+    assert guard.keeps(Segment(here, there))
     kept = 0
     while guard.verdict is None and guard.undone == 0:
         guard.step(there.g, there.f)
-        kept += guard.keeps(there, there)
+        kept += guard.keeps(Segment(there, there))
     assert (guard.verdict, guard.undone, kept) == (None, 1, PATIENCE - 1)

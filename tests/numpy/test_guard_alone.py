@@ -12,7 +12,7 @@ import pytest
 from proxmom import AdaptiveMemory, Alignment, HeavyBall, Secant
 from proxmom.numpy import Optimizer, minimize
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Unguarded
+from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Segment, Unguarded
 
 
 def point(x: float, f: float, g: float) -> Point:
@@ -25,7 +25,7 @@ def guarded(step_size: Any = None, lr: float = 1.0) -> Guard:
 
 def judged(guard: Guard, old: Point, new: Point) -> bool:
     guard.step(old.g, old.f)
-    return guard.keeps(old, new)
+    return guard.keeps(Segment(old, new))
 
 
 def verdicts(guard: Guard, old: Point, new: Point, count: int) -> Iterator[int | None]:
@@ -108,7 +108,7 @@ def test_a_step_with_memory_that_fails_is_tried_much_shorter(lr: float, step_siz
     guard.step(np.array([0.5]), 0.5)
     last = guard.optimizer.last_lr
     assert (last > lr) == (step_size is not None)
-    assert not guard.keeps(point(-1, 0.5, 0.5), point(-2, 3, 1))
+    assert not guard.keeps(Segment(point(-1, 0.5, 0.5), point(-2, 3, 1)))
     assert length(guard) == pytest.approx(last * LONGEST / 2)
 
 
@@ -121,7 +121,7 @@ def test_after_a_forecast_the_try_is_as_long_as_the_least_curvature_seen_allows(
     assert judged(guard, point(0, 1, 1), middle)
     guard.step(middle.g, middle.f)
     steepest = optimizer.steepest_lr
-    assert not guard.keeps(middle, point(first - 1, 3, 1))
+    assert not guard.keeps(Segment(middle, point(first - 1, 3, 1)))
     assert guard.ratio == pytest.approx(min(-2 * first, 2))
     assert length(guard) == pytest.approx(max(steepest, guard.ratio) if euclidean else steepest)
 
@@ -162,10 +162,10 @@ def test_a_function_without_curvature_is_followed_downwards() -> None:
 def test_unguarded_a_run_ends_before_the_first_point_that_is_not_finite() -> None:
     unguarded = Unguarded(Optimizer([0.0], HeavyBall(), lr=1.0))
     assert (unguarded.verdict, unguarded.undone) == (None, 0)
-    assert unguarded.keeps(point(0, 1, 1), point(1, 9, 1))
+    assert unguarded.keeps(Segment(point(0, 1, 1), point(1, 9, 1)))
     assert unguarded.verdict is None
     for f, g in ((np.nan, 1.0), (1.0, np.inf)):
-        assert not unguarded.keeps(point(0, 1, 1), point(1, f, g))
+        assert not unguarded.keeps(Segment(point(0, 1, 1), point(1, f, g)))
         assert unguarded.verdict == 2
-    assert unguarded.keeps(point(0, 1, 1), point(1, 9, 1))
+    assert unguarded.keeps(Segment(point(0, 1, 1), point(1, 9, 1)))
     assert unguarded.verdict is None
