@@ -1,0 +1,28 @@
+"""The metrics. A metric measures a move: ||z||²_P = <z, P z>; the step asks it for P⁻¹ of the gradient and of memory.
+
+Diagonal ones are element-wise formulas, operators see a whole tensor; `protocol` says what a metric of your own needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxmom.metrics.diagonal import AdaGrad, Adam, Euclidean
+from proxmom.metrics.kronecker import SOAP, Shampoo
+from proxmom.metrics.protocol import Diagonal, Metric, Operator, SeesMove, State
+
+__all__ = [
+    "METRICS",
+    "SOAP",
+    "AdaGrad",
+    "Adam",
+    "Diagonal",
+    "Euclidean",
+    "Metric",
+    "Operator",
+    "SeesMove",
+    "Shampoo",
+    "State",
+]
+
+METRICS: dict[str, Any] = {metric.__name__: metric for metric in (Euclidean, Adam)}
