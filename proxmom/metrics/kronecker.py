@@ -149,7 +149,7 @@ class SOAP:
         bases = {axis: state[f"basis_{axis}"] for axis in axes}
         if count == 1 and axes:
             bases, v = {axis: _eigenbasis(factors[axis], bases[axis]) for axis in axes}, namespace(v).zeros_like(v)
-        elif count > 1 and (count - 1) % self.every == 0:
+        elif count and (count - 1) % self.every == 0:
             for axis in axes:
                 bases[axis], v = _turned(factors[axis], bases[axis], v, axis)
         rotated = _rotated(bases, g)
@@ -263,7 +263,7 @@ def _inverse_root(factor: Array, correction: float, power: float, eps: float, ol
         return old
     values, vectors = xp.maximum(found[0], xp.zeros_like(found[0])), found[1]
     largest, one = values[-1], xp.ones_like(scale)
-    top = xp.where(largest > 0, largest, one)
+    top = xp.maximum(largest, one)  # it is at least the largest entry, 1
     ridge = xp.where(largest > 0, eps * one, one)  # all eigenvalues zero: the identity
     half = vectors * (values / top + ridge) ** (-power / 2)  # half · halfᵀ is symmetric to the last digit
     root = half @ xp.matrix_transpose(half) * xp.where(largest > 0, scale * top / correction, one) ** -power

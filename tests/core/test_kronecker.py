@@ -13,7 +13,7 @@ import pytest
 from scipy.linalg import fractional_matrix_power
 
 from proxmom import SOAP, Adam, Shampoo
-from proxmom.metrics import Operator, State, kronecker
+from proxmom.metrics import Operator, State
 
 Arrays = Sequence[np.ndarray]
 
@@ -367,6 +367,22 @@ def test_eigh_is_tried_again_in_float64(metric: Operator, monkeypatch: pytest.Mo
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e-150, 0.0, 1e150])
+@pytest.mark.parametrize("metric", [Shampoo(), SOAP(every=1)], ids=["Shampoo", "SOAP"])
+def test_libraries_are_given_matrices_of_size_one(
+    metric: Operator, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every library's eigh and qr can take squares of 1e-300."""
+    seen: list[np.ndarray] = []
+    for name in ("eigh", "qr"):
+        plain = getattr(np.linalg, name)
+        monkeypatch.setattr(np.linalg, name, lambda matrix, plain=plain: (seen.append(matrix), plain(matrix))[1])
+    after(metric, [size * g for g in gradients((3, 4), 3)])
+    assert len(seen) == (2 if isinstance(metric, Shampoo) else 4)
+    for matrix in seen:
+        assert 0.5 < np.abs(matrix).max() < 4 if size else not matrix.any()
+
+
 @pytest.mark.parametrize("metric", [Shampoo(every=2), SOAP()], ids=["Shampoo", "SOAP"])
 def test_where_eigh_fails_the_old_matrices_stay(metric: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     gs = gradients((3, 4), 3)
@@ -385,9 +401,14 @@ def test_where_eigh_fails_the_old_matrices_stay(metric: Operator, monkeypatch: p
 def test_matrices_that_are_not_finite_are_not_taken(metric: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU nothing is raised: the choice is made there."""
     known = after(metric, gradients((3, 4), 3))
-    nan = np.full((4, 4), np.nan)
-    monkeypatch.setattr(kronecker, "_eigh", lambda matrix: (nan[0, : len(matrix)], nan[: len(matrix), : len(matrix)]))
-    monkeypatch.setattr(np.linalg, "qr", lambda matrix: (nan[: len(matrix), : len(matrix)], None))
+
+    def broken(matrix: np.ndarray) -> np.ndarray:
+        found = np.eye(len(matrix))
+        found[0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (np.ones(len(matrix)), broken(matrix)))
+    monkeypatch.setattr(np.linalg, "qr", lambda matrix: (broken(matrix), None))
     new = metric.update(known, gradients((3, 4), 1, seed=1)[0])
     for name in known:
         if name.startswith(("root", "basis")):
