@@ -30,10 +30,10 @@ class Shampoo:
     and then with every `every`-th after it; where that fails, even in float64, the old ones are kept.
 
     Between two roots P stands still while gradients move on: along directions that no gradient had before, P⁻¹ is up to
-    eps^(-1/2) times what it is along the largest. With the defaults and independent gradients the longest of steps 2 to
-    10 was 6 times as long as with every=1 for a 64 x 128 matrix, but 180 times for a vector of 128 entries. Published
-    versions start with a diagonal method, or take the length of a step from one; here every step is Shampoo's, so use
-    every=1, a larger eps, or a learning rate that rises over the first steps.
+    eps^(-1/2) times what it is along the largest. With the defaults and gradients of independent normal numbers the
+    longest of steps 2 to 10 was 17 times as long as with every=1 for a 64 x 128 matrix, and 350 times for a vector of
+    128 entries. Published versions start with a diagonal method, or take the length of a step from one; here every step
+    is Shampoo's, so use every=1, a larger eps, or a learning rate that rises over the first steps.
 
     Args:
         beta2: averaging coefficient of the factors, in [0, 1); 0.999 as in Anil et al.'s code. A vector's factor is
