@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from proxmom.metrics import Adam, Euclidean
+from proxmom.metrics import SOAP, AdaGrad, Adam, Euclidean, QuasiNewton, Shampoo
 from proxmom.planes import Plane, mix
 from proxmom.rules import (
     AdaptiveMemory,
@@ -26,6 +26,8 @@ from proxmom.stepsize import Alignment
 
 __version__ = "0.1.0"
 __all__ = [
+    "SOAP",
+    "AdaGrad",
     "Adam",
     "AdaptiveMemory",
     "Alignment",
@@ -36,7 +38,9 @@ __all__ = [
     "MoMo",
     "Plane",
     "Polyak",
+    "QuasiNewton",
     "Secant",
+    "Shampoo",
     "SteadyMemory",
     "TruncatedMemory",
     "mix",

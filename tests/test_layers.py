@@ -26,7 +26,6 @@ LAYERS = {
     "now": 2,
     "rules": 2,
     "metrics": 2,
-    "quasi_newton": 2,
     "stepsize": 2,
     "memories": 2,
     "secant": 2,

@@ -49,7 +49,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bias correction of Adam's second moment",
-        "proxmom/metrics.py",
+        "proxmom/metrics/diagonal.py",
         '(1 - self.beta2 ** state["count"])',
         '(1 + self.beta2 ** state["count"])',
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class _Tensors:
 
     def __init__(self, method: Method, shapes: Shapes) -> None:
         self._method = method
-        self._metric = cast(Any, method.metric)
+        self._metric = method.metric
         size = sum(int(np.prod(shape)) for shape in shapes)
         self._shapes = [(size,)] if getattr(self._metric, "elementwise", False) else list(shapes)
         self._sees_move = getattr(self._metric, "sees_move", False)
@@ -233,7 +233,7 @@ class _LowRank:
     """
 
     def __init__(self, method: Method, shapes: Shapes) -> None:
-        self._metric = cast(Any, method.metric)
+        self._metric = method.metric
         size = sum(int(np.prod(shape)) for shape in shapes)
         self._kept = np.zeros((self._metric.kept, size))
         self._rows = np.zeros((0, size))

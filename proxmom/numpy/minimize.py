@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from proxmom.metrics import Euclidean, Metric, kind_of
+from proxmom.metrics import Euclidean, Metric, QuasiNewton, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
 from proxmom.numpy.forecast import Forecast
 from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Segment, Unguarded
 from proxmom.numpy.optimizer import Optimizer
-from proxmom.quasi_newton import QuasiNewton
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
 from proxmom.secant import Secant
 from proxmom.stepsize import StepSize
@@ -115,7 +114,7 @@ def minimize(
     if free and not full and step_size is None:
         step_size = Secant()
     if full and metric is None:
-        metric = cast(Metric, QuasiNewton())
+        metric = QuasiNewton()
     usual = AdaptiveMemory() if not free else GradientDescent() if full else ConjugateMemory()
     optimizer = Optimizer(
         real("x0", x0),

@@ -142,7 +142,7 @@ class Optimizer:
         return self._shaped(self._x)
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> Any:
         """What measures a move."""
         return self._method.metric
 

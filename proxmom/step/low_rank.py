@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from proxmom.metrics import Expansion
 from proxmom.planes import Array, namespace
-from proxmom.quasi_newton import LowRank
 from proxmom.step.records import Products, Scope
 
 
 class Seen(NamedTuple):
     """What a low-rank metric says of one step: itself, and <u, v> of the named vectors u and the kept v, (S, B, V)."""
 
-    metric: LowRank
+    metric: Expansion
     cross: Array
 
     def image(self, direction: Array) -> Array:

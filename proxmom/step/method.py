@@ -38,7 +38,7 @@ class Method:
     def __init__(
         self, rule: Rule, metric: Metric, *, inertia: float, decay: str, step_size: StepSize | None = None
     ) -> None:
-        self.rule, self.metric, self.inertia, self.decay, self.step_size = rule, metric, inertia, decay, step_size
+        self.rule, self.inertia, self.decay, self.step_size = rule, inertia, decay, step_size
         self.facts, self.name = Facts.of(rule), type(rule).__name__
         if step_size is not None:
             check_step_size(step_size)
@@ -48,6 +48,7 @@ class Method:
         self.scalars |= {mass_name(name): float(self.memories[name].start == "gradient") for name in self.tracked}
         self.names = ("gradient", "memory", *self.memories)
         self.remembers: list[Any] = [part for part in (rule, step_size) if hasattr(part, "remember")]
+        self.metric: Any = metric
         self.measures = kind_of(metric)
         if not 0 <= inertia < float("inf"):
             raise ValueError(f"inertia must be >= 0 and finite, got {inertia}.")

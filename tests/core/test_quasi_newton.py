@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import LbfgsInvHessProduct
 
 from proxmom import AdaptiveMemory, ConjugateMemory, GradientDescent, SteadyMemory
+from proxmom.metrics import QuasiNewton
 from proxmom.numpy import Optimizer
-from proxmom.quasi_newton import QuasiNewton
 from proxmom.verify import check_rule
 
 SIZE = 12

@@ -19,7 +19,7 @@ CORE = (
     "stepsize.py",
     "secant.py",
     "step/*.py",
-    "metrics.py",
+    "metrics/*.py",
     "numpy/guard.py",
 )
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from proxmom.memories import Memory
-from proxmom.metrics import Adam, Euclidean, Metric
+from proxmom.metrics import Adam, Euclidean
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
 
@@ -70,7 +70,7 @@ class Passes(Protocol):
 class Settings:
     """What is one for all steps: metric, inertia λ, sign of the gradient, further memories, rounding."""
 
-    metric: Metric
+    metric: Any
     inertia: float
     sign: float
     memories: dict[str, Memory]

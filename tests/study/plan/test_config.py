@@ -194,7 +194,7 @@ def test_a_step_size_without_lr_is_minimize_without_lr(tmp_path: Path) -> None:
         gaps.append((value - problem.optimum) / first)
         return value, gradient
 
-    minimize(fun, problem.x0, gtol=0, max_iter=199)
+    minimize(fun, problem.x0, memory="low", gtol=0, max_iter=199)
     assert run.status == "reached"
     assert run.evaluations == 1 + next(i for i, gap in enumerate(gaps) if gap <= 1e-6)
     assert run.mean_step is None

@@ -8,22 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
+from proxmom.metrics.protocol import Expansion
 from proxmom.planes import Array, namespace
-
-
-class LowRank(NamedTuple):
-    """P⁻¹ = identity·I + Σ_ij middle_ij v_i v_jᵀ over the V vectors v that a metric keeps, as they are from now on.
-
-    identity: (S,). middle: (S, V, V), symmetric. keeps: (S, V, V + 2), what the kept vectors become, as coefficients
-    over what they were, the last move and the change of the gradient. numbers: what the metric keeps besides, (S,).
-    """
-
-    identity: Array
-    middle: Array
-    keeps: Array
-    numbers: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class QuasiNewton:
         """How many vectors are kept: moves first, then the changes of the gradient."""
         return 2 * self.pairs
 
-    def low_rank(self, gram: Array, numbers: Mapping[str, Array]) -> LowRank:
+    def low_rank(self, gram: Array, numbers: Mapping[str, Array]) -> Expansion:
         """P⁻¹ after one more move.
 
         Args:
@@ -82,7 +70,7 @@ class QuasiNewton:
         gram = keeps @ xp.where(_offered(accepted, m, xp), gram, 0.0) @ xp.matrix_transpose(keeps)
         age = (count[:, None] - 1 - slots) % m  # 0 for the newest
         identity, middle = _compact(gram, age, slots < count[:, None], m)
-        return LowRank(identity, middle, keeps, {"pairs": count})
+        return Expansion(identity, middle, keeps, {"pairs": count})
 
 
 @lru_cache
@@ -98,7 +86,7 @@ def _offered(accepted: Array, m: int, xp: Any) -> Array:
 
 
 def _keeps(taken: Array) -> Array:
-    """`LowRank.keeps` of a ring of pairs, where the slots `taken`, (S, m) of 0 and 1, get the new one."""
+    """`Expansion.keeps` of a ring of pairs, where the slots `taken`, (S, m) of 0 and 1, get the new one."""
     xp = namespace(taken)
     eye = _eye(taken.shape[1], xp, taken.dtype, taken.device)
     left, none, new = (1 - taken)[:, :, None] * eye, 0 * (taken[:, :, None] * eye), taken[:, :, None]
@@ -108,7 +96,7 @@ def _keeps(taken: Array) -> Array:
 
 
 def _compact(gram: Array, age: Array, used: Array, m: int) -> tuple[Array, Array]:
-    """identity and middle of `LowRank`, from the products of moves and changes, (S, 2m, 2m), in any order of age.
+    """identity and middle of `Expansion`, from the products of moves and changes, (S, 2m, 2m), in any order of age.
 
     With R_ij = <s_i, y_j> where j is no older than i, D its diagonal and γ = <s, y> / <y, y> of the newest pair:
     P⁻¹ = γI + S R⁻ᵀ(D + γ YᵀY)R⁻¹ Sᵀ - γ S R⁻ᵀ Yᵀ - γ Y R⁻¹ Sᵀ. Pairs are scaled to <s, y> = 1 first, because their
