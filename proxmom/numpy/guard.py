@@ -261,7 +261,7 @@ class Curved(Guard):
             sound = 0 < length < np.inf and 0 < size < np.inf
             upright = -float(move @ g) / length / size if sound else 1.0
         if optimizer.curved and upright < UPRIGHT:
-            self._back(self._bookmark, self.longest / size)
+            self._back(self._bookmark, self._first(self.longest / size))
             return super().step(gradient, loss)
         limit = GROWTH * self.longest
         wanted = min(max(length, GROWTH * self.level), limit) if optimizer.curved else limit
@@ -281,10 +281,11 @@ class Curved(Guard):
 
     def _again(self, step: Segment) -> None:
         old, new = step.old, step.new
-        share = _cubic(step) if new.finite else BLIND
+        share = _cubic(step, BACK if self.longest else BACK**4) if new.finite else BLIND
         if self.tries >= RETRIES or self._gradient_lr is not None:
-            lr = self._gradient_lr if self._gradient_lr is not None else step.length / old.size
-            self._back(self._bookmark, share * lr)
+            along = self._gradient_lr
+            lr = self._first(share * step.length / old.size) if along is None else share * along
+            self._back(self._bookmark, lr)
             return
         lr = share * self.optimizer.lr
         self.optimizer.undo(self._bookmark, lr, gradient=new.g if new.finite and not self.tries else None)
@@ -294,13 +295,17 @@ class Curved(Guard):
                 lr = min(max(1.0, BACK * failed / length), share * failed / length)
             self.optimizer.lr = lr
 
+    def _first(self, lr: float) -> float:
+        """The lr of the first step along the gradient alone: what curvature was ever seen allows."""
+        return max(lr, self.ratio) if np.isfinite(self.ratio) else lr
+
     def _back(self, bookmark: Any, lr: float) -> None:
         self.optimizer.undo(bookmark, lr, forget=True)
         self._gradient_lr = lr
 
 
-def _cubic(step: Segment) -> float:
-    """Where the cubic through f and slope at both ends has its minimum, as a share of the step."""
+def _cubic(step: Segment, least: float) -> float:
+    """Where the cubic through f and slope at both ends has its minimum, as a share of the step, >= `least`."""
     before, after, rise = step.before, step.after, step.rise
     bend = before + after - 3 * rise
     root = bend * bend - before * after
@@ -309,4 +314,4 @@ def _cubic(step: Segment) -> float:
         share = 1 - (after + root - bend) / (after - before + 2 * root) if after - before + 2 * root else AHEAD
     else:
         share = -before / (2 * (rise - before)) if rise > before else AHEAD
-    return min(max(share, BACK), AHEAD) if math.isfinite(share) else BLIND
+    return min(max(share, least), AHEAD) if math.isfinite(share) else BLIND
