@@ -14,6 +14,7 @@ from scipy.optimize import OptimizeResult
 from proxmom.numpy.minimize import MAX_ITER, minimize, reporter
 from proxmom.rules import Rule
 
+GTOL = 1e-5  # SciPy's default
 SETTINGS = [name for name, p in inspect.signature(minimize).parameters.items() if p.kind is p.KEYWORD_ONLY]
 OPTIONS = sorted({"disp", "maxfun", "maxiter", "return_all", "tol", *SETTINGS} - {"callback"})
 
@@ -71,10 +72,10 @@ class ScipyMethod:
     def _with(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The settings, and over them SciPy's options in our words; None leaves a setting as it is."""
         given = {name: value for name, value in options.items() if value is not None}
-        for theirs, ours in (("tol", "gtol"), ("maxiter", "max_iter")):
-            if theirs in given:
-                value = given.pop(theirs)
-                given.setdefault(ours, value)
+        given.setdefault("gtol", given.pop("tol", None))
+        given["gmax"] = given.pop("gtol")
+        given["max_iter"] = given.pop("maxiter", given.get("max_iter"))
+        given = {name: value for name, value in given.items() if value is not None}
         most = given.pop("maxfun", np.inf)
         if not most >= 1:
             raise ValueError(f"maxfun must be >= 1, got {most}.")
@@ -85,14 +86,15 @@ class ScipyMethod:
 def scipy_method(rule: Rule | None = None, *, lr: float | None = None, **settings: Any) -> ScipyMethod:
     """A `method` for `scipy.optimize.minimize(fun, x0, jac=..., method=scipy_method(rule, lr=...))`.
 
-    SciPy's `options` maxiter and gtol override max_iter and gtol, and maxfun is the largest number of evaluations; None
-    means the default. `tol` is gtol where `options` do not say it. disp prints how the run ended, return_all adds
+    gtol is SciPy's, the largest component of the gradient, absolute, 1e-5 unless `options` or `tol` say otherwise. Of
+    the other `options` maxiter overrides max_iter, and maxfun is the largest number of evaluations; None means the
+    default. disp prints how the run ended, return_all adds
     `allvecs` to the result: x0, and each x that was kept. The method raises ValueError without a gradient, for bounds
     or constraints, and for other options, by name.
 
     Args:
         rule, lr: as for `minimize`.
-        **settings: further arguments of `minimize`; not callback, which is SciPy's.
+        **settings: further arguments of `minimize`; gtol stands for its gmax. Not callback, which is SciPy's.
 
     Raises:
         ValueError: for a callback.
@@ -102,4 +104,5 @@ def scipy_method(rule: Rule | None = None, *, lr: float | None = None, **setting
             f"callback must be left out of scipy_method, got {settings['callback']!r}: give it to "
             "scipy.optimize.minimize, which passes its own on."
         )
-    return ScipyMethod(rule, {"lr": lr, **settings})
+    gtol = settings.pop("gtol", None)
+    return ScipyMethod(rule, {"lr": lr, "gmax": GTOL if gtol is None else gtol, **settings})

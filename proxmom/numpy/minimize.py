@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from scipy.optimize import OptimizeResult
 
 from proxmom.metrics import Euclidean, Metric, QuasiNewton, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
+from proxmom.numpy.criteria import SHORT, Criteria
 from proxmom.numpy.forecast import Forecast
 from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Segment, Unguarded
 from proxmom.numpy.optimizer import Optimizer
@@ -20,23 +20,10 @@ from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
 from proxmom.secant import Secant
 from proxmom.stepsize import StepSize
 
-MESSAGES = {
-    0: "The gradient's norm fell below gtol times its first value, and the last step was short.",
-    1: "max_iter steps were taken (through SciPy: maxiter or maxfun was reached).",
-    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. If the loss "
-    "was still falling there, it may have no minimum.",
-    3: "No step lowers f by more than its rounding error, yet the gradient's norm is above gtol times its first value, "
-    "or no step was short. Either f and its gradient are not more precise than this, or f is not smooth here, or the "
-    "gradient is not that of f.",
-    99: "The callback raised StopIteration.",
-}
 MAX_ITER = 1000
 PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
 BOLD = 0.1  # the same, where the metric learns curvature: too long a first step teaches it as well
 MEMORIES = ("full", "low")
-SHORT = 1e-6  # of the larger of ||x|| and ||x - x0||: at most so long is the last step of a success
-FORESIGHT = 100  # gtol, of the same: so far may the minimum be, if that is more than SHORT
-RECENT = 10  # steps whose curvature says how far the minimum may still be
 ROOM = 900  # f is scaled to less than two to this power
 
 
@@ -55,6 +42,7 @@ def minimize(
     decay: str = "decoupled",
     max_iter: int = MAX_ITER,
     gtol: float = 1e-8,
+    gmax: float | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> OptimizeResult:
     """Minimise a smooth function with a rule; without lr there is nothing to tune.
@@ -86,6 +74,8 @@ def minimize(
             1e-6·max(||x||, ||x - x0||) long, and one along the gradient at the least curvature of the last ten steps
             would be at most max(1e-6, 100 gtol) times that maximum: a first gradient may be so huge that gtol says
             little, and a step short by chance.
+        gmax: > 0; instead of all that, stop when no component of the gradient + weight_decay·x is larger: SciPy's
+            criterion, which scaling f changes.
         callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
             (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
             name, callback(x). StopIteration raised in it ends the run.
@@ -103,6 +93,8 @@ def minimize(
     """
     if not gtol >= 0:
         raise ValueError(f"gtol must be >= 0, got {gtol}.")
+    if gmax is not None and not gmax >= 0:
+        raise ValueError(f"gmax must be >= 0, got {gmax}.")
     if max_iter < 0:
         raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
     if lr is None and weight_decay > 0 and decay != "coupled":
@@ -132,7 +124,7 @@ def minimize(
         judge = Curved(optimizer)
     elif free:
         judge = Guard(steps, isinstance(optimizer.metric, Euclidean))
-    run = _Run(fun, optimizer, gtol, judge, reporter(callback))
+    run = _Run(fun, optimizer, Criteria(gtol, gmax), judge, reporter(callback))
     return run.go(max_iter, probe=(BOLD if full else PROBE) if free and first is None else None)
 
 
@@ -172,15 +164,14 @@ class _Run:
         self,
         fun: Callable[..., tuple[float, ArrayLike]],
         optimizer: Optimizer,
-        gtol: float,
+        criteria: Criteria,
         judge: Guard | Unguarded,
         report: Callable[[OptimizeResult], Any],
     ) -> None:
-        self.fun, self.optimizer, self.gtol = fun, optimizer, gtol
+        self.fun, self.optimizer, self.criteria = fun, optimizer, criteria
         self.judge, self.report = judge, report
         self.weight_decay, self.x0 = optimizer.weight_decay, optimizer.x.ravel()
         self.power = 0  # of two, by which f and its gradient are scaled
-        self.flatness: deque[float] = deque(maxlen=RECENT)  # ||move|| / ||change of gradient||
         self.values: list[float] = []
         self.norms: list[float] = []
         self.betas: list[float] = []
@@ -215,7 +206,13 @@ class _Run:
                 self._note()
                 status, here = self._status(way), there
                 blind = status == 0 and way.length <= ROUNDING * norm(there.x)
-                if blind and isinstance(judge, Guard) and here.size > 0 and judge.euclidean:
+                if (
+                    blind
+                    and self.criteria.gmax is None
+                    and isinstance(judge, Guard)
+                    and here.size > 0
+                    and judge.euclidean
+                ):
                     tried += 1
                     status = 0 if self._turns(judge, here) else None
             status = judge.verdict if status is None else status
@@ -271,24 +268,17 @@ class _Run:
         )
         self.values.append(f)
         with np.errstate(over="ignore", invalid="ignore"):
-            self.norms.append(norm(g + self.weight_decay * x))
+            whole = g + self.weight_decay * x if self.weight_decay else g
+            self.norms.append(norm(whole))
+            self.criteria.see(self.norms[-1], float(np.abs(whole).max(initial=0.0)))
         return x, f, g
 
     def _status(self, step: Segment) -> int | None:
         """Whether the run ends at the point just evaluated, where this step led."""
-        new = step.new
-        if not (new.finite and np.isfinite(self.norms[-1])):
+        if not (step.new.finite and np.isfinite(self.norms[-1])):
             return 2
         with np.errstate(over="ignore", invalid="ignore"):
-            move, here = step.length, norm(new.x)
-            if move > ROUNDING * here:  # a step within the rounding of x shows no curvature
-                self.flatness.append(move / step.turn if step.turn > 0 else np.inf)
-            if self.norms[-1] > self.gtol * self.norms[0]:
-                return None
-            ahead = max(self.flatness, default=0.0) * new.size if new.size > 0 else 0.0
-            size = max(here, norm(new.x - self.x0))
-            short = move <= SHORT * size and ahead <= max(SHORT, FORESIGHT * self.gtol) * size
-        return 0 if short else None
+            return 0 if self.criteria.met(step, self.x0) else None
 
     def _turns(self, judge: Guard, here: Point) -> bool:
         """Whether f falls no further along the gradient than the last step of a success may be long; if it does, the
@@ -339,7 +329,7 @@ class _Run:
             njev=count,
             success=status == 0,
             status=status,
-            message=MESSAGES[status],
+            message=self.criteria.message(status),
             skipped=self.optimizer.diagnostics()["skipped"],
             undone=self.judge.undone,
             history=history,

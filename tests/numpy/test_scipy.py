@@ -109,7 +109,7 @@ def test_scipys_options() -> None:
 def test_disp_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
     scipy_minimize(fun, np.ones(5), jac=True, method=scipy_method(), options={"disp": True})
     said = capsys.readouterr().out
-    assert "the last step was short" in said
+    assert "No component of the gradient is larger" in said
     assert "evaluations" in said
 
 
@@ -147,3 +147,31 @@ def test_scipy_method_refuses_what_it_cannot_do() -> None:
         scipy_minimize(
             rosen, np.zeros(2), jac=rosen_der, method=method, constraints={"type": "eq", "fun": lambda x: x[0]}
         )
+
+
+@pytest.mark.parametrize("gtol", [1e-3, 1e-7])
+def test_success_is_scipys_absolute_gtol_on_the_largest_component(gtol: float) -> None:
+    for x0 in ([100.0, -100.0], [-1.2, 1.0]):
+        result = scipy_minimize(
+            rosen, x0, jac=rosen_der, method=scipy_method(), options={"gtol": gtol, "maxiter": 5000}
+        )
+        assert result.success, result.message
+        assert np.abs(result.jac).max() <= gtol
+        np.testing.assert_allclose(result.x, 1, atol=3e3 * gtol)
+        assert f"(gmax {gtol:g})" in result.message
+
+
+def test_a_huge_first_gradient_makes_no_success_through_scipy() -> None:
+    result = scipy_minimize(
+        lambda x: float(np.exp(x[0]) - x[0]), [30.0], jac=lambda x: np.exp(x) - 1, method=scipy_method()
+    )
+    assert result.success
+    np.testing.assert_allclose(result.x, 0, atol=1e-5)
+
+
+def test_gmax_is_a_number_that_may_be_reached() -> None:
+    with pytest.raises(ValueError, match="gmax must be >= 0, got -1"):
+        minimize(fun, np.ones(5), gmax=-1)
+    loose = minimize(fun, np.ones(5), gmax=1e3)
+    assert (loose.status, loose.nit) == (0, 0)
+    assert not minimize(fun, np.ones(5), gmax=0.0, max_iter=3).success

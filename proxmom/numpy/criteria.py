@@ -1,0 +1,68 @@
+"""When `minimize` ends, and what it says then: the criteria of a success, and the messages."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from proxmom.numpy.arrays import norm
+from proxmom.numpy.guard import ROUNDING, Segment
+
+MESSAGES = {
+    0: "The gradient's norm fell below gtol times its first value, and the last step was short.",
+    1: "max_iter steps were taken (through SciPy: maxiter or maxfun was reached).",
+    2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. If the loss "
+    "was still falling there, it may have no minimum.",
+    3: "No step lowers f by more than its rounding error, yet the gradient is not as small as asked for, or no step "
+    "was short. Either f and its gradient are not more precise than this, or f is not smooth here, or the gradient is not "
+    "that of f.",
+    99: "The callback raised StopIteration.",
+}
+ABSOLUTE = "No component of the gradient is larger than gmax."
+SHORT = 1e-6  # of the larger of ||x|| and ||x - x0||: at most so long is the last step of a success
+FORESIGHT = 100  # gtol, of the same: so far may the minimum be, if that is more than SHORT
+RECENT = 10  # steps whose curvature says how far the minimum may still be
+
+
+@dataclass
+class Criteria:
+    """Whether a point is a success: by `gmax`, the largest component of the gradient, if that is given, else by `gtol`.
+
+    first, now: the gradient's norm at x0 and at the last point; largest: its largest component there.
+    """
+
+    gtol: float
+    gmax: float | None
+    first: float = np.inf
+    now: float = np.inf
+    largest: float = np.inf
+    flatness: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))  # ||move|| / ||change of gradient||
+
+    def see(self, size: float, largest: float) -> None:
+        """The gradient's norm and its largest component, at one more point."""
+        self.first = size if np.isinf(self.first) else self.first
+        self.now, self.largest = size, largest
+
+    def met(self, step: Segment, x0: np.ndarray) -> bool:
+        """Whether the point where this step led is a success; x0: where the run began."""
+        move, here = step.length, norm(step.new.x)
+        if move > ROUNDING * here:  # a step within the rounding of x shows no curvature
+            self.flatness.append(move / step.turn if step.turn > 0 else np.inf)
+        if self.gmax is not None:
+            return self.largest <= self.gmax
+        if self.now > self.gtol * self.first:
+            return False
+        ahead = max(self.flatness, default=0.0) * step.new.size if step.new.size > 0 else 0.0
+        size = max(here, norm(step.new.x - x0))
+        return move <= SHORT * size and ahead <= max(SHORT, FORESIGHT * self.gtol) * size
+
+    def message(self, status: int) -> str:
+        """How the run ended, with the gradient in both measures."""
+        said = ABSOLUTE if status == 0 and self.gmax is not None else MESSAGES[status]
+        if not (np.isfinite(self.first) and self.first > 0 and np.isfinite(self.now)):
+            return said
+        limit = f"gtol {self.gtol:g}" if self.gmax is None else f"gmax {self.gmax:g}"
+        share = f"norm {self.now / self.first:.1e} of the first"
+        return f"{said} Gradient: {share}, largest component {self.largest:.1e} ({limit})."
