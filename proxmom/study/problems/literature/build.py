@@ -36,12 +36,12 @@ def literature(*, function: str = "Rosenbrock", n: int | None = None) -> Problem
 
 
 def curvature(objective: Published, x: Vector) -> float:
-    """The largest absolute eigenvalue of the Hessian at x (n,)."""
+    """The largest absolute eigenvalue of the Hessian at x (n,), to a hundredth at least."""
     if x.size <= DENSE:
         return float(np.abs(np.linalg.eigvalsh(objective.hessian(x))).max())
     operator = LinearOperator((x.size, x.size), matvec=objective.product(x), dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(x.size)
-    return float(np.abs(eigsh(operator, k=1, which="LM", v0=start, tol=1e-6, return_eigenvectors=False)[0]))
+    return float(np.abs(eigsh(operator, k=1, which="LM", v0=start, tol=1e-2, return_eigenvectors=False)[0]))
 
 
 def _size(function: str, row: Row, n: int | None) -> int:

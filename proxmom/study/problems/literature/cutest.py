@@ -1,8 +1,8 @@
 """Further unconstrained functions of CUTEst (Gould, Orban and Toint, Comput. Optim. Appl. 60, 2015), any n.
 
-Formulas as in Andrei, "An unconstrained optimization test functions collection" (Adv. Model. Optim. 10, 2008), most of
-them by Toint or Luksan. Its convex quadratics (DQDRTIC, TRIDIA) are left out; ARWHEAD, BDQRTIC, ENGVAL1 and NONDQUAR are
-convex too, but quartic.
+Formulas and starts are those of its files by Toint, Gould and others, SINQUAD as they corrected it in 2024 (SINQUAD2).
+The minima are those that it tells, to its digits. Its convex quadratics (DQDRTIC, TRIDIA) are left out; ARWHEAD,
+BDQRTIC, ENGVAL1 and NONDQUAR are convex too, but quartic.
 """
 
 import functools
@@ -12,6 +12,7 @@ import numpy as np
 
 from proxmom.study.problems.data import Vector
 from proxmom.study.problems.literature.many import uphill
+from proxmom.study.problems.literature.minima import MINIMA
 from proxmom.study.problems.literature.row import Row, constant, counted, repeated
 
 Value = tuple[Any, Vector]
@@ -58,7 +59,8 @@ def dixmaan(x: Vector, beta: float, gamma: float, delta: float, powers: tuple[in
     1 + sum of w x_i² + beta w x_i² (x_{i+1} + x_{i+1}²)² + gamma w x_i² x_{i+m}⁴ + delta w x_i x_{i+2m}.
     """
     m, i = len(x) // 3, counted(len(x)) / len(x)
-    w1, w2, w3, w4 = i ** powers[0], beta * i[:-1] ** powers[1], gamma * i[: 2 * m] ** powers[2], delta * i[:m] ** powers[3]
+    w1, w2, w3, w4 = (i**power for power in powers)
+    w2, w3, w4 = beta * w2[:-1], gamma * w3[: 2 * m], delta * w4[:m]
     a, b, c, d, e, h = x[:-1], x[1:] * (1 + x[1:]), x[: 2 * m], x[m:] ** 2, x[:m], x[2 * m :]
     g = 2 * w1 * x
     g[:-1] += 2 * w2 * a * b * b
@@ -150,9 +152,13 @@ def nondquar(x: Vector) -> Value:
 
 
 def tointgss(x: Vector) -> Value:
-    """The sum over i <= n - 2 of (10/(n+2) + x_{i+2}²) (2 - exp(-(x_i - x_{i+1})² / (0.1 + x_{i+2}²)))."""
+    """The sum over i <= n - 2 of (10/(n-2) + x_{i+2}²) (2 - exp(-(x_i - x_{i+1})² / (0.1 + x_{i+2}²))).
+
+    The least value is 10, at zero; most methods end at 10 (n - 1)/(n - 2), where x_1 is far from x_2 and f is flat to all
+    digits.
+    """
     p, c = x[:-2] - x[1:-1], x[2:]
-    low, high = 10 / (len(x) + 2) + c * c, 0.1 + c * c
+    low, high = 10 / (len(x) - 2) + c * c, 0.1 + c * c
     ratio = p * p / high
     e = np.exp(-ratio)
     turn = 2 * low * e * p / high
@@ -199,29 +205,31 @@ def sinquad(x: Vector) -> Value:
     return (first - 1) ** 4 + q * q + p @ p, g
 
 
-def _dixmaan(beta: float, gamma: float, delta: float, *powers: int) -> Row:
+def _dixmaan(beta: float, gamma: float, delta: float, powers: tuple[int, int, int, int]) -> Row:
     formula = functools.partial(dixmaan, beta=beta, gamma=gamma, delta=delta, powers=powers)
     return Row(formula, constant(2), 1.0, n=30, low=3, multiple=3)
 
 
 ROWS = {
     "ARWHEAD": Row(arwhead, constant(1), 0.0, n=10),
-    "BDQRTIC": Row(bdqrtic, constant(1), {}, n=10, low=5),
-    "CRAGGLVY": Row(cragglvy, lambda n: np.append(1.0, np.full(n - 1, 2.0)), {}, n=10, low=4, multiple=2),
-    "DIXMAANA": _dixmaan(0, 0.125, 0.125, 0, 0, 0, 0),
-    "DIXMAAND": _dixmaan(0.26, 0.26, 0.26, 0, 0, 0, 0),
-    "DIXMAANF": _dixmaan(0.0625, 0.0625, 0.0625, 1, 0, 0, 1),
-    "DIXMAANI": _dixmaan(0, 0.125, 0.125, 2, 0, 0, 2),
-    "DIXMAANP": _dixmaan(0.26, 0.26, 0.26, 2, 1, 1, 2),
-    "EDENSCH": Row(edensch, constant(0), {}, n=10),
-    "ENGVAL1": Row(engval1, constant(2), {}, n=10),
-    "EG2": Row(eg2, constant(0), {}, n=10),
+    "BDQRTIC": Row(bdqrtic, constant(1), MINIMA["BDQRTIC"], n=10, low=5),
+    "CRAGGLVY": Row(
+        cragglvy, lambda n: np.append(1.0, np.full(n - 1, 2.0)), MINIMA["CRAGGLVY"], n=10, low=4, multiple=2
+    ),
+    "DIXMAANA": _dixmaan(0, 0.125, 0.125, (0, 0, 0, 0)),
+    "DIXMAAND": _dixmaan(0.26, 0.26, 0.26, (0, 0, 0, 0)),
+    "DIXMAANF": _dixmaan(0.0625, 0.0625, 0.0625, (1, 0, 0, 1)),
+    "DIXMAANI": _dixmaan(0, 0.125, 0.125, (2, 0, 0, 2)),
+    "DIXMAANP": _dixmaan(0.26, 0.26, 0.26, (2, 1, 1, 2)),
+    "EDENSCH": Row(edensch, constant(8), MINIMA["EDENSCH"], n=10),
+    "ENGVAL1": Row(engval1, constant(2), MINIMA["ENGVAL1"], n=10),
+    "EG2": Row(eg2, constant(0), MINIMA["EG2"], n=10),
     "FLETCHCR": Row(fletchcr, constant(0), 0.0, n=10),
     "GENROSE": Row(genrose, uphill, 1.0, n=10),
     "LIARWHD": Row(liarwhd, constant(4), 0.0, n=10),
     "NONDIA": Row(nondia, constant(-1), 0.0, n=10),
     "NONDQUAR": Row(nondquar, repeated(1, -1), 0.0, n=10, low=4),
-    "TOINTGSS": Row(tointgss, constant(3), {}, n=10, low=3),
+    "TOINTGSS": Row(tointgss, constant(3), lambda n: 10 * (n - 1) / (n - 2), n=10, low=3),
     "SCHMVETT": Row(schmvett, constant(0.5), lambda n: -3.0 * (n - 2), n=10, low=3),
     "COSINE": Row(cosine, constant(1), lambda n: 1.0 - n, n=10),
     "SINQUAD": Row(sinquad, constant(0.1), 0.0, n=10, low=3),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxmom.study.problems.data import Vector
+from proxmom.study.problems.literature.minima import MINIMA
 from proxmom.study.problems.literature.row import Row, constant, counted, squares
 
 Value = tuple[Any, Vector]
@@ -184,17 +185,17 @@ ROWS = {
     "Powell badly scaled": Row(powell_badly_scaled, (0, 1), 0.0),
     "Brown badly scaled": Row(brown_badly_scaled, (1, 1), 0.0),
     "Beale": Row(beale, (1, 1), 0.0),
-    "Jennrich-Sampson": Row(jennrich_sampson, (0.3, 0.4), {2: 124.3621}),
+    "Jennrich-Sampson": Row(jennrich_sampson, (0.3, 0.4), MINIMA["Jennrich-Sampson"]),
     "helical valley": Row(helical_valley, (-1, 0, 0), 0.0),
-    "Bard": Row(bard, (1, 1, 1), {3: 8.21487e-3}),
-    "Gaussian": Row(gaussian, (0.4, 1, 0), {3: 1.12793e-8}),
-    "Meyer": Row(meyer, (0.02, 4000, 250), {3: 87.9458}),
+    "Bard": Row(bard, (1, 1, 1), MINIMA["Bard"]),
+    "Gaussian": Row(gaussian, (0.4, 1, 0), MINIMA["Gaussian"]),
+    "Meyer": Row(meyer, (0.02, 4000, 250), MINIMA["Meyer"]),
     "Gulf": Row(gulf, (5, 2.5, 0.15), 0.0),
     "Box": Row(box, (0, 10, 20), 0.0),
-    "Kowalik-Osborne": Row(kowalik_osborne, (0.25, 0.39, 0.415, 0.39), {4: 3.07505e-4}),
-    "Brown-Dennis": Row(brown_dennis, (25, 5, -5, -1), {4: 85822.2}),
-    "Osborne 1": Row(osborne_1, (0.5, 1.5, -1, 0.01, 0.02), {5: 5.46489e-5}),
-    "Biggs EXP6": Row(biggs, (1, 2, 1, 1, 1, 1), {6: 0.0}),
-    "Osborne 2": Row(osborne_2, (1.3, 0.65, 0.65, 0.7, 0.6, 3, 5, 7, 2, 4.5, 5.5), {11: 4.01377e-2}),
-    "Watson": Row(watson, constant(0), {6: 2.28767e-3, 9: 1.39976e-6, 12: 4.72238e-10}, n=6, high=31),
+    "Kowalik-Osborne": Row(kowalik_osborne, (0.25, 0.39, 0.415, 0.39), MINIMA["Kowalik-Osborne"]),
+    "Brown-Dennis": Row(brown_dennis, (25, 5, -5, -1), MINIMA["Brown-Dennis"]),
+    "Osborne 1": Row(osborne_1, (0.5, 1.5, -1, 0.01, 0.02), MINIMA["Osborne 1"]),
+    "Biggs EXP6": Row(biggs, (1, 2, 1, 1, 1, 1), MINIMA["Biggs EXP6"]),
+    "Osborne 2": Row(osborne_2, (1.3, 0.65, 0.65, 0.7, 0.6, 3, 5, 7, 2, 4.5, 5.5), MINIMA["Osborne 2"]),
+    "Watson": Row(watson, constant(0), MINIMA["Watson"], n=6, high=31),
 }

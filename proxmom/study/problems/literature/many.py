@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxmom.study.problems.data import Vector
+from proxmom.study.problems.literature.minima import MINIMA
 from proxmom.study.problems.literature.row import Row, constant, counted, repeated
 
 Value = tuple[Any, Vector]
@@ -171,18 +172,18 @@ def _freudenstein_start(n: int) -> Vector:
 
 
 ROWS = {
-    "Freudenstein-Roth": Row(freudenstein_roth, _freudenstein_start, {2: 48.98425}, n=2),
+    "Freudenstein-Roth": Row(freudenstein_roth, _freudenstein_start, MINIMA["Freudenstein-Roth"], n=2),
     "Wood": Row(wood, repeated(-3, -1), 0.0, n=4, low=4, multiple=4),
     "Rosenbrock": Row(rosenbrock, repeated(-1.2, 1), 0.0, n=2, multiple=2),
     "Powell singular": Row(powell_singular, repeated(3, -1, 0, 1), 0.0, n=4, low=4, multiple=4),
-    "penalty I": Row(penalty_1, counted, {4: 2.24997e-5, 10: 7.08765e-5}, n=4),
-    "penalty II": Row(penalty_2, constant(0.5), {4: 9.37629e-6, 10: 2.93660e-4}, n=4, high=1000),
+    "penalty I": Row(penalty_1, counted, MINIMA["penalty I"], n=4),
+    "penalty II": Row(penalty_2, constant(0.5), MINIMA["penalty II"], n=4, high=1000),
     "variably dimensioned": Row(variably_dimensioned, lambda n: 1 - counted(n) / n, 0.0, n=10),
-    "trigonometric": Row(trigonometric, lambda n: np.full(n, 1 / n), {10: 2.79506e-5}, n=10),
+    "trigonometric": Row(trigonometric, lambda n: np.full(n, 1 / n), MINIMA["trigonometric"], n=10),
     "Brown almost-linear": Row(brown_almost_linear, constant(0.5), 0.0, n=10, high=100),
     "boundary value": Row(boundary_value, _sagging, 0.0, n=10),
     "integral equation": Row(integral_equation, _sagging, 0.0, n=10),
     "Broyden tridiagonal": Row(broyden_tridiagonal, constant(-1), 0.0, n=10),
     "Broyden banded": Row(broyden_banded, constant(-1), 0.0, n=10),
-    "Chebyquad": Row(chebyquad, uphill, {8: 3.51687e-3, 10: 6.50395e-3}, n=8, high=100),
+    "Chebyquad": Row(chebyquad, uphill, MINIMA["Chebyquad"], n=8, high=100),
 }
