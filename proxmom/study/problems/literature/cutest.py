@@ -154,8 +154,7 @@ def nondquar(x: Vector) -> Value:
 def tointgss(x: Vector) -> Value:
     """The sum over i <= n - 2 of (10/(n-2) + x_{i+2}²) (2 - exp(-(x_i - x_{i+1})² / (0.1 + x_{i+2}²))).
 
-    The least value is 10, at zero; most methods end at 10 (n - 1)/(n - 2), where x_1 is far from x_2 and f is flat to all
-    digits.
+    The least value is 10, at zero; most methods end at 10 (n - 1)/(n - 2), where x_1 is far from x_2 and f is flat.
     """
     p, c = x[:-2] - x[1:-1], x[2:]
     low, high = 10 / (len(x) - 2) + c * c, 0.1 + c * c
