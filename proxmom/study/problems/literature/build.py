@@ -17,9 +17,12 @@ def literature(*, function: str = "Rosenbrock", n: int | None = None) -> Problem
     """A function of Moré, Garbow and Hillstrom or of CUTEst by its name (`FUNCTIONS`), from its customary start.
 
     n: None is the customary number of variables; where the minimum is stored for some n alone, it must be one of them.
-    optimum is the least value known of those that the start leads to. It may be a local minimum; the certificate is 0
-    where it is exact, else what the tests ask of the stored digits: no proof. Some functions are convex, but none has a
-    bound on its curvature: L is the largest absolute eigenvalue of the Hessian at x0, only a unit for lr.
+    optimum is what several methods reach from the start: it may be a local minimum, and not the only one within reach.
+    The certificate is 0 where a formula gives it, else 1e-10 (f(x0) - optimum), a mark of its digits and no proof. Some
+    functions are convex, but none has bounded curvature: L is the largest absolute eigenvalue of the Hessian at x0,
+    only a unit for lr.
+
+    Raises ValueError for an unknown function and for n out of its range, TypeError for arguments of the wrong type.
     """
     if not isinstance(function, str):
         raise TypeError(f"function must be a name, got {function!r} ({type(function).__name__}).")

@@ -21,7 +21,7 @@ STEP = 1e-30  # of complex differences, which lose no digits, however small it i
 
 @dataclass(frozen=True)
 class Row:
-    """A function: its formula, the customary start, and the least value known of those that this start leads to.
+    """A function: its formula, the customary start, and the minimum that this start leads to.
 
     start: the point, or a function of n; n: the customary number of variables, which must be a multiple of `multiple`
     from `low` to `high`. optimum: a number or a function of n where it is known for every n, else the numbers by n.
