@@ -1,7 +1,7 @@
 """Further unconstrained functions of CUTEst (Gould, Orban and Toint, Comput. Optim. Appl. 60, 2015), any n.
 
 Formulas and starts are those of its files by Toint, Gould and others, SINQUAD as they corrected it in 2024 (SINQUAD2).
-The convex quadratics (DQDRTIC, TRIDIA) are left out; of these ARWHEAD, BDQRTIC, ENGVAL1 and NONDQUAR are convex too.
+The convex quadratics (DQDRTIC, TRIDIA) are left out. ARWHEAD, BDQRTIC, ENGVAL1 and NONDQUAR are convex and quartic.
 """
 
 import functools
