@@ -1,7 +1,8 @@
 """The problem collection: functions with gradient, start, smoothness constant, certified optimum.
 
-All are convex but the three classics of `nonconvex.py`. A builder takes the keyword arguments that a study file may
-hold, and `PROBLEMS` lists the builders by kind: a new problem is one more function there.
+All are convex but the three classics of `nonconvex.py` and the functions of `literature`. A builder takes the keyword
+arguments that a study file may hold, and `PROBLEMS` lists the builders by kind: a new problem is one more function
+there.
 """
 
 import functools
@@ -17,6 +18,7 @@ from scipy import sparse
 
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.data import Data, Vector
+from proxmom.study.problems.literature.build import literature
 from proxmom.study.problems.losses import (
     Huber,
     LinearModel,
@@ -229,6 +231,7 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "rosenbrock": rosenbrock,
     "robust_regression": robust_regression,
     "factorisation": factorisation,
+    "literature": literature,
 }
 
 

@@ -14,7 +14,7 @@ class Problem:
 
     x0 is read-only. smoothness: L, an upper bound of the gradient's Lipschitz constant. optimum: the value at
     the minimiser found, at most `certificate` above the true f*; certificate <= 1e-10 (f(x0) - optimum).
-    convex: if not, `nonconvex.py` says what smoothness and optimum are.
+    convex: if not, the builders in `nonconvex.py` and `literature` say what smoothness and optimum are.
     """
 
     name: str

@@ -28,6 +28,7 @@ CLASSICS = {
     "Rosenbrock": ("rosenbrock", {}),
     "robust regression": ("robust_regression", {}),
     "factorisation": ("factorisation", {"rows": 8, "columns": 6}),
+    "Beale": ("literature", {"function": "Beale"}),
 }
 MORE = {
     "quadratic, linear": ("quadratic", {"condition": 1e4, "spectrum": "linear"}),

@@ -207,7 +207,7 @@ VALUE_ERRORS = {
     "kind": (
         "lasso",
         {},
-        r"kind must be one of quadratic, logistic, softmax, least_squares, huber, .*factorisation, got 'lasso'",
+        r"kind must be one of quadratic, logistic, softmax, least_squares, .*factorisation, literature, got 'lasso'",
     ),
     "argument": ("quadratic", {"cond": 10}, r"quadratic takes condition, n, seed, spectrum and name, got 'cond'"),
     "data name": (
