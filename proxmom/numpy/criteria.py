@@ -16,8 +16,8 @@ MESSAGES = {
     2: "The loss, the gradient or the model of planes is not finite; x is the last point where all were. If the loss "
     "was still falling there, it may have no minimum.",
     3: "No step lowers f by more than its rounding error, yet the gradient is not as small as asked for, or no step "
-    "was short. Either f and its gradient are not more precise than this, or f is not smooth here, or the gradient is not "
-    "that of f.",
+    "was short. Either f and its gradient are not more precise than this, or f is not smooth here, or the gradient is "
+    "not that of f.",
     99: "The callback raised StopIteration.",
 }
 ABSOLUTE = "No component of the gradient is larger than gmax."
