@@ -201,13 +201,17 @@ def first_guess(x: Any, value: float, gradient: Any, psi_0: float = 0.01) -> flo
     return float(psi_0 * abs(value) / (gradient @ gradient)) if value else 1.0
 
 
-def steps(fun: Any, x0: Any, constants: Constants | None = None) -> Iterator[Step]:
-    """The steps from x0, an array of shape (n,), until the gradient vanishes or a line search fails."""
+def steps(fun: Any, x0: Any, constants: Constants | None = None, first: float | None = None) -> Iterator[Step]:
+    """The steps from x0, an array of shape (n,), until the gradient vanishes or a line search fails.
+
+    fun(x) gives f and its gradient; first, if given, stands for the last step of the first line search, else I0 does.
+    """
     c = constants or Constants()
     value, gradient = fun(x0)
     x, d, approximate = x0, -gradient, c.approximate
     weight = size = 0.0
-    last, change, k = first_guess(x, value, gradient, c.psi_0), math.inf, 0
+    last = first_guess(x, value, gradient, c.psi_0) if first is None else first
+    change, k = math.inf, 0
     while gradient.any():
         weight = 1 + weight * c.decay
         size += (abs(value) - size) / weight

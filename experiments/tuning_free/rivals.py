@@ -200,9 +200,9 @@ def accelerated(fun: Any, x0: Any, lr: float, restart: str = "gradient", shrink:
             height, gradient = fun(y) if t > 1 else (value, slope)
             new = y - gradient / tried
             there, after = fun(new)
-            half = gradient @ gradient / (2 * tried)
-            # The second implies the first where f is convex, and is not lost in the rounding of f.
-            if there <= height - half or (gradient - after) @ gradient / tried <= half:
+            # Where f differs by its rounding, the curvature on the way is asked instead, as in TFOCS.
+            told = abs(there - height) > 1e-10 * max(abs(there), abs(height))
+            if there <= height - gradient @ gradient / (2 * tried) if told else after @ gradient >= 0:
                 break
             tried *= 2
         uphill = gradient @ (new - x) > 0 if restart == "gradient" else there > value and restart == "function"
