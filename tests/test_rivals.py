@@ -133,7 +133,7 @@ def test_the_memory_of_lbfgs_is_what_is_asked_for() -> None:
 
 
 def test_its_direction_is_one_of_descent_by_seven_eighths(random: np.random.Generator) -> None:
-    """<g, d> <= -7/8 |g|², and no better in the worst case: y nearly along g, and <d, y> = 4 <d, g> (2005, theorem 1.1)."""
+    """<g, d> <= -7/8 |g|² (2005, theorem 1.1), and no better where y is nearly along g and <d, y> = 4 <d, g>."""
     for _ in range(300):
         before, d, gradient = random.standard_normal((3, 4))
         d *= np.sign((gradient - before) @ d)
@@ -171,27 +171,107 @@ def test_with_exact_line_searches_it_is_the_method_of_conjugate_gradients(random
 
 
 @pytest.mark.parametrize("approximate", [False, True])
-@pytest.mark.parametrize("make", [manual, partial(power, 50), partial(tridia, 60)], ids=["manual", "power", "tridia"])
+@pytest.mark.parametrize("make", [manual, partial(power, 9), partial(tridia, 60)], ids=["manual", "power", "tridia"])
 @pytest.mark.parametrize("parabola", [False, True])
 def test_every_accepted_step_meets_the_conditions(make: Any, approximate: bool, parabola: bool) -> None:
-    """T1, or T2 once it counts; the next step starts where the last ended."""
-    fun, x = make()
-    constants, seen = cg.Constants(approximate=approximate, quad_step=parabola), 0
-    for step in cg.steps(Watched(fun, flat(1e-7)).fun, x, constants):
+    """T1, or T2 once it counts, with ε_k = 1e-6 C_k; directions follow from both gradients, anew every n steps."""
+    (fun, x), constants = make(), cg.Constants(approximate=approximate, quad_step=parabola)
+    d, weight, size = -fun(x)[1], 0.0, 0.0
+    for k, step in enumerate(cg.steps(fun, x, constants), 1):
         f, gradient = fun(x)
-        end, slope = step.end, gradient @ step.direction
-        value, after = fun(x + end.step * step.direction)
-        assert slope <= -7 / 8 * gradient @ gradient * (1 - 1e-9)
-        assert after @ step.direction >= 0.9 * slope
-        wolfe = value <= f + 0.1 * end.step * slope
-        flatter = after @ step.direction <= -0.8 * slope and value <= f + 1e-6 * max(abs(f), step.allowance / 1e-6)
-        assert wolfe or (step.approximate and flatter)
-        assert (end.value, end.x) == (pytest.approx(value), pytest.approx(x + end.step * step.direction))
-        x, seen = end.x, seen + 1
+        weight = 1 + 0.7 * weight
+        size += (abs(f) - size) / weight
+        assert step.direction == pytest.approx(d)
+        assert step.allowance == pytest.approx(1e-6 * size)
+        slope = gradient @ d
+        value, after = fun(x + step.end.step * d)
+        assert after @ d >= 0.9 * slope
+        flatter = step.approximate and after @ d <= -0.8 * slope and value <= f + 1e-6 * size
+        assert flatter or value <= f + 0.1 * step.end.step * slope
+        assert (step.end.value, step.end.x) == (pytest.approx(value), pytest.approx(x + step.end.step * d))
+        d = cg.direction(after, gradient, d) if k % x.size else -after
+        x = step.end.x
         if np.abs(after).max() < 1e-7:
             break
     assert np.abs(fun(x)[1]).max() < 1e-7
-    assert seen > 10
+    assert k > 10
+
+
+def search(slope: Any, value: Any, approximate: bool = True, **changed: Any) -> tuple[Any, Watched]:
+    """A line search on a function of one variable, from 0."""
+    watched = Watched(lambda x: (float(value(x[0])), np.array([slope(x[0])])), lambda f, g: False)
+    start = cg.Point(0.0, value(0.0), slope(0.0), np.zeros(1), np.array([slope(0.0)]))
+    return cg.Search(watched, start, np.ones(1), 0.1, approximate, cg.Constants(**changed)), watched
+
+
+def test_the_conditions_are_those_of_wolfe_and_the_approximate_ones() -> None:
+    for approximate in (False, True):
+        made, _ = search(lambda t: t - 1, lambda t: t * t / 2 - t, approximate)
+        for value, slope, wolfe, either in (
+            (-0.2, -0.5, True, True),
+            (-0.2, 5.0, True, True),
+            (-0.2, -0.95, False, False),
+            (-0.05, -0.5, False, True),
+            (0.05, 0.75, False, True),
+            (0.05, 0.85, False, False),
+            (0.15, 0.5, False, False),
+        ):
+            found = made.accepts(cg.Point(1.0, value, slope, None, None))
+            assert found == (either if approximate else wolfe)
+
+
+NEVER = {"sigma": -1e9}  # no slope is steep enough: the search shows all it would try
+
+
+def test_the_line_search_expands_takes_secants_and_halves() -> None:
+    """B3; then S1 with S3, whose secant falls outside (U0); then L2, as the bracket shrank by too little."""
+    made, watched = search(lambda t: t**3 - 1, lambda t: t**4 / 4 - t, rounds=4, **NEVER)
+    made.run(0.1)
+    assert np.ravel(watched.points)[:3] == pytest.approx([0.1, 0.5, 2.5])
+    left, right = 0.5**3 - 1, 2.5**3 - 1
+    first = (0.5 * right - 2.5 * left) / (right - left)
+    low = first**3 - 1
+    second = (0.5 * low - first * left) / (low - left)  # in the bracket, and beyond the minimiser
+    assert np.ravel(watched.points)[3:5] == pytest.approx([first, second])
+    assert second - first < (2.5 - 0.5) * 0.66  # so no halving
+    made, watched = search(lambda t: t**9 - 1, lambda t: t**10 / 10 - t, rounds=1, **NEVER)
+    made.run(2.0)
+    assert np.ravel(watched.points) == pytest.approx([2.0, 2 / 512, (2 + 2 / 512) / 2])
+
+
+def test_the_second_secant_is_that_of_the_end_that_moved() -> None:
+    """S2: here the first secant replaces b, so the second goes through the old b and the new."""
+    made, watched = search(lambda t: 1 - 2 * np.exp(-2 * t), lambda t: t + np.exp(-2 * t), rounds=1, **NEVER)
+    made.run(1.0)
+    right = 1 - 2 * np.exp(-2.0)
+    first = 1 / (right + 1)
+    middle = 1 - 2 * np.exp(-2 * first)
+    second = (1.0 * middle - first * right) / (middle - right)
+    assert np.ravel(watched.points)[:3] == pytest.approx([1.0, first, second])
+
+
+def test_a_point_of_the_bracket_ends_the_search_only_below_the_first() -> None:
+    """And only after a parabola; -t + t⁸ / 69 meets T1 at 1.8, but is higher there than at 0.36."""
+    c = 1.6 / 1.8**8
+    for ceiling in (0.0, -np.inf):
+        made, watched = search(lambda t: 8 * c * t**7 - 1, lambda t: c * t**8 - t, False)
+        made.ceiling = ceiling
+        assert made.run(0.36).step < 1.7
+        assert np.ravel(watched.points)[:2] == pytest.approx([0.36, 1.8])
+    made, _ = search(lambda t: t - 1, lambda t: t * t / 2 - t)
+    assert made.guess(0.3, parabola=True) == pytest.approx(1.0)
+    assert made.run(1.0).step == 1.0
+    assert made.guess(0.3, parabola=False) == 0.6
+
+
+def test_where_f_rises_though_it_falls_the_bracket_is_halved() -> None:
+    """U3, from B2: at 1.5 the function is high and falls."""
+    made, watched = search(lambda t: -1 + 8 * t - 6 * t * t, lambda t: -t + 4 * t * t - 2 * t**3, rounds=9, **NEVER)
+    made.run(1.5)
+    assert np.ravel(watched.points)[:2] == pytest.approx([1.5, 0.75])
+    made, _ = search(lambda t: -np.cos(t), lambda t: -np.sin(t), **NEVER)
+    low, high = made._update(made.start, made.evaluate(10.0), 5.5)  # so it is at 5.5 here, and rises at 2.75
+    assert (low.step, high.step) == (0, 2.75)
 
 
 PUBLISHED = {  # iterations, and evaluations of f and of the gradient
@@ -269,6 +349,42 @@ def test_one_curvature_is_learned_at_once() -> None:
     assert watched.run(rivals.osgm, np.array([3.0, -4.0])) == 6
     probes = np.array(watched.points[1:4]) - watched.points[0]
     assert np.linalg.norm(probes, axis=1) == pytest.approx(1e-4)
+
+
+def test_before_the_smoothness_is_learned_lr_falls_by_a_fifth_every_50_steps() -> None:
+    learner = rivals.Learner(1, 1.0, 1.0, 10.0, 1e10)
+    lrs = []
+    for _ in range(2000):
+        learner.learn(np.ones(1), np.zeros(1), np.ones(1))
+        lrs.append(learner.lr)
+    assert lrs[47:49] == [1.0, 0.8]
+    assert lrs[98] == pytest.approx(0.64)
+    assert lrs[-1] == 1e-3
+
+
+@pytest.mark.parametrize("method", [partial(rivals.hdm, scale=30.0), rivals.osgm], ids=["HDM-Best", "OSGM-Best"])
+def test_a_step_that_raises_f_is_undone_and_loses_the_momentum(method: Any) -> None:
+    """The next trial then lies downhill of the last good point in every coordinate."""
+    fun, x = manual(20)
+    watched = Watched(fun, lambda f, g: False, 100)
+    watched.run(method, x, *([0.2] if "hdm" in str(method) else []))
+    rose = 0
+    for trial, after in zip(watched.points[4:], watched.points[5:], strict=False):
+        if fun(trial)[0] > fun(x)[0]:
+            assert ((after - x) * fun(x)[1] <= 1e-12).all()
+            rose += 1
+        else:
+            x = trial
+    assert rose > 3
+
+
+def test_the_lookahead_is_only_for_gradients_that_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, seen = build_problem("quadratic", None, condition=1e4), []
+    search = rivals._armijo
+    monkeypatch.setattr(rivals, "_armijo", lambda *given: seen.append(given) or search(*given))
+    level = problem.optimum + 1e-6 * (problem.fun(problem.x0)[0] - problem.optimum)
+    done = Watched(problem.fun, lambda f, g: f <= level).run(rivals.osgm, problem.x0)
+    assert 0 < len(seen) < 0.05 * done
 
 
 def test_steps_that_raise_f_are_undone() -> None:
@@ -350,6 +466,22 @@ def test_restarts_find_the_rate_that_else_needs_the_condition_number() -> None:
     assert steps[""] > 2 * steps["gradient"]
 
 
+def test_momentum_knows_that_the_smoothness_is_lowered() -> None:
+    """t⁺ = (1 + sqrt(1 + 4 t² L⁺/L))/2, and y = x + (t - 1)/t⁺ (x - x⁻); L is so high that it is never doubled."""
+    diagonal = np.array([1.0, 2.0])
+    watched = Watched(lambda x: (float(diagonal @ x**2 / 2), diagonal * x), lambda f, g: False, 16)
+    watched.run(partial(rivals.accelerated, restart=""), np.ones(2), 1e-3)
+    x = back = np.ones(2)
+    t, smooth, expected = 1.0, 1e3, [x]
+    for _ in range(8):
+        new_t, smooth = (1 + np.sqrt(1 + 4 * t * t * 0.9)) / 2, 0.9 * smooth
+        y = x + (t - 1) / new_t * (x - back)
+        back, x = x, y - diagonal * y / smooth
+        expected += [x] if t == 1 else [y, x]
+        t = new_t
+    assert np.array(watched.points) == pytest.approx(np.array(expected))
+
+
 def test_backtracking_finds_the_smoothness_from_either_side() -> None:
     diagonal = np.array([1.0, 30.0])
     counts = []
@@ -359,6 +491,12 @@ def test_backtracking_finds_the_smoothness_from_either_side() -> None:
     assert max(counts) - min(counts) < 120
 
 
+def test_backtracking_goes_on_where_f_tells_no_more() -> None:
+    diagonal = np.array([1.0, 30.0])
+    watched = Watched(lambda x: (1e7 + float(diagonal @ x**2 / 2), diagonal * x), flat(1e-8), 400)
+    assert watched.run(rivals.accelerated, np.full(2, 1e-3), 1 / 30)
+
+
 # ---- the table
 
 
@@ -366,14 +504,17 @@ def test_rivals_are_rows_of_the_same_table() -> None:
     options = argparse.Namespace(only=["CG_DESCENT", "HDM-Best"], set="in-sample", every=20)
     jobs = compare.jobs(options)
     assert len(jobs) == 2
-    rows = compare.measure(jobs[0])
+    rows = compare.measure(jobs[1])
+    problem = build_problem(jobs[1][1], None, **jobs[1][2])
+    assert problem.smoothness != pytest.approx(1, rel=0.1)
     assert [(row.method, row.first) for row in rows] == [
         ("L-BFGS", None),
         ("nonlinear CG", None),
         ("CG_DESCENT", None),
         ("HDM-Best", 1.0),
     ]
-    assert all(row.evaluations for row in rows)
+    assert rows[2].evaluations == compare.count(problem, rivals.cg_descent)
+    assert rows[3].evaluations == compare.count(problem, lambda f, x: rivals.hdm(f, x, 1 / problem.smoothness))
     lines = compare.summary(rows)
     assert lines[0] == "in-sample, 1 instances"
     assert float(lines[2].split()[1]) == 1
