@@ -1,4 +1,4 @@
-"""What the tests of the rivals share: the scripts of experiments/tuning_free, a counter of evaluations, test functions."""
+"""What the tests of the rivals share: the scripts of experiments/tuning_free, a counter, test functions."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ PROBLEMS = {
     "quadratic": ("quadratic", {"condition": 30.0}),
     "logistic": ("logistic", {"data": "breast_cancer", "l2": 0.01}),
 }
-Problem = tuple[Callable[[Any], tuple[float, Any]], Any]
 
 
 @pytest.mark.parametrize("name", ALL)
