@@ -1,10 +1,11 @@
-"""Every variant on every instance, from several first steps: evaluations to a relative gap of 1e-6.
+"""Every variant and rival on every instance, from several first steps: evaluations to a relative gap of 1e-6.
 
     python experiments/tuning_free/compare.py [--jobs N]
     python experiments/tuning_free/compare.py --tables
+    python experiments/tuning_free/compare.py [--set in-sample] [--only CG_DESCENT --only BFGS] [--every 3]
 
 The first writes counts.csv (one row for each instance, method and first step) and table.txt beside this file, the
-second only table.txt, from counts.csv.
+second only table.txt, from counts.csv. With --set, --only or --every parts of it are run, and nothing is written.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import rivals
 import variants
-from scipy import optimize
 from threadpoolctl import threadpool_limits
 
 from proxmom.study.plan.config import load_study
@@ -80,13 +81,27 @@ def count(problem: Any, run: Any) -> int | None:
     return counter.count if counter.reached else None
 
 
-def lbfgs(fun: Any, x0: Any) -> None:
-    options = {"maxcor": 10, "ftol": 0.0, "gtol": 0.0, "maxfun": 10**9, "maxiter": 10**9}
-    optimize.minimize(fun, x0, jac=True, method="L-BFGS-B", options=options)
+def every_method() -> list[str]:
+    """Every method of the table."""
+    own = [OWN, *variants.MAIN, *variants.VARIANTS, *variants.truncated(0.0)]
+    return [*rivals.SCIPY, *rivals.RIVALS, *rivals.GIVEN_L, *rivals.BEST_OF, *own]
 
 
-def nonlinear_cg(fun: Any, x0: Any) -> None:
-    optimize.minimize(fun, x0, jac=True, method="CG", options={"gtol": 0.0, "maxiter": 10**9})
+def rival_rows(which: str, problem: Any, wanted: set[str]) -> list[Row]:
+    """SciPy's and the other rivals, from their own first step or from 1/L; the tuned ones only in the sample."""
+    rows, lr = [], 1 / problem.smoothness
+    for name, method in {**rivals.SCIPY, **rivals.RIVALS}.items():
+        if name in wanted:
+            rows.append(Row(which, problem.name, name, None, count(problem, method)))
+    for name, method in rivals.GIVEN_L.items():
+        if name in wanted:
+            rows.append(Row(which, problem.name, name, 1.0, count(problem, lambda f, x, m=method: m(f, x, lr))))
+    for name, tuned in rivals.BEST_OF.items():
+        if name in wanted and which == "in-sample":
+            found = [count(problem, lambda f, x, m=method: m(f, x, lr)) for method in tuned]
+            best = min((n for n in found if n is not None), default=None)
+            rows.append(Row(which, problem.name, name, None, best))
+    return rows
 
 
 def methods(which: str, optimum: float) -> list[tuple[str, Any, Iterable[float]]]:
@@ -98,30 +113,28 @@ def methods(which: str, optimum: float) -> list[tuple[str, Any, Iterable[float]]
     return rows + [(name, method, FLOOR) for name, method in variants.truncated(optimum).items()]
 
 
-def measure(job: tuple[str, str, dict[str, Any]]) -> list[Row]:
-    """All rows of one instance."""
-    which, kind, arguments = job
+def measure(job: tuple[str, str, dict[str, Any], set[str]]) -> list[Row]:
+    """All wanted rows of one instance."""
+    which, kind, arguments, wanted = job
     with threadpool_limits(1):
         problem = build_problem(kind, None, **arguments)
-        rows = [Row(which, problem.name, "L-BFGS", None, count(problem, lbfgs))]
-        rows += [Row(which, problem.name, "nonlinear CG", None, count(problem, nonlinear_cg))]
-        rows += [Row(which, problem.name, OWN, None, count(problem, lambda f, x: variants.default(f, x, 1.0)))]
+        rows = rival_rows(which, problem, wanted)
+        if OWN in wanted:
+            rows += [Row(which, problem.name, OWN, None, count(problem, lambda f, x: variants.default(f, x, 1.0)))]
         for name, method, firsts in methods(which, problem.optimum):
-            for first in firsts:
+            for first in firsts if name in wanted else ():
                 lr = first / problem.smoothness
                 evaluations = count(problem, lambda f, x, m=method, s=lr: m(f, x, s))
                 rows.append(Row(which, problem.name, name, first, evaluations))
     return rows
 
 
-def table(rows: list[Row]) -> str:
+def summary(rows: list[Row]) -> list[str]:
     """For each set and method: geometric means of ratios, worst instance, misses."""
-    lines = []
-    for which in SETS:
+    lines: list[str] = []
+    for which in dict.fromkeys(row.set for row in rows):
         mine = [row for row in rows if row.set == which]
-        base = {
-            name: {r.instance: r.evaluations for r in mine if r.method == name} for name in ("L-BFGS", "nonlinear CG")
-        }
+        base = {name: {r.instance: r.evaluations for r in mine if r.method == name} for name in rivals.SCIPY}
         instances = len(base["L-BFGS"])
         lines += [
             f"{which}, {instances} instances",
@@ -135,7 +148,12 @@ def table(rows: list[Row]) -> str:
             missed = sum(n == MISS for _, n in runs)
             lines.append(f"{name:47}{mean:9.2f}{cg:7.2f}{worst:8.2f}{above:6d}{missed:8d}{len(runs):6d}")
         lines.append("")
-    return "\n".join([*lines, *claims(rows), "", *by_first(rows), "", *by_instance(rows)]) + "\n"
+    return lines
+
+
+def table(rows: list[Row]) -> str:
+    """The summary, what the claim is about, and the main methods by first step and by instance."""
+    return "\n".join([*summary(rows), *claims(rows), "", *by_first(rows), "", *by_instance(rows)]) + "\n"
 
 
 def claims(rows: list[Row]) -> list[str]:
@@ -196,26 +214,35 @@ def tell(rows: list[Row]) -> None:
     print(table(rows), end="")
 
 
+def jobs(options: argparse.Namespace) -> list[tuple[str, str, dict[str, Any], set[str]]]:
+    """An entry for each instance that was asked for, with the methods wanted; SciPy's always, to compare with."""
+    wanted = {*options.only, *rivals.SCIPY} if options.only else set(every_method())
+    return [
+        (which, problem.kind, dict(problem.arguments), wanted)
+        for which, path in SETS.items()
+        if options.set in (None, which)
+        for problem in load_study(path).problems[:: options.every]
+    ]
+
+
 def main() -> None:
+    only = "only this method, beside SciPy's; may be given again; nothing is written"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--set", choices=list(SETS), help="only these instances; nothing is written")
+    parser.add_argument("--only", action="append", choices=every_method(), metavar="METHOD", help=only)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth instance; nothing is written")
     parser.add_argument("--tables", action="store_true", help="nothing is run: table.txt again, from counts.csv")
     options = parser.parse_args()
     if options.tables:
         return tell(read())
-    jobs = [
-        (which, problem.kind, dict(problem.arguments))
-        for which, path in SETS.items()
-        if options.set in (None, which)
-        for problem in load_study(path).problems
-    ]
     with ProcessPoolExecutor(options.jobs) as pool:
-        rows = [row for found in pool.map(measure, jobs) for row in found]
+        rows = [row for found in pool.map(measure, jobs(options)) for row in found]
+    if options.only or options.every > 1:
+        return print("\n".join(summary(rows)))
     if options.set:
         SETS.pop(next(iter(SETS.keys() - {options.set})))
-        print(table(rows))
-        return None
+        return print(table(rows))
     with (HERE / "counts.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(FIELDS)
