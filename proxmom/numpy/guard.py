@@ -241,10 +241,10 @@ class Guard:
 class Curved(Guard):
     """The guard of steps in a metric that learns the curvature of f, as `QuasiNewton`: their lr is 1.
 
-    The first step that fails is repeated along what the metric makes of the gradient once it has seen where that step
-    led, as long as the cubic through f and slope at both ends says; those after it along the same line. A step is at
-    most ten times as long as the longest before it, and exactly that while no curvature was seen. Where steps are
-    nearly level, or were shortened ten times in vain, the metric is forgotten, and the next ones go along the gradient.
+    A step that fails is repeated along the same line, as long as the cubic through f and slope at both ends says. No
+    step is more than ten times as long as the longest before it, and each is exactly that while no curvature was seen.
+    Where steps are nearly level, or were shortened ten times in vain, the metric is forgotten, and the next ones go
+    along the gradient.
     """
 
     optimizer: Optimizer
@@ -280,20 +280,14 @@ class Curved(Guard):
         return kept
 
     def _again(self, step: Segment) -> None:
-        old, new = step.old, step.new
+        new, along = step.new, self._gradient_lr
         share = _cubic(step, BACK if self.longest else BACK**4) if new.finite else BLIND
-        if self.tries >= RETRIES or self._gradient_lr is not None:
-            along = self._gradient_lr
-            lr = self._first(share * step.length / old.size) if along is None else share * along
-            self._back(self._bookmark, lr)
-            return
-        lr = share * self.optimizer.lr
-        self.optimizer.undo(self._bookmark, lr, gradient=new.g if new.finite and not self.tries else None)
-        if not self.tries:
-            length, failed = norm(self.optimizer.image(old.g)), step.length
-            if length > 0:
-                lr = min(max(1.0, BACK * failed / length), share * failed / length)
-            self.optimizer.lr = lr
+        if along is not None:
+            self._back(self._bookmark, share * along)
+        elif self.tries >= RETRIES:
+            self._back(self._bookmark, self._first(share * step.length / step.old.size))
+        else:
+            self.optimizer.undo(self._bookmark, share * self.optimizer.lr)
 
     def _first(self, lr: float) -> float:
         """The lr of the first step along the gradient alone: what curvature was ever seen allows."""

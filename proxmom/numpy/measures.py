@@ -41,8 +41,8 @@ class Measure(Protocol):
     """A metric with its state.
 
     see: named (B, n), x (n,), the factor for the mass of memory, whether products with x are wanted. keep: the step was
-    taken. place, back: for undoing steps. apply: P⁻¹ of any vector (n,), as of the last step. glance: a gradient seen
-    at an x (n,) that is left again. curved: whether P says more than the identity. forget: start anew.
+    taken. place, back: for undoing steps. apply: P⁻¹ of any vector (n,), as of the last step. curved:
+    whether P says more than the identity. forget: start anew.
     """
 
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any: ...
@@ -50,7 +50,6 @@ class Measure(Protocol):
     def place(self) -> Any: ...
     def back(self, place: Any) -> None: ...
     def apply(self, vector: Vector) -> Vector: ...
-    def glance(self, gradient: Vector, x: Vector) -> None: ...
     def forget(self) -> None: ...
     @property
     def curved(self) -> bool: ...
@@ -177,9 +176,6 @@ class _Tensors:
     def apply(self, vector: Vector) -> Vector:
         return vector if self._last is None else self._last.apply(vector)
 
-    def glance(self, gradient: Vector, x: Vector) -> None:
-        """Nothing: what such a metric knows belongs to the steps that were taken."""
-
 
 def _products(u: Vector, diagonal: Vector | None, inertia: float) -> tuple[Vector, Vector, Vector | None]:
     """See `Products`: of the rows of u, without the leading axis but for the last."""
@@ -300,10 +296,3 @@ class _LowRank:
         if self._low is None:
             return vector
         return np.asarray(self._low.identity[0] * vector + (self._low.middle[0] @ (self._kept @ vector)) @ self._kept)
-
-    def glance(self, gradient: Vector, x: Vector) -> None:
-        if self._before is not None:
-            rows = np.array([x - self._before[0], gradient - self._before[1]])
-            sight = self._look(rows, x, None)
-            if all(np.isfinite(part).all() for part in sight.arrays()):
-                self._learn(sight)

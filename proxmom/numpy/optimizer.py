@@ -253,17 +253,14 @@ class Optimizer:
         self._x, self._named, place, self._scalars, self._last, self._last_step = bookmark
         self._measure.back(place)
 
-    def undo(self, bookmark: Bookmark, lr: float, *, gradient: Vector | None = None, forget: bool = False) -> None:
+    def undo(self, bookmark: Bookmark, lr: float, *, forget: bool = False) -> None:
         """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
 
         Args:
             bookmark: of this optimizer.
             lr: from now on, > 0.
-            gradient: at the x that is left, (n,), for metrics that learn from it all the same, as `QuasiNewton` does.
             forget: whether the metric starts anew as well.
         """
-        if gradient is not None:
-            self._measure.glance(gradient, self._x)
         self.restore(bookmark)
         if forget:
             self._measure.forget()
