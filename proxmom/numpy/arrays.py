@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 SAFE = (1e-280, 1e300)  # a sum of squares in here has lost nothing that matters
 
 
-def real(name: str, value: Any) -> NDArray[np.float64]:
-    """A copy of `value` in float64, of its shape; TypeError for masked arrays and for what is not real numbers."""
+def real(name: str, value: Any, *, copy: bool = True) -> NDArray[np.float64]:
+    """`value` in float64, of its shape; TypeError for masked arrays and for what is not real numbers.
+
+    Args:
+        name: for messages; value: anything.
+        copy: whether the result must not share memory with `value`.
+    """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} must be an array without a mask, got a masked array: what the mask hides would count. "
@@ -20,7 +25,7 @@ def real(name: str, value: Any) -> NDArray[np.float64]:
         )
     array = np.asarray(value)
     if array.dtype.kind in "buif":
-        return np.array(array, dtype=np.float64)
+        return np.array(array, dtype=np.float64) if copy else np.asarray(array, dtype=np.float64)
     if array.dtype.kind == "O" and not any(entry is None for entry in array.flat):
         try:
             return np.array(array, dtype=np.float64)
@@ -39,9 +44,9 @@ def number(name: str, value: Any) -> float:
     return float(array.flat[0])
 
 
-def shaped(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def shaped(name: str, value: Any, shape: tuple[int, ...], *, copy: bool = True) -> NDArray[np.float64]:
     """`real` of the given shape; one number may have any shape of size 1."""
-    array = real(name, value)
+    array = real(name, value, copy=copy)
     if array.shape != shape:
         if array.size != 1 or int(np.prod(shape)) != 1:
             raise ValueError(f"{name} must have the shape of x0, {shape}, got {array.shape}.")

@@ -54,7 +54,8 @@ class ScipyMethod:
 
         def record(intermediate_result: OptimizeResult) -> None:
             points.append(intermediate_result.x.copy())
-            report(intermediate_result)
+            if report is not None:
+                report(intermediate_result)
 
         result = minimize(
             lambda x: (fun(x.copy(), *args), jac(x, *args)),

@@ -195,6 +195,7 @@ class _Ranks:
 
     products: Products
     seen: ranks.Seen
+    gradient: Vector
     kept: Vector  # as it was
     gram: Vector  # of the kept vectors as they become
     rows: Vector
@@ -230,13 +231,12 @@ class _LowRank:
 
     def __init__(self, method: Method, shapes: Shapes) -> None:
         self._metric = method.metric
-        size = sum(int(np.prod(shape)) for shape in shapes)
-        self._kept = np.zeros((self._metric.kept, size))
-        self._rows = np.zeros((0, size))
+        self._size = sum(int(np.prod(shape)) for shape in shapes)
+        self._rows = np.zeros((0, self._size))
         self.forget()
 
     def forget(self) -> None:
-        self._kept[:] = 0
+        self._kept = np.zeros((self._metric.kept, self._size))  # not filled: that would touch it all
         self._gram = np.zeros((self._metric.kept,) * 2)
         self._numbers = {name: np.full(1, value) for name, value in self._metric.numbers.items()}
         self._before: tuple[Vector, Vector] | None = None  # x and gradient of the last step
@@ -257,10 +257,8 @@ class _LowRank:
         else:
             np.subtract(x, self._before[0], out=rows[count])
             np.subtract(named[0], self._before[1], out=rows[count + 1])
-        return self._look(rows, x, (named @ x)[None] if with_x else None)
-
-    def _look(self, rows: Vector, x: Vector, decay: Vector | None) -> _Ranks:
-        own, across, count, kept = rows @ rows.T, rows @ self._kept.T, len(rows) - 2, len(self._kept)
+        decay = (named @ x)[None] if with_x else None
+        own, across, kept = rows @ rows.T, rows @ self._kept.T, len(self._kept)
         if not (np.isfinite(own[-2:]).all() and np.isfinite(across[-2:]).all()):  # a pair that overflows is none
             rows[-2:], own[-2:], own[:, -2:], across[-2:] = 0, 0, 0, 0
         gram = np.empty((count + kept + 2,) * 2)
@@ -271,13 +269,10 @@ class _LowRank:
         gram[count : count + kept, count : count + kept] = self._gram
         products, seen = ranks.see(self._metric, gram[None], self._numbers, Scope(), decay)
         keeps = seen.metric.keeps[0]
-        return _Ranks(products, seen, self._kept, keeps @ gram[count:, count:] @ keeps.T, rows, x)
+        return _Ranks(products, seen, named[0], self._kept, keeps @ gram[count:, count:] @ keeps.T, rows, x)
 
     def keep(self, sight: _Ranks) -> None:
-        self._learn(sight)
-        self._before = sight.x, sight.rows[0].copy()
-
-    def _learn(self, sight: _Ranks) -> None:
+        self._before = sight.x, sight.gradient
         low, count = sight.seen.metric, len(self._kept)
         keeps = low.keeps[0]
         changed = np.flatnonzero((keeps[:, :count] != np.eye(count)).any(axis=1))

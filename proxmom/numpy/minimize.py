@@ -144,10 +144,10 @@ def _full(memory: str | None, rule: Rule | None, metric: Metric | None, step_siz
     return memory == "full"
 
 
-def reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
+def reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any] | None:
     """SciPy's two signatures, told apart as SciPy does: by the argument's name."""
     if callback is None:
-        return lambda result: None
+        return None
     try:
         names = set(inspect.signature(callback).parameters)
     except ValueError:  # some of those written in C do not say
@@ -166,7 +166,7 @@ class _Run:
         optimizer: Optimizer,
         criteria: Criteria,
         judge: Guard | Unguarded,
-        report: Callable[[OptimizeResult], Any],
+        report: Callable[[OptimizeResult], Any] | None,
     ) -> None:
         self.fun, self.optimizer, self.criteria = fun, optimizer, criteria
         self.judge, self.report = judge, report
@@ -195,7 +195,7 @@ class _Run:
             status = self._report(here) if kept else None
             if status is not None:
                 break
-            following = judge.step(*self._scaled(here))
+            following = judge.step(*self._offered(here))
             if optimizer.diagnostics()["skipped"]:
                 status = 2
                 break
@@ -236,6 +236,12 @@ class _Run:
         with np.errstate(over="ignore", under="ignore"):
             return np.ldexp(g, self.power), float(np.ldexp(f, self.power))
 
+    def _offered(self, point: Point) -> tuple[Any, float]:
+        """The same, as far as the point already has it."""
+        if self.optimizer.weight_decay:
+            return self._scaled(point)
+        return point.g.reshape(point.told[2].shape), point.f
+
     def _point(self, told: tuple[Any, float, Any]) -> Point:
         """What is judged: weight decay is part of f."""
         flat = told[0].ravel()
@@ -249,6 +255,9 @@ class _Run:
 
     def _probe(self, here: Point, share: float) -> float:
         """The lr of the first step: it moves by this share of x."""
+        if isinstance(self.judge, Curved):  # the metric knows nothing yet
+            lr = share * (norm(here.x) or 1.0) / here.size if here.size > 0 else 1.0
+            return lr if 0 < lr < np.inf else 1.0
         try:
             model = self.optimizer.preview(*self._scaled(here))
         except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
@@ -296,6 +305,8 @@ class _Run:
         return False
 
     def _report(self, point: Point) -> int | None:
+        if self.report is None:
+            return None
         x, f, g = point.told
         last: dict[str, Any] = {"beta": None, "weights": None}
         if self.betas:

@@ -330,7 +330,8 @@ class Optimizer:
         if not (np.isfinite(g).all() and (loss is None or np.isfinite(loss))):
             return None
         method, mu = self._method, self._decay_in_model
-        named = self._named.copy()
+        named = np.empty_like(self._named)
+        named[1:] = self._named[1:]
         named[0] = g + self._weight_decay * self._x if method.decay == "coupled" else g
         if self._scalars.step[0] == 0:
             seed(method, named)
@@ -374,7 +375,7 @@ class Optimizer:
 
     def _flat(self, arrays: Arrays) -> Vector:
         if self._single:
-            return shaped("gradient", arrays, self._shapes[0]).ravel()
+            return shaped("gradient", arrays, self._shapes[0], copy=False).ravel()
         parts = [real("gradient", part) for part in arrays]
         if [part.shape for part in parts] != self._shapes:
             shapes = [part.shape for part in parts]
