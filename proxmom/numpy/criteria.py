@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxmom.numpy.arrays import norm
 from proxmom.numpy.guard import ROUNDING, Segment
@@ -30,22 +31,27 @@ RECENT = 10  # steps whose curvature says how far the minimum may still be
 class Criteria:
     """Whether a point is a success: by `gmax`, the largest component of the gradient, if that is given, else by `gtol`.
 
-    first, now: the gradient's norm at x0 and at the last point; largest: its largest component there.
+    first, now: the gradient's norm at x0 and at the last point; gradient: what it is there.
     """
 
     gtol: float
     gmax: float | None
     first: float = np.inf
     now: float = np.inf
-    largest: float = np.inf
+    gradient: NDArray[np.float64] | None = None
     flatness: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))  # ||move|| / ||change of gradient||
 
-    def see(self, size: float, largest: float) -> None:
-        """The gradient's norm and its largest component, at one more point."""
+    def see(self, size: float, gradient: NDArray[np.float64]) -> None:
+        """The gradient, and its norm, at one more point."""
         self.first = size if np.isinf(self.first) else self.first
-        self.now, self.largest = size, largest
+        self.now, self.gradient = size, gradient
 
-    def met(self, step: Segment, x0: np.ndarray) -> bool:
+    @property
+    def largest(self) -> float:
+        """The largest component of the gradient at the last point."""
+        return np.inf if self.gradient is None else float(np.abs(self.gradient).max(initial=0.0))
+
+    def met(self, step: Segment, x0: NDArray[np.float64]) -> bool:
         """Whether the point where this step led is a success; x0: where the run began."""
         move, here = step.length, norm(step.new.x)
         if move > ROUNDING * here:  # a step within the rounding of x shows no curvature

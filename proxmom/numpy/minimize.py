@@ -279,7 +279,7 @@ class _Run:
         with np.errstate(over="ignore", invalid="ignore"):
             whole = g + self.weight_decay * x if self.weight_decay else g
             self.norms.append(norm(whole))
-            self.criteria.see(self.norms[-1], float(np.abs(whole).max(initial=0.0)))
+        self.criteria.see(self.norms[-1], whole)
         return x, f, g
 
     def _status(self, step: Segment) -> int | None:

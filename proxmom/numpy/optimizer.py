@@ -200,7 +200,7 @@ class Optimizer:
         self._x = plan.next_x
         self._named = following(self._method, plan.named, plan.next_memory, plan.outcome.combinations)
         self._measure.keep(plan.sight)
-        self._last, self._scalars, self._last_step = plan.outcome, plan.outcome.scalars, -plan.move
+        self._last, self._scalars, self._last_step = plan.outcome, plan.outcome.scalars, plan.move
         return self.x
 
     @property
@@ -368,10 +368,11 @@ class Optimizer:
         if inertia:
             p = 1.0 if sight.diagonal is None else sight.diagonal
             memory = (memory + inertia * p * named[MEMORY]) / (1 + inertia * p)
-        move = float(outcome.lr[0]) * solution.slope_weight[0] * sight.image(solution.direction[0], memory)
-        if self._method.decay == "proximal":
-            return (self._x - move) / (1 + shrink), memory, move / (1 + shrink)
-        return (1 - shrink) * self._x - move, memory, move
+        length = float(outcome.lr[0]) * float(solution.slope_weight[0])
+        move = -length * sight.image(solution.direction[0], memory)
+        if self._method.decay == "proximal" and shrink:
+            return (self._x + move) / (1 + shrink), memory, move / (1 + shrink)
+        return (1 - shrink) * self._x + move if shrink else self._x + move, memory, move
 
     def _flat(self, arrays: Arrays) -> Vector:
         if self._single:
