@@ -276,9 +276,12 @@ class _LowRank:
         low, count = sight.seen.metric, len(self._kept)
         keeps = low.keeps[0]
         changed = np.flatnonzero((keeps[:, :count] != np.eye(count)).any(axis=1))
-        if len(changed):  # nearly all are a new pair: only what has a share is read
-            used = np.flatnonzero(keeps[changed, :count].any(axis=0))
-            self._kept[changed] = keeps[changed][:, used] @ self._kept[used] + keeps[changed, count:] @ sight.rows[-2:]
+        old, fresh = self._kept, sight.rows[-2:]
+        if keeps[changed, :count].any():
+            self._kept = keeps[:, :count] @ old + keeps[:, count:] @ fresh
+        else:  # the usual case, new vectors in the place of old ones
+            for row in changed:
+                np.dot(keeps[row, count:], fresh, out=old[row])
         self._gram, self._numbers, self._low = sight.gram, dict(low.numbers), low
 
     def place(self) -> None:

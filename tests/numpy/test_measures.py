@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from proxmom import Adam, AdaptiveMemory, GradientDescent
+from proxmom.metrics import Expansion
 from proxmom.numpy import Optimizer
 from proxmom.verify import check_rule
 
@@ -154,3 +155,37 @@ def test_what_is_no_metric_is_refused() -> None:
             TypeError, match=r"metric must be an object like Euclidean\(\) with one of diagonal, images"
         ):
             Optimizer(np.ones(2), GradientDescent(), lr=1, metric=wrong)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """P⁻¹ = I + v vᵀ with v the fading sum of moves: what is kept is combined with what was."""
+
+    memory_from_gradient: ClassVar[bool] = True
+    numbers: ClassVar[Any] = {"seen": 0.0}
+    kept: ClassVar[int] = 1
+
+    def low_rank(self, gram: Any, numbers: Any) -> Expansion:
+        one = np.ones(len(gram))
+        keeps = np.broadcast_to([[0.5, 1.0, 0.0]], (len(gram), 1, 3))
+        return Expansion(one, one[:, None, None], keeps, {"seen": numbers["seen"] + 1})
+
+
+def test_kept_vectors_may_be_any_combination(random: Any) -> None:
+    optimizer, kept, before = Optimizer(np.zeros(4), GradientDescent(), lr=0.1, metric=Sums()), np.zeros(4), None
+    for _ in range(4):
+        x, g = optimizer.x, random.normal(size=4)
+        kept = 0.5 * kept + (0 if before is None else x - before)
+        model = optimizer.preview(g)
+        np.testing.assert_allclose(model.inverse, np.eye(4) + np.outer(kept, kept), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(optimizer.step(g), x - 0.1 * (g + kept * (kept @ g)), rtol=1e-12)
+        before = x
+    assert check_rule(AdaptiveMemory(), metric=Sums(), trials=10).ok
+
+
+def test_a_metric_of_low_rank_starts_memory_as_the_gradient() -> None:
+    class Empty(Sums):
+        memory_from_gradient: ClassVar[bool] = False
+
+    with pytest.raises(ValueError, match="memory_from_gradient must be True in a metric of low rank"):
+        Optimizer(np.ones(2), GradientDescent(), lr=1, metric=Empty())
