@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from proxmom.columns import columns
 from proxmom.lookup import find_metric, find_rule
+from proxmom.metrics import METRICS, kind_of
 from proxmom.rules import RULES
 from proxmom.step import DECAYS
 from proxmom.verify.check import Report, check_rule
@@ -60,11 +61,20 @@ def grid(
     weight_decays: Sequence[float] = (),
     decays: Sequence[str] = (),
 ) -> list[Setting]:
-    """All combinations; an empty argument means everything. Without weight decay its form makes no difference."""
+    """All combinations; an empty argument means everything.
+
+    Without weight decay its form makes no difference, and inertia is tried only in metrics that have a diagonal.
+    """
     forms = decays or ("proximal", "decoupled", "coupled")
     decay = [(mu, form) for mu in weight_decays or (0.0, 0.05) for form in (forms if mu else forms[:1])]
-    chosen = itertools.product(rules or all_rules(), metrics or ("Euclidean", "Adam"), inertias or (0.0, 0.1), decay)
-    return [Setting(rule, metric, inertia, mu, form) for rule, metric, inertia, (mu, form) in chosen]
+    ways = [
+        (metric, inertia)
+        for metric in metrics or METRICS
+        for inertia in inertias or (0.0, 0.1)
+        if inertias or not inertia or kind_of(find_metric(metric)) == "diagonal"
+    ]
+    chosen = itertools.product(rules or all_rules(), ways, decay)
+    return [Setting(rule, metric, inertia, mu, form) for rule, (metric, inertia), (mu, form) in chosen]
 
 
 def check_settings(settings: Iterable[Setting], *, trials: int, seed: int, jobs: int = 1) -> Iterator[Report]:

@@ -11,7 +11,6 @@ from scipy.optimize import LbfgsInvHessProduct
 from proxmom import AdaptiveMemory, ConjugateMemory, GradientDescent, SteadyMemory
 from proxmom.metrics import QuasiNewton
 from proxmom.numpy import Optimizer
-from proxmom.verify import check_rule
 
 SIZE = 12
 
@@ -113,14 +112,6 @@ def test_refuses_other_numbers_of_pairs(pairs: Any) -> None:
 def test_inertia_is_refused_with_its_reason() -> None:
     with pytest.raises(ValueError, match=r"inertia must be 0 with QuasiNewton, got 0.1: it needs"):
         Optimizer(np.ones(3), AdaptiveMemory(), lr=1, metric=QuasiNewton(), inertia=0.1)
-
-
-@pytest.mark.parametrize("decay", ["proximal", "decoupled", "coupled"])
-def test_the_steps_of_every_rule_are_the_convex_solvers(rule: Any, decay: str) -> None:
-    if decay == "coupled" and rule.needs_loss if hasattr(rule, "needs_loss") else False:
-        pytest.skip("refused, and checked elsewhere")
-    report = check_rule(rule, metric=QuasiNewton(3), weight_decay=0.05, decay=decay, trials=13)
-    assert report.ok, report
 
 
 def quadratic(random: Any) -> tuple[Any, Any]:
