@@ -43,14 +43,14 @@ quasi-Newton methods" (1974).
 # :math:`\langle s, u\rangle \ne 0`. What rounding makes of a nearly singular H is left to the guard. Pairs that change
 # no gradient are not kept, so until r is finite H is the identity, as the theorem needs.
 #
-# Rounding may make r smaller than :math:`1/L`, by moves that are hardly longer than the rounding of x (up to five times
+# Rounding may make r smaller than :math:`1/L`, by moves that are hardly longer than the rounding of x (about five times
 # was seen). And two ends of a run are the package's, not the theorem's: where f changes by rounding alone, as in
 # `14_tuning_free.py`, and 120 failures in a row. The second comes before :math:`1/L` only from an a beyond all use:
 # **Lemma 2.** *If a step falls by less than a quarter of what its slope promised,* :math:`f(x) - f(x') <
 # \tfrac14|\langle g, s\rangle|`, *the next share is at most 2/3.* *Proof.* For the cubic c over [0, 1],
 # :math:`c'(\tfrac23) = \tfrac13(4(f(x') - f(x)) - \langle g, s\rangle) > 0 > c'(0)`, and a cubic has one local minimum.
 # ∎ And :math:`(2/3)^{109} < 10^{-19}`. A step that falls by more fails only if the gradient grew more than twentyfold;
-# a row of those is shortened to 0.9 each time, and ends a run where :math:`a` began above some :math:`10^5/L`.
+# a row of those is shortened to 0.9 each time, and ends a run where :math:`a` began above some :math:`10^6/L` (seen).
 #
 # **Theorem 3.** *If moreover* :math:`\|g\|^2 \ge 2m\,(f(x) - f_\star)`, *as where f is m-strongly convex, then*
 #
