@@ -77,8 +77,8 @@ def made_up(eigenvalues: Any, x0: Any, lr: float, steps: int) -> Any:
 # it is :math:`\min(r, a)`. Where a step fails, one along the gradient alone follows, at first with :math:`a \ge r`,
 # then each time shorter by a factor of at most :math:`1/q`, :math:`q = 0.05`.
 #
-# **Theorem 3.** *Let f be bounded below and have an L-Lipschitz gradient, convex or not. After the first step, and
-# after K more that were kept,*
+# **Theorem 3.** *Let f be bounded below and have an L-Lipschitz gradient, convex or not. After the first step that
+# changes the gradient, and after K more that were kept,*
 #
 # .. math:: \min_t \|g_t\|^2 \le \frac{L\,(f(x_0) - \inf f)}{\delta q\,\lfloor K/N \rfloor},
 #

@@ -193,7 +193,8 @@ class Guard:
 
     def _lowers(self, step: Segment) -> bool:
         old, new, move = step.old, step.new, step.length
-        if 0 < step.turn < np.inf and move > 0:
+        # a move within the rounding of x says nothing of curvature
+        if 0 < step.turn < np.inf and move > ROUNDING * norm(new.x):
             self.ratio = min(self.ratio, move / step.turn)
         length = move and move / old.size if self._gradient_lr is not None else np.inf
         least = min(self.ratio, length)
@@ -244,7 +245,7 @@ class Curved(Guard):
     A step that fails is repeated along the same line, as long as the cubic through f and slope at both ends says. No
     step is more than ten times as long as the longest before it, and each is exactly that while no curvature was seen.
     Where steps are nearly level, or were shortened ten times in vain, the metric is forgotten, and the next ones go
-    along the gradient.
+    along the gradient. What holds of `Guard` holds of it whatever the metric, see `theory/16b_guarded_steps.py`.
     """
 
     optimizer: Optimizer
@@ -283,7 +284,7 @@ class Curved(Guard):
         new, along = step.new, self._gradient_lr
         share = _cubic(step, BACK if self.longest else BACK**4) if new.finite else BLIND
         if along is not None:
-            self._back(self._bookmark, share * along)
+            self._back(self._bookmark, min(share, LONGEST) * along)
         elif self.tries >= RETRIES:
             self._back(self._bookmark, self._first(share * step.length / step.old.size))
         else:
