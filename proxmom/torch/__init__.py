@@ -10,7 +10,17 @@ except ModuleNotFoundError as error:
     ) from error
 
 from proxmom.torch.arguments import Options
-from proxmom.torch.named import AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD
+from proxmom.torch.named import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, TruncatedMemorySGD
 from proxmom.torch.optimizer import ProxOptimizer
 
-__all__ = ["AMSGD", "AMAdamW", "MoMo", "MoMoAdam", "Options", "ProxOptimizer", "TruncatedMemorySGD"]
+__all__ = [
+    "AMSGD",
+    "AMSOAP",
+    "AMAdamW",
+    "AMShampoo",
+    "MoMo",
+    "MoMoAdam",
+    "Options",
+    "ProxOptimizer",
+    "TruncatedMemorySGD",
+]

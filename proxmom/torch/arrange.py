@@ -6,6 +6,7 @@ found is looked at before anything is written: what fits is used, what can be co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch.utils.dlpack
 from torch import Tensor
 
 from proxmom.step import Step
-from proxmom.torch.entries import Entries, is_fresh
-from proxmom.torch.layout import Layout, Member, Part, flat, working
+from proxmom.torch.entries import Entries, by_element, is_fresh
+from proxmom.torch.layout import KEPT, Layout, Member, Part, flat, working
 from proxmom.torch.memory import Spans, is_dense, order_of, repeats, require_storage
-from proxmom.torch.shards import Meshes, is_sharded, local
+from proxmom.torch.shards import Meshes, check_whole, is_sharded, local, sharded_like, stacked_like
 
 State = MutableMapping[Any, dict[str, Any]]
 Groups = Sequence[Mapping[str, Any]]  # torch's parameter groups
@@ -86,16 +87,18 @@ def at_rest(groups: Groups, params: Sequence[Tensor], idle: Sequence[bool], stat
 
 def _layout(members: Sequence[Member], names: Sequence[str], state: State, step: Step, scope: str) -> Layout:
     """The layout of parameters on one device; names: what messages call them."""
-    entries = Entries.of(step)
+    entries = Entries.of(step, members[0][2])
     for (_, _, p), name in zip(members, names, strict=True):
         _check_parameter(p, name)
+        if not by_element(step.method.metric):
+            check_whole(p, name, type(step.method.metric).__name__)
         entries.check(state.get(p, {}), p, name)
     device = local(members[0][2]).device
     kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
     rows, groups, scopes, meshes, where = _units(members, state, entries.fresh, scope, kind)
     scalar_rows = torch.stack(rows)
     states = [state.setdefault(p, {}) for _, _, p in members]
-    _create(members, states, entries.vectors, step)
+    _create(members, states, entries, step)
     places = [tuple(entries.fresh).index(name) for name in entries.numbers]
     rows_of_state = [own_storage(row).unbind() for row in scalar_rows.unbind()]
     views = [dict(zip(entries.numbers, (row[place] for place in places), strict=True)) for row in rows_of_state]
@@ -116,7 +119,7 @@ def _layout(members: Sequence[Member], names: Sequence[str], state: State, step:
         named=entries.numbers,
         rule_scalars=tuple(step.method.scalars),
         states=states,
-        vectors=entries.vectors,
+        memories=entries.memories,
     )
 
 
@@ -197,12 +200,12 @@ def _membership(scopes: Sequence[int], where: Sequence[int], kind: Mapping[str, 
     return torch.tensor(rows, **kind), sizes.to(**kind)
 
 
-def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], vectors: Sequence[str], step: Step) -> None:
-    """Every state vector as a step needs it: those that are not there yet, and those that must be converted."""
-    for (_, _, p), entry in zip(members, states, strict=True):
-        for name in vectors:
-            entry[name] = _laid_out(entry[name], p) if name in entry else _start(step, p, name)
-    here = [(entry, name) for entry in states for name in vectors]
+def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], entries: Entries, step: Step) -> None:
+    """All state but numbers as a step needs it: what is not there yet, and what must be converted."""
+    names = [
+        _create_one(p, entry, entries, step.method.metric) for (_, _, p), entry in zip(members, states, strict=True)
+    ]
+    here = [(entry, name) for entry, own in zip(states, names, strict=True) for name in own]
     params = [local(p) for _, _, p in members]
     everything = Spans([*params, *(local(entry[name]) for entry, name in here)])
     for i in everything.overlapping():
@@ -211,21 +214,62 @@ def _create(members: Sequence[Member], states: Sequence[dict[str, Any]], vectors
             entry[name] = entry[name].clone()
 
 
-def _start(step: Step, p: Tensor, name: str) -> Tensor:
-    """A state vector before the first step, in the parameter's own layout."""
-    empty = torch.zeros_like(p, dtype=working(p.dtype), memory_format=_format(_order(local(p)))).detach()
-    value: Tensor = empty if name in step.method.names else step.method.metric.start(empty)[name]
-    return value
+def _create_one(p: Tensor, entry: dict[str, Any], entries: Entries, metric: Any) -> list[str]:
+    """The state of one parameter, see `_create`; returns the names of its tensors."""
+    vectors, arrays = entries.vectors_of(p), entries.arrays_of(p)
+    started: Mapping[str, Any] = {}
+    if any(name not in entry for name in (*vectors, *arrays) if name not in entries.memories):
+        started = _started(p, entries, metric)
+    for name in vectors:
+        entry[name] = _laid_out(entry[name] if name in entry else started.get(name), p)
+    for name, like in arrays.items():
+        value = entry[name] if name in entry else started[name].clone(memory_format=torch.contiguous_format)
+        entry[name] = value.detach().to(local(p).device, like.dtype).contiguous().resolve_neg()
+    if entries.kept:
+        entry[KEPT] = _laid_out_kept(entry.get(KEPT), p, entries.kept)
+    return [*vectors, *arrays, *([KEPT] if entries.kept else [])]
 
 
-def _laid_out(value: Tensor, p: Tensor) -> Tensor:
-    """A state vector in the parameter's layout, on its device and in the dtype of computation; itself if it is so."""
-    dtype, here, there = working(p.dtype), local(value), local(p)
+def _started(p: Tensor, entries: Entries, metric: Any) -> Mapping[str, Any]:
+    """The metric's state before the first gradient; vectors as the parameter is sharded."""
+    if entries.kept:
+        return {}
+    if entries.whole is None:
+        empty: Mapping[str, Any] = metric.start(_laid_out(None, p))
+        return empty
+    start = metric.start(torch.zeros(p.shape, dtype=working(p.dtype), device=local(p).device))
+    own = entries.own(p).vectors
+    return {name: sharded_like(value, p) if name in own else value for name, value in start.items()}
+
+
+def _laid_out(value: Tensor | None, p: Tensor) -> Tensor:
+    """A state vector in the parameter's layout, on its device, in the dtype of computation; itself if so, or zero."""
+    dtype, there = working(p.dtype), local(p)
     order = _order(there)
+    if value is None:
+        return torch.zeros_like(p, dtype=dtype, memory_format=_format(order)).detach()
+    here = local(value)
     fits = is_dense(here) and (here if order is None else here.permute(order)).is_contiguous()
     if fits and value.dtype == dtype and here.device == there.device and not value.requires_grad:
         return value
     return torch.empty_like(p, dtype=dtype, memory_format=_format(order)).detach().copy_(value.detach())
+
+
+def _laid_out_kept(value: Tensor | None, p: Tensor, count: int) -> Tensor:
+    """The vectors that a metric keeps, each laid out as the parameter is; see `_laid_out`."""
+    dtype, there = working(p.dtype), local(p)
+    order = _order(there) or tuple(range(there.dim()))
+    axes = (0, *(axis + 1 for axis in order))
+    if value is not None:
+        here = local(value)
+        fits = is_dense(here) and here.permute(axes).is_contiguous() and not value.requires_grad
+        if fits and value.dtype == dtype and here.device == there.device:
+            return value
+    rows = torch.zeros((count, *(there.shape[axis] for axis in order)), dtype=dtype, device=there.device)
+    rows = rows.permute([axes.index(axis) for axis in range(len(axes))])
+    if value is not None:
+        rows.copy_(local(value).detach())
+    return stacked_like(rows, p)
 
 
 def _order(here: Tensor) -> tuple[int, ...] | None:
@@ -241,7 +285,7 @@ def _format(order: tuple[int, ...] | None) -> torch.memory_format:
 def _part(p: Tensor, name: str, unit: int, entry: Mapping[str, Any], entries: Entries) -> Part:
     here = local(p).detach()
     order = _order(here)
-    rows = {key: flat(local(entry[key]), order) for key in entries.vectors}
+    rows = {key: flat(local(entry[key]), order) for key in entries.vectors_of(p)}
     return Part(
         name=name,
         unit=unit,
@@ -251,8 +295,16 @@ def _part(p: Tensor, name: str, unit: int, entry: Mapping[str, Any], entries: En
         copied=not is_dense(here),
         sharded=is_sharded(p),
         memories=[rows[key] for key in entries.memories],
-        vectors={key: rows[key] for key in entries.metric},
+        vectors={key: row for key, row in rows.items() if key not in entries.memories},
+        arrays={key: entry[key] for key in entries.arrays_of(p)},
+        kept=_kept_rows(local(entry[KEPT]), order) if entries.kept else None,
     )
+
+
+def _kept_rows(kept: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """The vectors that a metric keeps as rows, (V, n): a view."""
+    turned = kept if order is None else kept.permute(0, *(axis + 1 for axis in order))
+    return turned.detach().view(len(kept), math.prod(kept.shape[1:]))
 
 
 def accumulator(device: torch.device, dtypes: Sequence[torch.dtype]) -> torch.dtype:

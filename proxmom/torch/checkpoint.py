@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from proxmom.step import Step
@@ -26,7 +27,7 @@ def algorithm(name: str, step: Step) -> dict[str, str]:
     return {"optimizer": name, "rule": step.method.name, "metric": type(step.method.metric).__name__}
 
 
-def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], step: Step) -> None:
+def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], entries: Entries) -> None:
     """ValueError for the checkpoint of another optimizer."""
     told = saved.get(ALGORITHM)
     if isinstance(told, Mapping):
@@ -36,7 +37,7 @@ def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], step: Step
                 f"optimizer is {own['optimizer']} ({own['rule']} with {own['metric']}): load it into one of its kind."
             )
         return
-    names = Entries.of(step).names
+    names = entries.names
     for entry in saved["state"].values():
         if isinstance(entry, Mapping) and entry and not set(names) <= set(entry):
             other = next((kind for key, kind in OTHERS.items() if key in entry), "another optimizer")
@@ -67,8 +68,10 @@ def checked(
         ValueError, TypeError: for the checkpoint of another optimizer, or state that does not fit its parameter.
     """
     saved = by_name(saved, groups) if named else saved
-    check_algorithm(saved, own, step)
-    entries, names = Entries.of(step), iter(names_of(groups))
+    params = [p for group in groups for p in group["params"]]
+    entries = Entries.of(step, params[0] if params else torch.zeros(1))
+    check_algorithm(saved, own, entries)
+    names = iter(names_of(groups))
     ours = [[(next(names), p) for p in group["params"]] for group in groups]
     for theirs, here in zip(saved["param_groups"], ours, strict=False):
         for key, (name, p) in zip(theirs["params"], here, strict=False):

@@ -31,6 +31,9 @@ Member = tuple[int, int, Tensor]  # index of the parameter group, place among al
 SCALARS = ("step", "last_lr", "slope_weight", "missing", "loss", "memory_height", "skipped")
 MANY = 2000  # numbers of all units
 OF_LOSSES = ("slope_weight", "loss", "memory_height")  # what only rules that look at the loss ever change
+PREVIOUS_X, PREVIOUS_GRADIENT = "previous_x", "previous_gradient"  # where the last step started, where metrics ask
+KEPT = "kept"  # the vectors that a metric of low rank keeps, (V, *shape)
+MEMBERS = "members"  # how many parameters took the last step together, where such a metric is one for all of them
 NOWHERE = np.zeros(0, dtype=np.int64)
 STEP, LAST_LR, SLOPE_WEIGHT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
@@ -53,13 +56,22 @@ def flat(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
     return turned.contiguous().view(-1)  # reshape may answer with a view that has strides, e.g. of an expanded tensor
 
 
+def shaped(row: Tensor, shape: Sequence[int], order: tuple[int, ...] | None) -> Tensor:
+    """What `flat` made a row of, as a view."""
+    if order is None:
+        return row.view(tuple(shape))
+    turned = row.view([shape[axis] for axis in order])
+    return turned.permute([order.index(axis) for axis in range(len(order))])
+
+
 @dataclass(frozen=True)
 class Part:
     """One parameter's share of the state, as flat views of what this process holds of it.
 
     name: for messages; unit: its row among the scalars; dtype, count: of the parameter here; order: see `flat`; copied:
     whether the parameter is not dense, so that a step works on a copy of it; sharded: whether it is a DTensor;
-    memories: "memory" and what the rule declares besides; vectors: those of the metric.
+    memories: "memory" and what the rule declares besides; vectors: those of the metric; arrays: what it keeps in
+    shapes of their own, as it is in the state; kept: the vectors that it keeps as one array, (V, n), or None.
     """
 
     name: str
@@ -71,6 +83,8 @@ class Part:
     sharded: bool
     memories: list[Tensor]
     vectors: dict[str, Tensor]
+    arrays: dict[str, Tensor]
+    kept: Tensor | None
 
     def gradient(self, gradient: Tensor, parameter: Tensor) -> Tensor:
         """The gradient as the parameter lies: flat, in its dtype, on its device; itself where it can be."""
@@ -100,8 +114,8 @@ class Layout:
     parameter group, (U,); scalar_rows: scalars of the units, (U, C), with the columns `SCALARS`, those of rule and
     step size (`rule_scalars`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and
     how many parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
-    up, if over several; states: the members' entries in the optimizer's state; vectors, named: the names in them that
-    are vectors and numbers; unseeded: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
+    up, if over several; states: the members' entries in the optimizer's state; memories, named: the names in them of
+    memories and numbers; unseeded: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
 
     While a step is under way: params, the members; gradients, as the parameters lie, flat or not; x_at and gradient_at,
     their addresses, (T,). version counts the changes of x_at.
@@ -117,7 +131,7 @@ class Layout:
     named: tuple[str, ...]
     rule_scalars: tuple[str, ...]
     states: list[dict[str, Any]]
-    vectors: tuple[str, ...]
+    memories: tuple[str, ...]
     unseeded: bool = True
     passes: Any = None
     version: int = 0
@@ -131,9 +145,11 @@ class Layout:
             membership, sizes = map(self.array, self.membership)
             self.scope = Scope(membership, sizes=sizes)
         # What is ours in the state, to be compared with at every step: dictionaries compare at once.
-        self._names = (*self.vectors, *self.named)
-        self._entries = [{name: entry[name] for name in self._names} for entry in self.states]
-        self._state = [entry[name] for name in self.vectors for entry in self._entries]
+        own = [(*part.vectors, *part.arrays, *([] if part.kept is None else [KEPT])) for part in self.parts]
+        self._names = [(*self.memories, *names, *self.named) for names in own]
+        self._entries = self._ours()
+        self._state = [entry[name] for name in self.memories for entry in self._entries]
+        self._state += [entry[name] for names, entry in zip(own, self._entries, strict=True) for name in names]
         self._sharded = any(part.sharded for part in self.parts)
         self._copied = [i for i, part in enumerate(self.parts) if part.copied]
         self._dtypes = [part.dtype for part in self.parts]
@@ -157,6 +173,10 @@ class Layout:
 
     def _here(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return list(map(local, tensors)) if self._sharded else tensors
+
+    def _ours(self) -> list[dict[str, Any]]:
+        """Of each member's state what is ours."""
+        return [{name: entry[name] for name in names} for names, entry in zip(self._names, self.states, strict=True)]
 
     def follows(self, params: Sequence[Tensor]) -> bool:
         """Whether this still fits the members, which are given, and their state; looks where x lies now.
@@ -191,10 +211,9 @@ class Layout:
         if memory.identical(self.states, self._entries):
             return True
         try:  # others may keep something there as well
-            ours = [{name: entry[name] for name in self._names} for entry in self.states]
+            return memory.identical(self._ours(), self._entries)
         except KeyError:
             return False
-        return memory.identical(ours, self._entries)
 
     def _same_shapes(self, params: Sequence[Tensor]) -> bool:
         """Whether parameters have the shapes of their state; kinds tell only how many elements there are."""

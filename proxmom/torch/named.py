@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from proxmom import rules
-from proxmom.metrics import Adam
+from proxmom.metrics import SOAP, Adam, Shampoo
 from proxmom.torch.arguments import Options, explicit, number, pair
 from proxmom.torch.optimizer import ProxOptimizer
 
@@ -97,6 +97,104 @@ class AMAdamW(ProxOptimizer):
             lr,
             metric=Adam(beta2, number("eps", eps)),
             inertia=number("inertia", inertia),
+            weight_decay=weight_decay,
+            decay="decoupled",
+            scope=scope,
+            **options,
+        )
+
+
+class AMShampoo(ProxOptimizer):
+    """Shampoo with adaptive memory: betas[0] is the largest weight on memory, the weight itself is derived.
+
+    Every tensor is measured by one small matrix for each of its sides, see `proxmom.metrics.Shampoo`, which also says
+    how large P⁻¹ may be between two roots: the default here is `every=1`. There is no inertia: that needs (I + λP)⁻¹.
+
+    Args:
+        params, lr: as in torch; a step is as long as Shampoo's without grafting.
+        betas: largest weight on memory, in [0, 1), and averaging coefficient of the factors, in [0, 1).
+        eps: > 0, share of a factor's largest eigenvalue that is added to all.
+        weight_decay: μ >= 0, decoupled.
+        every: a whole number >= 1, steps from one computation of the roots to the next (precondition_frequency).
+        largest_side: a whole number >= 1, longest side of a block; each block has factors of its own.
+        scope: "tensor", "group" or "model".
+        steady: whether the rule is `proxmom.SteadyMemory`, without the bias of `proxmom.AdaptiveMemory`.
+        step_size, maximize, foreach, stochastic_rounding, process_group: see `proxmom.torch.Options`. capturable must
+            be False.
+
+    Source: Gupta, Koren and Singer, ICML 2018; the rule is derived in `theory/02_two_planes.py`.
+    """
+
+    @explicit
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        every: int = 1,
+        largest_side: int = 1024,
+        scope: str = "tensor",
+        steady: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        beta_max, beta2 = pair(betas)
+        super().__init__(
+            params,
+            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
+            lr,
+            metric=Shampoo(beta2, number("eps", eps), every, largest_side),
+            weight_decay=weight_decay,
+            decay="decoupled",
+            scope=scope,
+            **options,
+        )
+
+
+class AMSOAP(ProxOptimizer):
+    """SOAP with adaptive memory: betas[0] is the largest weight on memory, the weight itself is derived.
+
+    Adam's metric in the eigenbasis of Shampoo's factors, see `proxmom.metrics.SOAP`. There is no inertia: that needs
+    (I + λP)⁻¹, which a rotated metric does not give.
+
+    Args:
+        params, lr: as in torch; a step is as long as AdamW's.
+        betas: largest weight on memory, and averaging coefficient of squared gradients and factors, both in [0, 1).
+        eps: > 0, keeps P positive.
+        weight_decay: μ >= 0, decoupled.
+        every: a whole number >= 1, steps from one refresh of the basis to the next (precondition_frequency).
+        largest_side: a whole number >= 1, longest side that is rotated.
+        scope: "tensor", "group" or "model".
+        steady: whether the rule is `proxmom.SteadyMemory`, without the bias of `proxmom.AdaptiveMemory`.
+        step_size, maximize, foreach, stochastic_rounding, process_group: see `proxmom.torch.Options`. capturable must
+            be False.
+
+    Source: Vyas et al., ICLR 2025, whose published defaults these are; derived in `theory/02_two_planes.py`.
+    """
+
+    @explicit
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 3e-3,
+        betas: tuple[float, float] = (0.95, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        every: int = 10,
+        largest_side: int = 10000,
+        scope: str = "tensor",
+        steady: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        beta_max, beta2 = pair(betas)
+        super().__init__(
+            params,
+            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
+            lr,
+            metric=SOAP(beta2, number("eps", eps), every, largest_side),
             weight_decay=weight_decay,
             decay="decoupled",
             scope=scope,

@@ -16,6 +16,7 @@ from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, Options, check_rate, explicit
 from proxmom.torch.arrange import arrange, at_rest
+from proxmom.torch.entries import by_element
 from proxmom.torch.layout import SKIPPED, STEP, Layout, as_tensor
 from proxmom.torch.passes import Settings
 from proxmom.torch.passes.choose import choose
@@ -30,14 +31,16 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     Parameter groups may have their own lr and weight_decay; everything else is one for all groups. All state lives in
     `state[p]`: the memory, the metric's state, and 0-dim tensors. A step never waits for the device, but for the first
-    two after the set of parameters with a gradient has changed.
+    two after the set of parameters with a gradient has changed, and once where the metric is not element-wise.
 
     Args:
         params: as for every torch optimizer.
         rule: e.g. `AdaptiveMemory()`, or an object of your own with `planes(now)`.
         lr: step size, >= 0; a number or a 0-dim tensor.
-        metric: `Euclidean()` or `Adam()`.
-        inertia: λ >= 0.
+        metric: `Euclidean()`, `Adam()`, or any other, see `proxmom.metrics`. One of low rank wants the same lr for all
+            of its scope, and the same weight_decay unless that is coupled; it starts anew where another set of
+            parameters has a gradient, but for new ones.
+        inertia: λ >= 0; 0 where the metric has no diagonal.
         weight_decay: μ >= 0.
         decay: "coupled", "decoupled" or "proximal".
         scope: one model of planes for the whole "model", for each parameter "group", or for each "tensor".
@@ -83,7 +86,8 @@ class ProxOptimizer(torch.optim.Optimizer):
     def path(self) -> str:
         """What moves the arrays: "C++ kernels", "Triton kernels", "foreach blocks" or "torch operations".
 
-        Chosen when a set of parameters steps for the first time, for each device; see `Options.foreach`.
+        Where the metric is not element-wise, "whole tensors" or "low rank". Chosen when a set of parameters
+        steps for the first time, for each device; see `Options.foreach`.
         """
         names = {layout.passes.name: layout.device for layout in self._layouts}
         if len(names) > 1:
@@ -99,6 +103,12 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _check_settings(self) -> None:
         name, scope = self._step.method.name, self._scope
+        metric = self._step.method.metric
+        if self._options["capturable"] and not by_element(metric):
+            raise ValueError(
+                f"capturable must be False with {type(metric).__name__}, got True: a step reads numbers from the "
+                "device, which no CUDA graph can hold."
+            )
         if scope not in SCOPES:
             raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}.")
         if self._step.method.facts.needs_loss and scope != "model":

@@ -51,10 +51,16 @@ def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) ->
         with_x=decays and not coupled,
     )
     mu = 0 * mu if coupled else mu
+    if step.method.measures == "low rank":
+        layout.passes.check_rates(groups, ("lr",) if coupled else ("lr", "weight_decay"))
     measured = layout.passes.measure(layout, numbers)
     sums = layout.array(measured if layout.meshes is None else layout.meshes.total(measured))
-    places = layout.array(_places(len(step.method.names), layout.device))
-    products = _products(step, sums, places, with_x=numbers.with_x)
+    if step.method.measures == "low rank":
+        products = layout.passes.products(layout, sums, with_x=numbers.with_x)
+        sums = products.dual  # a pair that overflows is left out of it
+    else:
+        places = layout.array(_places(len(step.method.names), layout.device))
+        products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below
         outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss))
     solution = outcome.solution
@@ -108,11 +114,13 @@ def _products(step: Step, sums: Array, places: Array, *, with_x: bool) -> Produc
     count, inertia = len(step.method.names), step.method.inertia
     pairs = count * (count + 1) // 2
     metric, pulled = sums[:, :pairs][:, places], sums[:, pairs : 2 * pairs][:, places]
+    rest = 2 * pairs
     return Products(
         dual=metric + inertia * pulled if inertia else metric,
         metric=metric,
         pull=pulled[:, :, MEMORY] if inertia else None,
-        decay=sums[:, 2 * pairs :] if with_x else None,
+        decay=sums[:, rest : rest + count] if with_x else None,
+        move=sums[:, rest + count :] if step.method.measures == "operator" else None,
     )
 
 
@@ -133,6 +141,8 @@ def _new_scalars(plan: Plan, step: Step) -> Array:
         loss, height = scope.spread(left.loss), scope.spread(left.memory_height)
     columns = [rows[:, STEP] + 1, left.last_lr, left.slope_weight, left.missing, loss, height, rows[:, SKIPPED]]
     columns += [scope.spread(left.rule_scalars[name]) for name in plan.layout.rule_scalars]
-    empty = rows[:, :0]
-    scalars = step.method.metric.update({**step.method.metric.start(empty), **plan.numbers.metric_scalars}, empty)
+    scalars = plan.layout.passes.scalars
+    if scalars is None:
+        empty = rows[:, :0]
+        scalars = step.method.metric.update({**step.method.metric.start(empty), **plan.numbers.metric_scalars}, empty)
     return xp.stack([*columns, *(scalars[name][:, 0] for name in plan.numbers.metric_scalars)], axis=1)

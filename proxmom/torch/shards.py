@@ -39,6 +39,64 @@ def placed(gradient: Tensor, parameter: Tensor) -> Tensor:
     return gradient
 
 
+def gathered(here: Tensor, p: Tensor) -> Tensor:
+    """The whole of a tensor of which every process holds what lies here, sharded as the DTensor p is."""
+    whole: Tensor = _on_mesh_of(p, here, p.placements, p.shape).full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
+def sharded_like(whole: Tensor, p: Tensor) -> Tensor:
+    """A tensor that all processes have alike, sharded as p is; itself where p is a plain tensor."""
+    if not is_sharded(p):
+        return whole
+    from torch.distributed.tensor import Replicate
+
+    alike = _on_mesh_of(p, whole, [Replicate()] * p.device_mesh.ndim, p.shape)  # type: ignore[attr-defined]
+    moved: Tensor = alike.redistribute(placements=p.placements)  # type: ignore[attr-defined]
+    return moved
+
+
+def stacked_like(rows: Tensor, p: Tensor) -> Tensor:
+    """Several vectors (V, ...) of this process, each a part of one that is sharded as p is; plain where p is."""
+    if not is_sharded(p):
+        return rows
+    placements = [_behind_one_more(place) for place in p.placements]  # type: ignore[attr-defined]
+    stacked: Tensor = _on_mesh_of(p, rows, placements, (len(rows), *p.shape))
+    return stacked
+
+
+def _on_mesh_of(p: Any, here: Tensor, placements: Sequence[Any], shape: Sequence[int]) -> Any:
+    """A DTensor of a given shape, of which this process holds what lies here."""
+    from torch.distributed.tensor import DTensor
+
+    stride = torch.empty(tuple(shape), device="meta").stride()
+    return DTensor.from_local(here, p.device_mesh, placements, run_check=False, shape=torch.Size(shape), stride=stride)
+
+
+def _behind_one_more(place: Any) -> Any:
+    """A placement on the same axis, with one more axis before all others."""
+    if hasattr(place, "split_factor"):
+        return type(place)(place.dim + 1, split_factor=place.split_factor)
+    return type(place)(place.dim + 1) if place.is_shard() else place
+
+
+def absent(p: Tensor) -> bool:
+    """Whether this process takes no part in what the DTensor p is sharded over."""
+    return is_sharded(p) and p.device_mesh.get_coordinate() is None  # type: ignore[attr-defined]
+
+
+def check_whole(p: Tensor, name: str, metric: str) -> None:
+    """ValueError for a piece that a metric which sees whole tensors, or vectors beside them, cannot be had of."""
+    by = "FullyShardedDataParallel" if flattened.is_piece(p) else ""
+    if not by and not is_sharded(p) and partitions.group_of(p) is not None:
+        by = "DeepSpeed's ZeRO"
+    if by:
+        raise ValueError(
+            f"parameters must be whole tensors or DTensors with {metric}, got {name} cut by {by}, whose pieces have "
+            "lost their shape. Use fully_shard (FSDP2)."
+        )
+
+
 class Meshes:
     """Over which processes the sums of each unit add up."""
 

@@ -165,7 +165,7 @@ class World:
         if not known:
             return None
         p = known[self.random.integers(len(known))]
-        names = Entries.of(self.optimizer._step).names
+        names = Entries.of(self.optimizer._step, p).names
         return p, self.optimizer.state[p], names[self.random.integers(len(names))]
 
     def gradient(self, p: Any) -> Tensor:

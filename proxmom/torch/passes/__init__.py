@@ -1,6 +1,7 @@
 """What a step asks of the arrays: two passes over memory, as an object with `measure` and `move`.
 
-Torch operations (`operations`), C++ (`native`) and Triton (`cuda`) are such objects, each beside the others. Only what
+Torch operations (`operations`), C++ (`native`) and Triton (`cuda`) are such objects, each beside the others, for
+element-wise metrics; `whole` serves those that see whole tensors, `low_rank` those that see inner products. Only what
 they must agree on is here.
 """
 
@@ -52,14 +53,19 @@ class Passes(Protocol):
     """Two passes over the memory of a layout's parameters; the layout is given each time, as it owns the passes.
 
     name: what users are told that moves their arrays.
+    scalars: what the metric's scalars become, (U, 1) each, known once all is measured; None where the metric tells
+    without the gradients.
     measure: sums over each unit, (U, 2·B(B+1)/2 + B): products of all pairs of the B vectors gradient, memory, ...
-    weighted by M = P⁻¹(I + λP)⁻¹, then by PM, then products with x; zero where not asked for. Not finite where a
-    gradient, or what it would make of the metric, is not.
+    weighted by M = P⁻¹(I + λP)⁻¹, then by PM, then products with x; zero where not asked for. For operators B more:
+    with the last move. Not finite where a gradient, or what it would make of the metric, is not.
     move: writes x, memories and the metric's vectors in place.
     release: lets go of parameters and gradients.
     """
 
     name: str
+
+    @property
+    def scalars(self) -> Mapping[str, Array] | None: ...
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor: ...
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None: ...

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from proxmom.metrics import kind_of
+from proxmom.torch.entries import by_element
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Passes, Settings, cuda, native
+from proxmom.torch.passes.low_rank import LowRankPasses
 from proxmom.torch.passes.operations import TorchPasses
+from proxmom.torch.passes.whole import WholePasses
 
 
 def choose(layout: Layout, settings: Settings, foreach: bool | None) -> Passes:
-    """The fastest passes that serve; torch operations where `foreach` asks for them, on blocks if it is True."""
+    """The fastest passes that serve; torch operations where `foreach` asks for them, on blocks if it is True.
+
+    A metric that is not element-wise has one way, whatever `foreach` says.
+    """
+    if kind_of(settings.metric) == "low rank":
+        return LowRankPasses(layout, settings)
+    if not by_element(settings.metric):
+        return WholePasses(layout, settings)
     if foreach is None and cuda.serves(layout, settings):
         return cuda.TritonPasses(layout, settings)
     if foreach is None and native.serves(layout, settings):

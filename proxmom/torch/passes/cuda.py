@@ -82,6 +82,7 @@ class TritonPasses:
     """See `Passes`."""
 
     name = "Triton kernels"
+    scalars = None
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings, self._kernels = settings, _kernels()

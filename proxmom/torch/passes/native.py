@@ -29,6 +29,7 @@ class NativePasses:
     """See `Passes`."""
 
     name = "C++ kernels"
+    scalars = None
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings

@@ -6,23 +6,23 @@ so there is no second copy of them here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from proxmom.memories import Average, Previous
-from proxmom.planes import Array, Scalar
+from proxmom.planes import Array
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings
+from proxmom.torch.passes.arithmetic import add, combine, following, products, rounded, scale
 from proxmom.torch.passes.blocks import Block, Columns, cut
-
-ROUNDING = 1e-14  # of a sum of weights
 
 
 class TorchPasses:
     """See `Passes`."""
+
+    scalars = None
 
     def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
         self.name = "foreach blocks" if pack else "torch operations"
@@ -64,19 +64,7 @@ class TorchPasses:
         metric, inertia = self._settings.metric, self._settings.inertia
         diagonal = metric.diagonal(metric.update(state, g), scalars.get("factor", 1.0))
         dot = torch.dot if block.shape is None else torch.linalg.vecdot
-        if diagonal is None:
-            sums = [dot(a, b) for a, b in _pairs(u, u)]
-        elif not inertia:
-            over = [v / diagonal for v in u]
-            sums = _seen([dot(a, b) for a, b in _pairs(over, u)], dot(diagonal, over[0]))
-            sums += [torch.zeros_like(s) for s in sums]
-        else:
-            smooth = _held(diagonal, inertia).reciprocal_()
-            weighted = [v * smooth for v in u]
-            pulled = [dot(a, b) for a, b in _pairs(weighted, u)]
-            whole = dot(diagonal, smooth)
-            sums = [dot(a, b) for a, b in _pairs([v.div_(diagonal) for v in weighted], u)]
-            sums = _seen(sums, whole) + pulled
+        sums = products(u, diagonal, inertia, dot)
         if with_x:
             x = self._load(block, self._xs)
             sums += [dot(v, x) for v in u]
@@ -99,33 +87,26 @@ class TorchPasses:
         memory, *further = [self._load(block, memories) for memories in self._memories]
         if sound is not None:  # what was there must still be there afterwards, to be kept
             memory, x = memory.clone(), x.clone()
-        following = [self._following(name, [g, memory, *further], scalars) for name in self._settings.memories]
-        _combine([g, memory, *further], scalars["direction"], inertia, diagonal)
-        _scale(x, scalars["shrink"])
+        vectors = [g, memory, *further]
+        after = [
+            following(kind, name, vectors, scalars.get(f"combination {name}"), self._places)
+            for name, kind in self._settings.memories.items()
+        ]
+        combine(vectors, scalars["direction"], inertia, diagonal)
+        scale(x, scalars["shrink"])
         if diagonal is None:
-            _add(x, memory, -scalars["scale"])
+            add(x, memory, -scalars["scale"])
         elif isinstance(scalars["scale"], Tensor):
             x.addcdiv_(memory * -scalars["scale"], diagonal)
         else:
             x.addcdiv_(memory, diagonal, value=-scalars["scale"])
-        for rows, value in zip(self._memories, [memory, *following], strict=True):
+        for rows, value in zip(self._memories, [memory, *after], strict=True):
             self._store(block, rows, value, sound)
         for name, rows in self._vectors.items():
             self._store(block, rows, updated[name], sound)
         if self._settings.stochastic_rounding:
-            x = _rounded(x, self._xs[block.pieces[0][0]].dtype)
+            x = rounded(x, self._xs[block.pieces[0][0]].dtype)
         self._store(block, self._xs, x, sound)
-
-    def _following(self, name: str, vectors: Sequence[Tensor], scalars: Mapping[str, Any]) -> Tensor:
-        """What a further memory becomes, from what the vectors were before."""
-        kind = self._settings.memories[name]
-        if isinstance(kind, Average):
-            old = vectors[self._places[name]]
-            return old + kind.coefficient * (vectors[0] - old)
-        if isinstance(kind, Previous):  # the others will be written in place
-            return vectors[self._places[kind.of]].clone()
-        parts = scalars[f"combination {name}"]
-        return sum((c * v for c, v in zip(parts, vectors, strict=True)), start=torch.zeros_like(vectors[0]))
 
     def _columns(self, numbers: Numbers, **more: Array) -> Columns:
         named = {name: value[:, 0] for name, value in numbers.metric_scalars.items()} | more
@@ -181,65 +162,3 @@ class TorchPasses:
 def _no_units(layout: Layout) -> Tensor:
     """An empty list of units, for layouts without blocks."""
     return torch.zeros(0, dtype=torch.int64, device=layout.device)
-
-
-def _seen(sums: list[Tensor], product: Tensor) -> list[Tensor]:
-    """Sums that are not finite where P is infinite: `product` is P times what dividing by P had made zero.
-
-    An infinite P would be seen nowhere else, and would stay infinite for good.
-    """
-    return [sums[0] + 0 * product, *sums[1:]]
-
-
-def _pairs(left: Sequence[Tensor], right: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    for i, a in enumerate(left):
-        for b in right[i:]:
-            yield a, b
-
-
-def _combine(vectors: Sequence[Tensor], direction: Sequence[Scalar], inertia: float, diagonal: Tensor | None) -> None:
-    """memory <- (Σ direction·vectors + λP·memory) / (1 + λP), in place.
-
-    A plain average of gradient and memory, the usual case, is memory + c (gradient - memory) / (1 + λP): fewer passes.
-    """
-    g, memory, *further = vectors
-    to_gradient, to_memory, *to_further = direction
-    if not further and not isinstance(to_gradient, Tensor) and abs(to_gradient + to_memory - 1) < ROUNDING:
-        if diagonal is None or not inertia:
-            memory.lerp_(g, to_gradient / (1 + inertia))
-        else:
-            memory.addcdiv_(g - memory, _held(diagonal, inertia), value=to_gradient)
-        return
-    held = inertia if diagonal is None or not inertia else inertia * diagonal
-    memory.mul_(held + to_memory)
-    _add(memory, g, to_gradient)
-    for vector, coefficient in zip(further, to_further, strict=True):
-        _add(memory, vector, coefficient)
-    if inertia:
-        memory.div_(held + 1)
-
-
-def _held(diagonal: Tensor, inertia: float) -> Tensor:
-    """1 + λP, in one pass."""
-    return torch.add(diagonal.new_ones(1), diagonal, alpha=inertia)
-
-
-def _add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
-    """vector += coefficient·other; a tensor for a coefficient stays on its device."""
-    if isinstance(coefficient, Tensor):
-        vector.addcmul_(other, coefficient)
-    else:
-        vector.add_(other, alpha=coefficient)
-
-
-def _scale(vector: Tensor, factor: Scalar) -> None:
-    if isinstance(factor, Tensor) or factor != 1:
-        vector.mul_(factor)
-
-
-def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """float32 rounded to bfloat16 at random: up with the probability that makes the mean exact."""
-    if dtype != torch.bfloat16:
-        return value
-    noise = torch.randint_like(value, 1 << 16, dtype=torch.int32)
-    return ((value.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
