@@ -60,7 +60,7 @@ class Entries:
         fresh |= metric_numbers
         numbers = tuple(name for name in fresh if facts.needs_loss or name not in OF_LOSSES)
         entries = cls(step.method.names[MEMORY:], metric_vectors, fresh, numbers, kept, whole)
-        own = [name for name in entries.names_of(like) if name not in (*entries.memories, *numbers)]
+        own = (*entries.own(like).vectors, *entries.arrays_of(like), *metric_vectors, *([KEPT] if kept else []))
         _check_unique(step.method.name, [*step.method.names, *own, *fresh])
         return entries
 

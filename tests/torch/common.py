@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from proxmom import AdaptiveMemory, QuasiNewton
+from proxmom.torch import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from tests.torch.metrics import Full, Normed
 
 SHAPES = ((3, 4), (), (5,), (0,))
 NAMED: dict[str, Callable[..., ProxOptimizer]] = {
@@ -23,6 +25,22 @@ NAMED: dict[str, Callable[..., ProxOptimizer]] = {
         params, **{"lr": 0.1, "lower_bound": -1.0, **given}
     ),
 }
+
+
+def with_metric(metric: Any) -> Callable[..., ProxOptimizer]:
+    return lambda params, **given: ProxOptimizer(
+        params, **{"rule": AdaptiveMemory(), "lr": 0.1, "metric": metric, **given}
+    )
+
+
+WHOLE: dict[str, Callable[..., ProxOptimizer]] = {  # their metrics are not element-wise
+    "AMShampoo": lambda params, **given: AMShampoo(params, **{"lr": 0.1, "every": 2, **given}),
+    "AMSOAP": lambda params, **given: AMSOAP(params, **{"lr": 0.1, "every": 2, **given}),
+    "full matrix": with_metric(Full()),
+    "normed": with_metric(Normed()),
+    "quasi-Newton": with_metric(QuasiNewton(3)),
+}
+NAMED |= WHOLE
 
 
 def parameters(dtype: torch.dtype = torch.float64, shapes: Any = SHAPES) -> list[nn.Parameter]:

@@ -13,7 +13,7 @@ from proxmom import Adam, AdaptiveMemory, HeavyBall, SteadyMemory
 from proxmom.rules import Facts
 from proxmom.torch import AMSGD, AMAdamW, ProxOptimizer
 from proxmom.torch.passes import blocks
-from tests.torch.common import NAMED, SHAPES, close, drive, give, inputs, parameters, same
+from tests.torch.common import NAMED, SHAPES, WHOLE, close, drive, give, inputs, parameters, same
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -166,7 +166,9 @@ def test_lr_may_be_a_tensor(make: Any) -> None:
     same(one, two)
 
 
-def test_capturable_keeps_lr_in_a_tensor_that_schedulers_write(make: Any) -> None:
+@pytest.mark.parametrize("name", [name for name in NAMED if name not in WHOLE])
+def test_capturable_keeps_lr_in_a_tensor_that_schedulers_write(name: str) -> None:
+    make = NAMED[name]
     one, two = parameters(), parameters()
     plain, captured = make(one, lr=0.25), make(two, lr=0.25, capturable=True)
     lr = captured.param_groups[0]["lr"]

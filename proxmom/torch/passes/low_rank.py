@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,17 +106,21 @@ class LowRankPasses:
         steps = layout.rows.T[STEP]
         numbers = {name: scope.oldest(value[:, 0], steps) for name, value in layout.metric_scalars().items()}
         anew = self._starts_anew(layout, numbers.pop(MEMBERS))
-        usable = xp.all(xp.reshape(xp.isfinite(scope.total(gram)[:, -2:]), (len(anew), -1)), axis=-1)
+        with np.errstate(all="ignore"):
+            pairs = scope.total(gram)[:, -2:]
+        usable = xp.all(xp.reshape(xp.isfinite(pairs), (len(anew), -1)), axis=-1)
         here = self._usable(anew, usable)
         both = here[:, :, None] & here[:, None, :]
         gram = xp.where(_spread(scope, xp.astype(both, gram.dtype)) > 0, gram, 0.0)  # what is not finite, too
         starts = {name: 0 * value + self._metric.numbers[name] for name, value in numbers.items()}
         numbers = {name: xp.where(anew, starts[name], value) for name, value in numbers.items()}
         decay = sums[:, self._rows**2 :] if with_x else None
-        products, seen = ranks.see(self._metric, gram, numbers, scope, decay)
+        with np.errstate(all="ignore"):  # what is not finite is seen by whoever asks
+            products, seen = ranks.see(self._metric, gram, numbers, scope, decay)
         keeps = xp.where(here[:, None, self._named :], seen.metric.keeps, 0.0)
         told = Expansion(seen.metric.identity, seen.metric.middle, keeps, {})
-        self._told = Told(scope, told, seen.cross, usable)
+        with np.errstate(all="ignore"):
+            self._told = Told(scope, told, seen.cross, usable)
         members = {MEMBERS: scope.total(self._sizes)}
         self.scalars = {
             name: scope.spread(value)[:, None] for name, value in ({**seen.metric.numbers, **members}).items()
@@ -133,9 +138,9 @@ class LowRankPasses:
         """Where the parameters that have stepped before are not those that took the last step together, (S,)."""
         scope, column = layout.scope, layout.rows.T
         xp = namespace(column)
-        old, steps = column[STEP] > 0, column[STEP]
-        moves = xp.astype(column[LAST_LR] > 0, column.dtype)
-        stayed = (moves < scope.spread(-scope.least(-moves))) | (steps < scope.spread(-scope.least(-steps)))
+        old = column[STEP] > 0
+        moves = xp.astype(column[LAST_LR] > 0, column.dtype)  # 0 where others have moved without it
+        stayed = moves < scope.spread(-scope.least(-moves))
         absent = scope.total(xp.astype(old & stayed, column.dtype)) > 0
         return absent | (scope.total(xp.where(old, self._sizes, 0.0)) != members)
 

@@ -133,7 +133,9 @@ class WholePasses:
         u, move = [g, *part.memories], None
         if PREVIOUS_X in part.vectors:
             move = x - part.vectors[PREVIOUS_X] if unit.moved else torch.zeros_like(x)
-        whole = frame.whole(g)
+        given = frame.whole(g)
+        finite = given.isfinite().all()
+        whole = torch.where(finite, given, 0.0)  # a decomposition of NaN would raise
         before = {name: frame.whole(row) for name, row in part.vectors.items() if name != PREVIOUS_X}
         before |= {**part.arrays, **unit.state}
         after = self._metric.update(
@@ -148,7 +150,7 @@ class WholePasses:
             diagonal = self._metric.diagonal(after, unit.factor)
             diagonal = None if diagonal is None else frame.row(_like(whole, diagonal, part, "diagonal(...)"))
         sums = self._sums(u, images, diagonal, [x] if with_x else [], move, total)
-        return Look(x, u, images, diagonal, state, sums + _nan_unless_finite(after, sums))
+        return Look(x, u, images, diagonal, state, sums + _nan_unless(finite, after, sums))
 
     def _check(self, part: Part, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """ValueError for a state that is not of the kind that the metric started with."""
@@ -277,11 +279,8 @@ def _like(wanted: Tensor, value: Any, part: Part, what: str) -> Tensor:
     return value
 
 
-def _nan_unless_finite(state: Mapping[str, Any], like: Tensor) -> Tensor:
-    """0, or NaN where something in a metric's state is not finite: then the step is skipped."""
-    tensors = [value for value in state.values() if isinstance(value, Tensor)]
-    numbers = all(abs(value) < float("inf") for value in state.values() if not isinstance(value, Tensor))
-    finite = like.new_ones((), dtype=torch.bool) if numbers else like.new_zeros((), dtype=torch.bool)
-    for value in tensors:
-        finite = finite & value.isfinite().all()
+def _nan_unless(finite: Tensor, state: Mapping[str, Any], like: Tensor) -> Tensor:
+    """0, or NaN where gradient or metric are not finite: then the step is skipped."""
+    for value in state.values():
+        finite = finite & (value.isfinite().all() if isinstance(value, Tensor) else abs(value) < float("inf"))
     return torch.where(finite, 0.0, float("nan")).to(like.dtype)
