@@ -1,0 +1,180 @@
+"""Metrics that are not element-wise on many processes: the same parameters as one, sharded or replicated."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+from proxmom import SOAP, AdaptiveMemory, QuasiNewton, Shampoo
+from proxmom.torch import AMSOAP, ProxOptimizer
+from tests.torch.metrics import Normed, Turned
+from tests.torch.processes import STEPS, Factory, agrees, alone, batch, groups, network, spawn, train, whole, world
+
+pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
+
+
+def with_metric(metric: Any, **given: Any) -> Factory:
+    return functools.partial(ProxOptimizer, rule=AdaptiveMemory(), lr=0.02, metric=metric, **given)
+
+
+# of SOAP only sides with factors of full rank: the eigenvectors for eigenvalue zero are what rounding makes of them
+MADE: dict[str, Factory] = {
+    "Shampoo": with_metric(Shampoo(0.9, eps=1e-2, every=2, largest_side=4), weight_decay=0.1, decay="coupled"),
+    "AMSOAP": functools.partial(AMSOAP, lr=0.01, every=3, largest_side=6, scope="group"),
+    "operator of moves": with_metric(Turned(), weight_decay=0.1),
+    "normed": with_metric(Normed(), inertia=0.1, scope="tensor"),
+    "quasi-Newton": with_metric(QuasiNewton(4), weight_decay=0.1, scope="group"),
+}
+
+
+# --- replicated and sharded ------------------------------------------------------------------------------------------
+
+
+def ranks(rank: int, size: int, store: str) -> None:
+    with world(rank, size, store):
+        mesh = init_device_mesh("cpu", (size,))
+        for name, make in MADE.items():
+            model = network()
+            train(nn.parallel.DistributedDataParallel(model), make(groups(model)), range(STEPS), rank, size)
+            agrees(model.parameters(), alone(make), f"DDP, {name}")
+            model = shard(network(), mesh)
+            optimizer = make(groups(model))
+            train(model, optimizer, range(STEPS), rank, size)
+            agrees(model.parameters(), alone(make), f"FSDP2, {name}")
+            assert optimizer.diagnostics()["skipped"] == 0
+            any_placement(make, name)
+            skips_on_all_ranks(make, mesh, rank)
+        factors_are_replicated(mesh)
+        kept_vectors_are_sharded(mesh)
+        pieces_are_refused()
+
+
+def shard(model: nn.Sequential, mesh: Any) -> nn.Sequential:
+    for layer in (model[0], model[3]):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def any_placement(make: Factory, name: str) -> None:
+    """Plain, replicated, sharded along either axis in one optimizer; empty shards; gradients placed otherwise."""
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("a", "b"))
+    placements = [
+        None,
+        (Replicate(), Replicate()),
+        (Replicate(), Shard(0)),
+        (Shard(0), Shard(1)),
+        (Shard(0), Shard(0)),
+    ]
+    shapes = [(3, 2), (4, 2), (1, 3), (5, 5), (3, 2, 2)]
+
+    def place(values: Tensor, where: Any) -> Tensor:
+        return values.clone() if where is None else distribute_tensor(values, mesh, where)
+
+    random = np.random.default_rng(0)
+    start = [torch.tensor(random.normal(size=shape)) for shape in shapes]
+    ours = [nn.Parameter(place(x, where)) for x, where in zip(start, placements, strict=True)]
+    theirs = [nn.Parameter(x.clone()) for x in start]
+    first, second = make(ours), make(theirs)
+    for _ in range(4):
+        for p, q, where in zip(ours, theirs, placements, strict=True):
+            q.grad = q.detach() * (1 + torch.arange(q.numel()).reshape(q.shape))
+            p.grad = place(q.grad, None if where is None else (Replicate(), Replicate()))
+        for optimizer in (first, second):
+            optimizer.step()
+    agrees(ours, [q.detach() for q in theirs], f"placements, {name}")
+
+
+def skips_on_all_ranks(make: Factory, mesh: Any, rank: int) -> None:
+    """NaN in one rank's shard, and nobody waits for ever."""
+    p = nn.Parameter(distribute_tensor(torch.ones(4, 2, dtype=torch.float64), mesh, (Shard(0),)))
+    optimizer = make([p])
+    for bad in (False, True):
+        before = whole(p).clone()
+        p.grad = distribute_tensor(torch.ones(4, 2, dtype=torch.float64), mesh, (Shard(0),))
+        if bad and rank == 1:
+            p.grad.to_local().fill_(float("nan"))
+        optimizer.step()
+        assert torch.equal(whole(p), before) == bad
+    assert optimizer.diagnostics()["skipped"] == 1
+
+
+def factors_are_replicated(mesh: Any) -> None:
+    p = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, (Shard(0),)))
+    optimizer = ProxOptimizer([p], AdaptiveMemory(), 0.1, metric=SOAP())
+    p.grad = distribute_tensor(torch.ones(4, 4), mesh, (Shard(0),))
+    optimizer.step()
+    assert type(optimizer.state[p]["factor_0"]) is Tensor
+    assert optimizer.state[p]["factor_0"].shape == (4, 4)
+    assert optimizer.state[p]["second_moment"].to_local().shape == (2, 4)
+
+
+def kept_vectors_are_sharded(mesh: Any) -> None:
+    """Each as its parameter is, one axis further back; and as it lies in memory."""
+    x = torch.ones(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    p = nn.Parameter(distribute_tensor(x, mesh, (Shard(1),)))
+    optimizer = ProxOptimizer([p], AdaptiveMemory(), 0.1, metric=QuasiNewton(3))
+    p.grad = distribute_tensor(x, mesh, (Shard(1),))
+    optimizer.step()
+    kept = optimizer.state[p]["kept"]
+    assert isinstance(kept, DTensor)
+    assert kept.placements == (Shard(2),)
+    assert (kept.shape, kept.to_local().shape) == ((6, 2, 4, 3, 3), (6, 2, 2, 3, 3))
+
+
+def pieces_are_refused() -> None:
+    for make in (MADE["Shampoo"], MADE["quasi-Newton"]):
+        model = FullyShardedDataParallel(network().float(), use_orig_params=True, device_id=torch.device("cpu"))
+        optimizer = make(model.parameters())
+        x, y = batch(0)
+        (model(x.float()) - y.float()).square().mean().backward()
+        with pytest.raises(ValueError, match=r"cut by FullyShardedDataParallel.* Use fully_shard \(FSDP2\)"):
+            optimizer.step()
+
+
+def test_ranks_step_like_one_process(tmp_path: Path) -> None:
+    spawn(ranks, 2, tmp_path)
+
+
+# --- saved by some ranks, loaded by others ---------------------------------------------------------------------------
+
+
+def saves(rank: int, size: int, store: str, folder: str) -> None:
+    with world(rank, size, store):
+        for i, make in enumerate(MADE.values()):
+            model = shard(network(), init_device_mesh("cpu", (size,)))
+            optimizer = make(model.parameters())
+            train(model, optimizer, range(7), rank, size)
+            weights, state = get_state_dict(model, optimizer)
+            dcp.save({"model": weights, "optimizer": state}, checkpoint_id=f"{folder}/{i}")
+
+
+def loads(rank: int, size: int, store: str, folder: str) -> None:
+    with world(rank, size, store):
+        for i, (name, make) in enumerate(MADE.items()):
+            model = shard(network(), init_device_mesh("cpu", (size,)))
+            optimizer = make(model.parameters())
+            weights, state = get_state_dict(model, optimizer)  # makes state, by a step without lr, gradient and loss
+            saved = {"model": weights, "optimizer": state}
+            dcp.load(saved, checkpoint_id=f"{folder}/{i}")
+            set_state_dict(model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"])
+            train(model, optimizer, range(7, STEPS), rank, size)
+            one = network()
+            train(one, make(one.parameters()), range(STEPS))
+            agrees(model.parameters(), [p.detach() for p in one.parameters()], f"checkpoint, {name}")
+
+
+def test_checkpoints_of_two_ranks_are_continued_by_one(tmp_path: Path) -> None:
+    spawn(saves, 2, tmp_path, str(tmp_path))
+    spawn(loads, 1, tmp_path, str(tmp_path))
