@@ -130,7 +130,10 @@ def _counts(mesh: Any, placements: Sequence[Any]) -> bool:
     if isinstance(mesh, distributed.ProcessGroup):  # no two processes hold the same piece
         return True
     here = mesh.get_coordinate()
-    return here is not None and all(place.is_shard() or at == 0 for place, at in zip(placements, here, strict=True))
+    # asked like this because the strided shards of FSDP2 above tensor parallelism do not call themselves shards
+    return here is not None and all(
+        not place.is_replicate() or at == 0 for place, at in zip(placements, here, strict=True)
+    )
 
 
 def _groups(mesh: Any) -> list[Any]:

@@ -15,9 +15,10 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from proxmom import SOAP, AdaptiveMemory, QuasiNewton, Shampoo
-from proxmom.torch import AMSOAP, ProxOptimizer
+from proxmom.torch import AMSGD, AMSOAP, ProxOptimizer
 from tests.torch.metrics import Normed, Turned
 from tests.torch.processes import STEPS, Factory, agrees, alone, batch, groups, network, spawn, train, whole, world
 
@@ -145,6 +146,31 @@ def pieces_are_refused() -> None:
 
 def test_ranks_step_like_one_process(tmp_path: Path) -> None:
     spawn(ranks, 2, tmp_path)
+
+
+# --- sharded twice ---------------------------------------------------------------------------------------------------
+
+
+def sharded_twice(rank: int, size: int, store: str) -> None:
+    """FSDP2 above tensor parallelism, whose shards are strided."""
+
+    def even() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+    with world(rank, size, store):
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+        for name, make in {"AMSGD": functools.partial(AMSGD, lr=0.05), **MADE}.items():
+            model, one = even(), even()
+            parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+            fully_shard(model, mesh=mesh["data"])
+            train(model, make(model.parameters()), range(4), mesh.get_local_rank("data"), 2)
+            train(one, make(one.parameters()), range(4))
+            agrees(model.parameters(), [p.detach() for p in one.parameters()], f"twice, {name}")
+
+
+def test_what_is_sharded_twice_steps_like_one_process(tmp_path: Path) -> None:
+    spawn(sharded_twice, 4, tmp_path)
 
 
 # --- saved by some ranks, loaded by others ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from proxmom import SOAP, AdaptiveMemory, GradientDescent, QuasiNewton, Shampoo
-from proxmom.torch import AMSOAP, AMShampoo, ProxOptimizer
+from proxmom.torch import AMSOAP, AMShampoo, ProxOptimizer, partitions
 from tests.torch.common import WHOLE, drive, give, same
 from tests.torch.metrics import Full, Normed, Turned
 
@@ -263,6 +263,14 @@ def test_a_pair_that_overflows_is_none() -> None:
         optimizer.step()
     assert optimizer.state[params[0]]["kept"].isfinite().all()
     assert params[0].isfinite().all()
+
+
+@pytest.mark.parametrize("metric", [Full(), QuasiNewton()])
+def test_partitions_are_refused(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "group_of", lambda p: "some processes")
+    params, optimizer = made(metric, (3,))
+    with pytest.raises(ValueError, match=r"parameter 0 cut by DeepSpeed's ZeRO.* Use fully_shard \(FSDP2\)"):
+        drive(optimizer, params, 1)
 
 
 # --- metrics with mistakes -------------------------------------------------------------------------------------------
