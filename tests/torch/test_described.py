@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proxmom import AdaptiveMemory, kernels
-from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, Options, ProxOptimizer, TruncatedMemorySGD
+from proxmom import AdaptiveMemory, QuasiNewton, Shampoo, kernels
+from proxmom.torch import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, Options, ProxOptimizer, TruncatedMemorySGD
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import cuda
 from tests.torch.followed import followed
 
-KINDS = [ProxOptimizer, AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD]
+KINDS = [ProxOptimizer, AMSGD, AMAdamW, AMShampoo, AMSOAP, MoMo, MoMoAdam, TruncatedMemorySGD]
 FILES, FUNCTIONS = 14, 80
 WITHOUT_KERNELS = not kernels.available()
 
@@ -56,6 +56,16 @@ def test_the_fastest_path_on_the_cpu_are_the_kernels(scope: str, dtype: torch.dt
 )
 def test_other_paths_have_names(options: dict[str, Any], path: str) -> None:
     assert stepped([nn.Parameter(torch.zeros(3))], **options).path == path
+
+
+@pytest.mark.parametrize("foreach", [None, True, False])
+@pytest.mark.parametrize(("metric", "path"), [(Shampoo(), "whole tensors"), (QuasiNewton(), "low rank")])
+def test_a_metric_that_is_not_element_wise_has_one_path(metric: Any, path: str, foreach: bool | None) -> None:
+    p = nn.Parameter(torch.zeros(3))
+    p.grad = torch.ones_like(p)
+    optimizer = ProxOptimizer([p], AdaptiveMemory(), 0.1, metric=metric, foreach=foreach)
+    optimizer.step()
+    assert optimizer.path == path
 
 
 def test_without_kernels_blocks_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
