@@ -82,6 +82,17 @@ def read() -> list[Row]:
         ]
 
 
+def tuned(method: str) -> dict[str, float]:
+    """Evaluations of a method of the convex study, the best of its 24 points, in-sample; MISS for a miss."""
+    best: dict[str, float] = {}
+    with (SETS["in-sample"].parent / "small" / "runs.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["method"] == method:
+                found = float(row["evaluations"]) if row["status"] == "reached" else MISS
+                best[row["problem"]] = min(best.get(row["problem"], MISS), found)
+    return best
+
+
 def write(rows: Iterable[Row]) -> None:
     """Writes counts.csv."""
     with (HERE / "counts.csv").open("w", newline="") as file:

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from proxmom.metrics import QuasiNewton
 
-SIZES, PAIRS, WARM, LAST = (100, 100_000, 1_000_000), (10, 20), 25, 60
+SIZES, PAIRS, WARM, LAST = (100, 100_000, 1_000_000), (10, 20), 25, 50
 SEVERAL = {100: 21}  # how many runs make a repeat, where it is not one
 Runs = dict[tuple[str, int | None], list[float]]  # by method and pairs: seconds per evaluation, repeat by repeat
 
