@@ -23,6 +23,7 @@ CLAIMS = (
     *((name, LBFGS) for name in variants.DEFAULTS),
     (variants.OWN, LARGER),
     (variants.OWN, CG),
+    (variants.LOW, CG),
     *((name, LBFGS) for name in variants.MAIN),
 )
 
