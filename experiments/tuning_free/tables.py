@@ -43,7 +43,7 @@ def ratios(rows: Iterable[Row], case: Case, name: str, base: str) -> dict[str, l
     """Evaluations over those of `base`, run by run, for each instance on which that met the measure."""
     mine = [row for row in rows if (row.set, row.measure) == case]
     of = {row.instance: row.evaluations for row in mine if row.method == base}
-    found: dict[str, list[float]] = {instance: [] for instance, n in of.items() if n is not None}
+    found: dict[str, list[float]] = {instance: [] for instance in of}
     for row in mine:
         below = of.get(row.instance)
         if row.method == name and below is not None:
