@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from proxmom import (
     mix,
 )
 from proxmom.memories import Memory, Previous
+from proxmom.metrics import QuasiNewton
 from proxmom.now import Now
 from proxmom.numpy import Optimizer, minimize
 from proxmom.numpy.forecast import Forecast
@@ -151,7 +153,7 @@ class Deep:
 
 
 def guarded(rule: Any, step_size: Any = None) -> Method:
-    """`minimize` without lr, but for the first step, which is given."""
+    """`minimize` with a rule and without lr, but for the first step, which is given."""
 
     def run(fun: Any, x0: Any, lr: float) -> None:
         minimize(fun, x0, rule, first=lr, step_size=step_size, max_iter=FOREVER, gtol=0.0)
@@ -176,17 +178,30 @@ def bare(rule: Any, step_size: Any = None, lr: float | None = None) -> Method:
     return run
 
 
-def default(fun: Any, x0: Any, lr: float) -> None:
-    """`minimize(fun, x0)`: the first step is its own."""
-    minimize(fun, x0, max_iter=FOREVER, gtol=0.0)
+def default(fun: Any, x0: Any, **options: Any) -> None:
+    """`minimize` with nothing given but options: the first step is its own."""
+    minimize(fun, x0, max_iter=FOREVER, gtol=0.0, **options)
+
+
+def full(fun: Any, x0: Any, lr: float) -> None:
+    """The default, but for the first step, which is given."""
+    default(fun, x0, first=lr)
 
 
 CLASSICS = ("Fletcher-Reeves", "Dai-Yuan", "Hestenes-Stiefel", "Polak-Ribiere")
-MAIN: dict[str, Method] = {
+OWN, LOW = "minimize(fun, x0)", 'minimize(fun, x0, memory="low")'
+DEFAULTS: dict[str, Callable[[Any, Any], None]] = {  # from a first step of their own
+    OWN: default,
+    LOW: partial(default, memory="low"),
+    "minimize(..., metric=QuasiNewton(10))": partial(default, metric=QuasiNewton(10)),
+    "minimize(..., metric=QuasiNewton(40))": partial(default, metric=QuasiNewton(40)),
+}
+MAIN: dict[str, Method] = {  # the two memories, from every first step
+    "GradientDescent, QuasiNewton(20)": full,
     "ConjugateMemory x Secant": guarded(ConjugateMemory()),
-    "AdaptiveMemory(1) x Secant": guarded(AdaptiveMemory(1.0)),
 }
 VARIANTS: dict[str, Method] = {
+    "AdaptiveMemory(1) x Secant": guarded(AdaptiveMemory(1.0)),
     "AdaptiveMemory(0.9) x Secant": guarded(AdaptiveMemory(0.9)),
     "HeavyBall(0.9) x Secant": guarded(HeavyBall()),
     "GradientDescent x Secant": guarded(GradientDescent()),

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments" / "tuning_free"))  # as when its scripts run
-cg, rivals, compare = (importlib.import_module(name) for name in ("cg_descent", "rivals", "compare"))
+cg, rivals, compare, tables, variants, overhead = (
+    importlib.import_module(name) for name in ("cg_descent", "rivals", "compare", "tables", "variants", "overhead")
+)
 Problem = tuple[Callable[[Any], tuple[float, Any]], Any]
 
 
