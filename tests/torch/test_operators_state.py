@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from proxmom import SOAP, AdaptiveMemory, GradientDescent, QuasiNewton, Shampoo
+from proxmom.numpy import Optimizer
 from proxmom.torch import AMSOAP, AMShampoo, ProxOptimizer, partitions
+from proxmom.torch.layout import Layout
 from tests.torch.common import WHOLE, drive, give, same
 from tests.torch.metrics import Full, Normed, Turned
 
@@ -198,8 +200,48 @@ def test_where_another_set_of_parameters_steps_a_quasi_newton_metric_starts_anew
         newton(params, places, quadratic)
         optimizer.step()
         counts.append(float(optimizer.state[params[places[0]]]["pairs"]))
+        if not counts[-1]:
+            assert not any(optimizer.state[params[i]]["kept"].any() for i in places)
     assert counts == [0, 1, 2, 0, 1, 0, 1, 0, 0, 0, 1]
     assert optimizer.diagnostics()["skipped"] == 0
+
+
+def test_as_many_parameters_may_be_others() -> None:
+    params, optimizer = made(QuasiNewton(4), (3,), (2,), (2,))
+    counts = []
+    for places in ([0, 1, 2], [0, 1], [0, 1], [0, 1], [0, 2], [0, 2]):
+        newton(params, places, quadratic)
+        optimizer.step()
+        counts.append(float(optimizer.state[params[0]]["pairs"]))
+    assert counts == [0, 0, 1, 2, 0, 1]
+
+
+class Watched(QuasiNewton):
+    """Writes down the products of the last move and the change of the gradient."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def low_rank(self, gram: Any, numbers: Any) -> Any:
+        self.seen.append(gram[0, -2:, -2:].copy())
+        return super().low_rank(gram, numbers)
+
+
+def test_who_did_not_move_adds_no_move_and_no_change_of_the_gradient() -> None:
+    params, optimizer = made(Watched(4), (3,), (2,))
+    Watched.seen.clear()
+    before = None
+    for t, places in enumerate(([0], [0], [0, 1], [0, 1], [0, 1])):
+        newton(params, places, quadratic)
+        optimizer.param_groups[0]["lr"] = 0.0 if t == 3 else 0.1
+        now = params[0].detach().clone(), params[0].grad.clone()
+        optimizer.step()
+        s, y = (now[0] - before[0], now[1] - before[1]) if t not in (0, 4) else (torch.zeros(3), torch.zeros(3))
+        expected = [[s @ s, s @ y], [s @ y, y @ y]]
+        if t == 3:  # by now the second one has moved, too
+            assert Watched.seen[t][0, 0] > float(s @ s)
+        else:
+            np.testing.assert_allclose(Watched.seen[t], np.array(expected, dtype=float), rtol=1e-12, atol=1e-15)
+        before = now
 
 
 def test_a_metric_that_started_anew_is_the_identity() -> None:
@@ -227,15 +269,17 @@ def test_groups_are_added_and_gradients_come_late(name: str) -> None:
     assert all((p.detach() != 1).all() for p in params)
 
 
+@pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("name", WHOLE)
-def test_what_is_not_finite_leaves_the_metric_alone(name: str) -> None:
+def test_what_is_not_finite_leaves_the_metric_alone(name: str, on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layout, "on_host", on_host)
     params = [nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
     optimizer = WHOLE[name](params)
     drive(optimizer, params, 3)
     before = copy.deepcopy(optimizer.state_dict()["state"])
     xs = [p.detach().clone() for p in params]
     for p in params:
-        p.grad = torch.ones_like(p)
+        p.grad = torch.full_like(p, 0.7)
     params[1].grad[0] = float("inf")
     optimizer.step()
     same(xs, [p.detach() for p in params])
@@ -257,12 +301,30 @@ def test_factors_that_overflow_skip_the_step() -> None:
 
 
 def test_a_pair_that_overflows_is_none() -> None:
-    params, optimizer = made(QuasiNewton(2), (3,), dtype=torch.float64)
-    for factor in (1.0, 1.0, 1e200, 1.0, 1.0):
-        newton(params, [0], lambda i, x, factor=factor: factor * quadratic(i, x))
+    """The change of the gradient is twice as long as either gradient, and only its square overflows."""
+    p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = ProxOptimizer([p], GradientDescent(), 1e-154, metric=QuasiNewton(2))
+    alone = Optimizer(np.zeros(1), GradientDescent(), lr=1e-154, metric=QuasiNewton(2))
+    for slope in (1.2e154, -1.2e154, -1e153, -2e153):
+        p.grad = torch.full_like(p, slope)
         optimizer.step()
-    assert optimizer.state[params[0]]["kept"].isfinite().all()
-    assert params[0].isfinite().all()
+        alone.step(np.array([slope]))
+        np.testing.assert_allclose(p.detach().numpy(), alone.x, rtol=1e-12)
+    assert optimizer.diagnostics()["skipped"] == alone.diagnostics()["skipped"] == 0
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_model_may_become_channels_last(name: str) -> None:
+    shape = (2, 3, 2, 2)
+    plain, turned = ([nn.Parameter(torch.ones(shape, dtype=torch.float64))] for _ in range(2))
+    first, second = WHOLE[name](plain), WHOLE[name](turned)
+    for seed in range(4):
+        drive(first, plain, 2, seed)
+        drive(second, turned, 2, seed)
+        turned[0].data = turned[0].data.contiguous(
+            memory_format=torch.channels_last if seed % 2 == 0 else torch.contiguous_format
+        )
+    torch.testing.assert_close(plain[0], turned[0], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("metric", [Full(), QuasiNewton()])
