@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import rivals
-import tables
+import summaries
 import variants
 from counts import HERE, MEASURES, SETS, Row, count, read, write
 from threadpoolctl import threadpool_limits
@@ -100,8 +100,8 @@ def jobs(options: argparse.Namespace) -> list[tuple[str, str, dict[str, Any], se
 
 def tell(rows: list[Row]) -> None:
     """Writes table.txt, and prints it."""
-    (HERE / "table.txt").write_text(tables.table(rows))
-    print(tables.table(rows), end="")
+    (HERE / "table.txt").write_text(summaries.table(rows))
+    print(summaries.table(rows), end="")
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         rows = [row for found in pool.map(measure, jobs(options)) for row in found]
     if options.only or options.every > 1 or options.set:
-        return print("\n".join([*tables.summary(rows), "", *tables.missing(rows), "", *tables.claims(rows)]))
+        return print("\n".join([*summaries.summary(rows), "", *summaries.missing(rows), "", *summaries.claims(rows)]))
     write(rows)
     return tell(rows)
 

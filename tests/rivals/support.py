@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments" / "tuning_free"))  # as when its scripts run
-cg, rivals, compare, tables, variants, overhead = (
-    importlib.import_module(name) for name in ("cg_descent", "rivals", "compare", "tables", "variants", "overhead")
+cg, rivals, compare, summaries, variants, overhead = (
+    importlib.import_module(name) for name in ("cg_descent", "rivals", "compare", "summaries", "variants", "overhead")
 )
 Problem = tuple[Callable[[Any], tuple[float, Any]], Any]
 

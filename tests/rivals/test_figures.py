@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rivals.support import compare, tables
+from tests.rivals.support import compare, summaries
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "tuning_free"
@@ -106,4 +106,4 @@ def test_rows_shown_on_the_page_are_those_of_the_tables() -> None:
 
 
 def test_committed_counts_give_the_committed_table() -> None:
-    assert tables.table(compare.read()) == TABLE
+    assert summaries.table(compare.read()) == TABLE

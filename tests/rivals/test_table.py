@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from proxmom.study.problems.collection import build_problem
-from tests.rivals.support import Watched, compare, overhead, rivals, tables, variants
+from tests.rivals.support import Watched, compare, overhead, rivals, summaries, variants
 
-Row = tables.Row
+Row = summaries.Row
 
 ALL = {**rivals.SCIPY, **rivals.RIVALS, **rivals.GIVEN_L, **{k: v[0] for k, v in rivals.BEST_OF.items()}}
 PROBLEMS = {
@@ -48,7 +48,7 @@ def test_rivals_are_rows_of_the_same_table() -> None:
     ]
     assert rows[2].evaluations == compare.count(problem, rivals.cg_descent)[0]
     assert rows[3].evaluations == compare.count(problem, lambda f, x: rivals.hdm(f, x, 1 / problem.smoothness))[0]
-    lines = tables.summary(rows)
+    lines = summaries.summary(rows)
     assert lines[0] == "in-sample, gap, 1 instances"
     assert float(lines[2].split()[1]) == 1
     every = {"only": None, "set": None, "every": 1}
@@ -91,11 +91,11 @@ def test_an_instance_on_which_lbfgs_missed_has_no_ratio_and_is_named() -> None:
         for instance, found in counts.items()
         for name, n in zip(names, found, strict=True)
     ]
-    assert tables.ratios(rows, ("non-convex", "gap"), names[2], names[0]) == {"a": [0.5], "c": [1.0]}
-    assert tables.missing(rows)[1:] == ["non-convex, gap, b: nonlinear CG 7"]
-    own = tables.summary(rows)[4].removeprefix(names[2]).split()
+    assert summaries.ratios(rows, ("non-convex", "gap"), names[2], names[0]) == {"a": [0.5], "c": [1.0]}
+    assert summaries.missing(rows)[1:] == ["non-convex, gap, b: nonlinear CG 7"]
+    own = summaries.summary(rows)[4].removeprefix(names[2]).split()
     assert own == ["0.71", f"{(0.25 * 30000 / 7) ** 0.5:.2f}", "1.00", "0", "1", "3"]
-    [claim] = [line for line in tables.claims(rows) if "over L-BFGS " in line]
+    [claim] = [line for line in summaries.claims(rows) if "over L-BFGS " in line]
     assert claim.split()[-1] == "0", "missed only together with L-BFGS"
 
 
