@@ -2,8 +2,9 @@ r"""
 Nothing to tune: conjugate gradients at one gradient a step
 ===========================================================
 
-`proxmom.numpy.minimize(fun, x0)` takes neither a momentum nor a learning rate and makes no line search. This page
-shows why adaptive memory then is the method of conjugate gradients, what the forecast of a gradient costs and saves,
+`proxmom.numpy.minimize(fun, x0, memory="low")` takes neither a momentum nor a learning rate, makes no line search, and
+keeps a handful of vectors (the default, which keeps more, is the subject of `16_quasi_newton.py`). This page shows why
+adaptive memory then is the method of conjugate gradients, what the forecast of a gradient costs and saves,
 and that the guard which judges every step forces convergence on every smooth function, with a constant.
 
 R. Fletcher and C. Reeves, "Function minimization by conjugate gradients" (1964). M. Powell, "Restart procedures for the
