@@ -111,7 +111,7 @@ class LowRankPasses:
         usable = xp.all(xp.reshape(xp.isfinite(pairs), (len(anew), -1)), axis=-1)
         here = self._usable(anew, usable)
         both = here[:, :, None] & here[:, None, :]
-        gram = xp.where(_spread(scope, xp.astype(both, gram.dtype)) > 0, gram, 0.0)  # what is not finite, too
+        gram = xp.where(scope.spread(xp.astype(both, gram.dtype)) > 0, gram, 0.0)  # what is not finite, too
         starts = {name: 0 * value + self._metric.numbers[name] for name, value in numbers.items()}
         numbers = {name: xp.where(anew, starts[name], value) for name, value in numbers.items()}
         decay = sums[:, self._rows**2 :] if with_x else None
@@ -194,20 +194,13 @@ class Told:
     def __init__(self, scope: Scope, metric: Expansion, cross: Array, usable: Array) -> None:
         xp = namespace(cross)
         self.identity = scope.spread(metric.identity)
-        self.keeps = _spread(scope, metric.keeps)
+        self.keeps = scope.spread(metric.keeps)
         self.usable = scope.spread(xp.astype(usable, cross.dtype))
-        self._over = _spread(scope, (cross @ metric.middle) @ metric.keeps)
+        self._over = scope.spread((cross @ metric.middle) @ metric.keeps)
 
     def images(self, direction: Array) -> Array:
         """Of P⁻¹ of combinations (U, B), what is no multiple of them: over kept vectors, move and turn, (U, V + 2)."""
         return (direction[:, None, :] @ self._over)[:, 0, :]
-
-
-def _spread(scope: Scope, matrices: Array) -> Array:
-    """`Scope.spread` for (S, a, b)."""
-    xp = namespace(matrices)
-    spread = scope.spread(xp.reshape(matrices, (len(matrices), -1)))
-    return xp.reshape(spread, (len(spread), *matrices.shape[1:]))
 
 
 def _over(coefficients: Any, part: Part, at: slice, pair: tuple[Tensor, Tensor]) -> Tensor:
