@@ -40,6 +40,9 @@ SETTINGS = frozenset(
         "decoupled_weight_decay",
         "trust_coefficient",
         "warmup_steps",
+        "precondition_frequency",
+        "max_precond_dim",
+        "shampoo_beta",
     ]
 )
 CYCLES = "torch.optim.lr_scheduler"

@@ -165,6 +165,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         own: dict[str, Any] = {"scope": self._scope, "beta_max": beta, "beta": beta}
         own["betas"] = (beta, getattr(metric, "beta2", None))
         known = {"eps": getattr(metric, "eps", None), "lower_bound": getattr(rule, "lower_bound", None)}
+        of_metric = ("every", "largest_side", "pairs", "curvature")
+        known |= {name: getattr(metric, name) for name in of_metric if hasattr(metric, name)}
         return {**names, **own, **known, **self._options}
 
     def observe(self, loss: Tensor | float) -> None:

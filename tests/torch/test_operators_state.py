@@ -404,3 +404,15 @@ def test_named_ones_say_what_they_are_made_of(kind: Any, metric: Any) -> None:
     )
     with pytest.raises(ValueError, match="inertia must be 0"):
         kind([p], inertia=0.1)
+
+
+def test_a_group_cannot_have_a_metric_of_its_own() -> None:
+    p, q = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    optimizer = AMSOAP([p], every=3)
+    for key, match in (
+        ("every", "every must be one for all groups, 3, got 5"),
+        ("precondition_frequency", "no effect"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            optimizer.add_param_group({"params": [q], key: 5})
+    optimizer.add_param_group({"params": [q], "every": 3})

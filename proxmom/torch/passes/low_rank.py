@@ -43,7 +43,9 @@ class LowRankPasses:
         self._blocks = [
             (i, slice(a, a + width)) for i, part in enumerate(layout.parts) for a in range(0, part.count, width)
         ]
-        sizes = torch.bincount(torch.tensor([part.unit for part in layout.parts]), minlength=len(layout.groups))
+        sizes = torch.bincount(
+            torch.tensor([part.unit for part in layout.parts], device="cpu"), minlength=len(layout.groups)
+        )
         self._sizes = layout.array(sizes.to(layout.scalar_rows))
         rows = [] if layout.membership is None else layout.membership[0].tolist()
         scopes = ({layout.groups[unit] for unit, here in enumerate(row) if here} for row in rows)
