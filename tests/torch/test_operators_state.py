@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +12,10 @@ import torch
 from torch import nn
 
 from proxmom import SOAP, AdaptiveMemory, GradientDescent, QuasiNewton, Shampoo
-from proxmom.numpy import Optimizer
 from proxmom.torch import AMSOAP, AMShampoo, ProxOptimizer, partitions
 from proxmom.torch.layout import Layout
 from tests.torch.common import WHOLE, drive, give, same
-from tests.torch.metrics import Full, Normed, Turned
-
-
-def made(metric: Any, *shapes: Any, dtype: torch.dtype = torch.float64, **given: Any) -> Any:
-    random = np.random.default_rng(0)
-    params = [nn.Parameter(torch.tensor(random.normal(size=shape), dtype=dtype)) for shape in shapes]
-    return params, ProxOptimizer(params, AdaptiveMemory(), 0.1, metric=metric, **given)
+from tests.torch.metrics import Full, Normed, Turned, made
 
 
 def shapes_of(optimizer: ProxOptimizer, p: Any) -> dict[str, tuple[int, ...]]:
@@ -167,93 +160,6 @@ def test_the_last_move_is_the_true_one_and_of_the_last_step_only(metric: Any) ->
         last = before
 
 
-def newton(params: list[Any], places: list[int], pull: Any) -> None:
-    for i, p in enumerate(params):
-        p.grad = torch.tensor(pull(i, p.detach().numpy())) if i in places else None
-
-
-def quadratic(i: int, x: Any) -> Any:
-    return (1 + i + np.arange(x.size).reshape(x.shape)) * x
-
-
-def test_a_late_parameter_joins_a_quasi_newton_metric() -> None:
-    """It has kept nothing: its parts of all pairs are zero, and theirs stay."""
-    params, optimizer = made(QuasiNewton(4), (3,), (2,))
-    for places in ([0], [0], [0], [0, 1], [0, 1]):
-        newton(params, places, quadratic)
-        optimizer.step()
-        kept = optimizer.state[params[0]]["kept"]
-        assert torch.equal(optimizer.state[params[0]]["pairs"], optimizer.state[params[places[-1]]]["pairs"])
-    assert float(optimizer.state[params[0]]["pairs"]) == 4
-    pairs = [float(kept[i].abs().sum()) > 0 for i in range(4)]
-    assert pairs == [True] * 4
-    late = optimizer.state[params[1]]["kept"]
-    assert [float(late[i].abs().sum()) > 0 for i in range(4)] == [False, False, False, True]
-    assert optimizer.diagnostics()["skipped"] == 0
-
-
-def test_where_another_set_of_parameters_steps_a_quasi_newton_metric_starts_anew() -> None:
-    """Pairs of the others would be of another function, and <s, y> of what is left of them may be negative."""
-    params, optimizer = made(QuasiNewton(4), (3,), (2,))
-    counts = []
-    for places in ([0, 1], [0, 1], [0, 1], [0], [0], [0, 1], [0, 1], [1], [0], [0, 1], [0, 1]):
-        newton(params, places, quadratic)
-        optimizer.step()
-        counts.append(float(optimizer.state[params[places[0]]]["pairs"]))
-        if not counts[-1]:
-            assert not any(optimizer.state[params[i]]["kept"].any() for i in places)
-    assert counts == [0, 1, 2, 0, 1, 0, 1, 0, 0, 0, 1]
-    assert optimizer.diagnostics()["skipped"] == 0
-
-
-def test_as_many_parameters_may_be_others() -> None:
-    params, optimizer = made(QuasiNewton(4), (3,), (2,), (2,))
-    counts = []
-    for places in ([0, 1, 2], [0, 1], [0, 1], [0, 1], [0, 2], [0, 2]):
-        newton(params, places, quadratic)
-        optimizer.step()
-        counts.append(float(optimizer.state[params[0]]["pairs"]))
-    assert counts == [0, 0, 1, 2, 0, 1]
-
-
-class Watched(QuasiNewton):
-    """Writes down the products of the last move and the change of the gradient."""
-
-    seen: ClassVar[list[Any]] = []
-
-    def low_rank(self, gram: Any, numbers: Any) -> Any:
-        self.seen.append(gram[0, -2:, -2:].copy())
-        return super().low_rank(gram, numbers)
-
-
-def test_who_did_not_move_adds_no_move_and_no_change_of_the_gradient() -> None:
-    params, optimizer = made(Watched(4), (3,), (2,))
-    Watched.seen.clear()
-    before = None
-    for t, places in enumerate(([0], [0], [0, 1], [0, 1], [0, 1])):
-        newton(params, places, quadratic)
-        optimizer.param_groups[0]["lr"] = 0.0 if t == 3 else 0.1
-        now = params[0].detach().clone(), params[0].grad.clone()
-        optimizer.step()
-        s, y = (now[0] - before[0], now[1] - before[1]) if t not in (0, 4) else (torch.zeros(3), torch.zeros(3))
-        expected = [[s @ s, s @ y], [s @ y, y @ y]]
-        if t == 3:  # by now the second one has moved, too
-            assert Watched.seen[t][0, 0] > float(s @ s)
-        else:
-            np.testing.assert_allclose(Watched.seen[t], np.array(expected, dtype=float), rtol=1e-12, atol=1e-15)
-        before = now
-
-
-def test_a_metric_that_started_anew_is_the_identity() -> None:
-    params, optimizer = made(QuasiNewton(4), (3,), (2,))
-    optimizer._step.method.rule = GradientDescent()
-    for places, euclidean in (([0, 1], True), ([0, 1], False), ([0], True), ([0], False)):
-        before = params[0].detach().clone()
-        newton(params, places, quadratic)
-        optimizer.step()
-        assert torch.allclose(params[0].detach(), before - 0.1 * params[0].grad) == euclidean
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_groups_are_added_and_gradients_come_late(name: str) -> None:
     params = [nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in ((3, 2), (2,), (0, 3), ())]
@@ -298,19 +204,6 @@ def test_factors_that_overflow_skip_the_step() -> None:
     optimizer.step()
     assert optimizer.diagnostics()["skipped"] == 1
     assert optimizer.state[p]["factor_0_0"].isfinite().all()
-
-
-def test_a_pair_that_overflows_is_none() -> None:
-    """The change of the gradient is twice as long as either gradient, and only its square overflows."""
-    p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = ProxOptimizer([p], GradientDescent(), 1e-154, metric=QuasiNewton(2))
-    alone = Optimizer(np.zeros(1), GradientDescent(), lr=1e-154, metric=QuasiNewton(2))
-    for slope in (1.2e154, -1.2e154, -1e153, -2e153):
-        p.grad = torch.full_like(p, slope)
-        optimizer.step()
-        alone.step(np.array([slope]))
-        np.testing.assert_allclose(p.detach().numpy(), alone.x, rtol=1e-12)
-    assert optimizer.diagnostics()["skipped"] == alone.diagnostics()["skipped"] == 0
 
 
 @pytest.mark.parametrize("name", WHOLE)
