@@ -70,7 +70,7 @@ def test_a_tuned_rival_is_its_best_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_measure_is_met_where_it_first_is() -> None:
     """f = x²/2 from 1: the gap falls below 1e-6 at |x| <= 1e-3, the gradient at |x| <= 1e-6."""
-    problem = SimpleNamespace(fun=lambda x: (0.5 * float(x @ x), x), x0=np.ones(1), optimum=0.0)
+    problem = SimpleNamespace(name="one", fun=lambda x: (0.5 * float(x @ x), x), x0=np.ones(1), optimum=0.0)
     visited: list[float] = []
 
     def run(fun: Any, x0: Any) -> None:
