@@ -20,12 +20,14 @@ class Contender:
         name: in `METRICS`.
         keywords: other settings than its own defaults.
         left_out: set -> why it is not measured there.
+        alike: sets where no step differs from the others, since nothing there is refreshed.
         only: the one set where it is measured; None for all.
     """
 
     name: str
     keywords: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
     only: str | None = None
 
     @property
@@ -43,10 +45,9 @@ class Contender:
         """A metric of low rank is one for all tensors; any other is measured with a model for each."""
         return "model" if kind_of(self.metric) == "low rank" else "tensor"
 
-    @property
-    def cycle(self) -> int:
-        """Steps from one refresh to the next; 1 where all steps are alike."""
-        return int(getattr(self.metric, "every", 1))
+    def cycle(self, where: str) -> int:
+        """Steps from one refresh to the next in a set; 1 where all steps are alike."""
+        return 1 if where in self.alike else int(getattr(self.metric, "every", 1))
 
 
 _TOO_LARGE = {
@@ -60,6 +61,7 @@ SETTINGS: dict[str, tuple[Contender, ...]] = {
         Contender("Shampoo", {"largest_side": 32}, only=VECTOR),
         Contender("Shampoo", {"largest_side": 32, "every": 1}, only=VECTOR),
     ),
+    "SOAP": (Contender("SOAP", alike=("many-small", VECTOR)),),  # vectors are not rotated
     "QuasiNewton": (Contender("QuasiNewton", {"pairs": 10}), Contender("QuasiNewton", {"pairs": 20})),
 }
 

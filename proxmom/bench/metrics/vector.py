@@ -50,7 +50,7 @@ class Runner:
     """
 
     def __init__(self, contender: Contender, size: int) -> None:
-        self._random, self._cycle = np.random.default_rng(1), contender.cycle
+        self._random, self._cycle = np.random.default_rng(1), contender.cycle(VECTOR)
         x0 = 0.02 * self._random.normal(size=size)
         self._gradient = np.empty(size)
         gc.collect()
