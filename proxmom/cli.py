@@ -299,6 +299,8 @@ def bench(file: Path | None, source: Path | None, markdown: bool, **settings: An
     Sets: resnet18, gpt2, many-small, one-large, and on cuda llama1b. The contenders take turns, so ratios can be
     trusted more than times, and neither while something else computes. Without torch only the solver and NumPy are
     timed.
+
+    --metrics has sets of its own, a transformer block and many-small, and goes without --set, --only, --compile.
     """
     with _clear_errors("bench"):
         from proxmom.bench import Plan, load, measure, render
