@@ -53,7 +53,6 @@ class Runner:
         self._random, self._cycle = np.random.default_rng(1), contender.cycle(VECTOR)
         x0 = 0.02 * self._random.normal(size=size)
         self._gradient = np.empty(size)
-        gc.collect()
         tracemalloc.start()
         try:
             self._optimizer = Optimizer(x0, AdaptiveMemory(), lr=LR, metric=contender.metric)
