@@ -289,6 +289,7 @@ def conformance(optimizer: tuple[str, ...], torchs: bool, markdown: bool, file: 
 @click.option("--rounds", type=int, help="Steps timed of each optimizer; without it 7 to 60, within about 20 seconds.")
 @click.option("--only", help="torch or numpy; without it both.")
 @click.option("--compile", "compiled", is_flag=True, help="Also steps through torch.compile, which takes minutes.")
+@click.option("--metrics", is_flag=True, help="Instead of all that, memory and time of a step in every metric.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write raw figures there.")
 @click.option("--from", "source", type=click.Path(dir_okay=False, path_type=Path), help="Only show a file of --json.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
@@ -298,12 +299,14 @@ def bench(file: Path | None, source: Path | None, markdown: bool, **settings: An
     Sets: resnet18, gpt2, many-small, one-large, and on cuda llama1b. The contenders take turns, so ratios can be
     trusted more than times, and neither while something else computes. Without torch only the solver and NumPy are
     timed.
+
+    --metrics has sets of its own, a transformer block and many-small, and goes without --set, --only, --compile.
     """
     with _clear_errors("bench"):
         from proxmom.bench import Plan, load, measure, render
 
         plan = Plan(**settings)
-        if source is not None and (file is not None or plan != Plan()):
+        if source is not None and (file is not None or plan not in (Plan(), Plan(metrics=True))):
             raise ValueError("--from measures nothing: it goes with --markdown alone.")
         for figures in measure(plan) if source is None else [load(source)]:
             if file is not None:  # figures grow: what is measured is not lost when the rest is interrupted

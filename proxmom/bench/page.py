@@ -8,7 +8,8 @@ from statistics import median
 from textwrap import fill
 from typing import Any
 
-from proxmom.bench.ratios import ratio
+from proxmom.bench.metrics import page as metric_page
+from proxmom.bench.words import amount, beside, ms, number
 from proxmom.columns import columns, markdown_table
 
 FORMAT, WIDTH = 1, 100
@@ -52,9 +53,12 @@ def render(figures: dict[str, Any], *, markdown: bool = False) -> str:
         return "\n".join((markdown_table if markdown else columns)(rows, numbers=True))
 
     blocks = [f"{_heading(cell)}\n{chr(10) * markdown}{table(_cell_rows(cell))}" for cell in figures["torch"]]
+    metrics = figures.get("metrics", [])
+    blocks += [f"{metric_page.heading(cell)}\n{chr(10) * markdown}{table(metric_page.rows(cell))}" for cell in metrics]
     if figures["numpy"]:
         blocks.append(table(_solver_rows(figures["numpy"])))
-    notes = [LEGEND] * bool(figures["torch"]) + [*figures["notes"], _origin(figures["provenance"])]
+    legends = [LEGEND] * bool(figures["torch"]) + [metric_page.LEGEND] * bool(metrics)
+    notes = [*legends, *figures["notes"], _origin(figures["provenance"])]
     return "\n\n".join([*blocks, *(notes if markdown else (fill(note, WIDTH) for note in notes))])
 
 
@@ -63,7 +67,7 @@ def _heading(cell: dict[str, Any]) -> str:
     rounds = max((len(row.get("seconds", ())) for row in cell["contenders"]), default=0)
     return (
         f"{cell['set']} ({cell['tensors']} tensor{'s' * (cell['tensors'] > 1)}, "
-        f"{_amount(cell['parameters'])} parameters), "
+        f"{amount(cell['parameters'])} parameters), "
         f"{cell['family']} family ({cell['title']}); {cell['device']}, threads {cell['threads']}, rounds {rounds}, "
         f"triad {_rate(cell['triad']) / 1e9:.3g} GB/s"
     )
@@ -82,24 +86,18 @@ def _row(row: dict[str, Any], fused: dict[str, Any], foreach: dict[str, Any], li
     time = median(row["seconds"])
     rate = row["accesses"] * size / time
     figures = (time / limit, rate / 1e9, row["extra_bytes"] / size)
-    return [row["label"], _ms(time), _beside(row, fused), _beside(row, foreach), *map(number, figures)]
+    return [row["label"], ms(time), _beside(row, fused), _beside(row, foreach), *map(number, figures)]
 
 
 def _beside(row: dict[str, Any], peer: dict[str, Any]) -> str:
     if row is peer or peer["reason"] is not None:
         return "1" if row is peer else ""
-    found = ratio(row["seconds"], peer["seconds"])
-    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+    return beside(row["seconds"], peer["seconds"])
 
 
 def _solver_rows(times: dict[str, list[float] | None]) -> Rows:
-    texts = {n: _ms(median(t)) if t else "not available: needs the verify extra" for n, t in times.items()}
+    texts = {n: ms(median(t)) if t else "not available: needs the verify extra" for n, t in times.items()}
     return [["solver and NumPy", "ms"], *([name, text] for name, text in texts.items())]
-
-
-def _ms(seconds: float) -> str:
-    """Milliseconds, three digits: steps of small sets take little."""
-    return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:#.3g}"
 
 
 def _rate(triad: dict[str, Any]) -> float:
@@ -114,15 +112,3 @@ def _origin(where: dict[str, Any]) -> str:
     kernels = f"kernels: {where['kernels']}"
     machine = f"{where['processor']}, {where['cores']} cores"
     return ", ".join([f"proxmom {where['proxmom']}{commit}", *versions, kernels, machine, where["date"]]) + "."
-
-
-def number(value: float) -> str:
-    """As people write ratios: two decimals, fewer for large numbers."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
-
-
-def _amount(value: int) -> str:
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return str(value)

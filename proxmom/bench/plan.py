@@ -20,6 +20,7 @@ class Plan:
         rounds: how often every contender steps, >= 1; None means 7 to 60, until 20 seconds are over.
         only: "torch" or "numpy"; None means both.
         compiled: also measure steps that went through torch.compile.
+        metrics: measure every metric, on sets of its own, in torch and NumPy, and nothing else.
 
     Raises:
         ValueError: for anything else.
@@ -31,6 +32,7 @@ class Plan:
     rounds: int | None = None
     only: str | None = None
     compiled: bool = False
+    metrics: bool = False
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -41,6 +43,10 @@ class Plan:
         for name, value in (*(("threads", n) for n in self.threads), ("rounds", self.rounds)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
+        if self.metrics and (self.sets or self.only or self.compiled):
+            raise ValueError(
+                "metrics are measured on sets of their own, nothing compiled: leave out set, only, compile."
+            )
         if self.threads and self.device != "cpu":
             raise ValueError(f"threads are of the cpu: leave them out with device {self.device!r}.")
 

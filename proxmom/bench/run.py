@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from proxmom import kernels
+from proxmom.bench.metrics import vector
 from proxmom.bench.page import FORMAT
 from proxmom.bench.plan import Plan
 from proxmom.bench.progress import watched
@@ -30,6 +31,12 @@ def measure(plan: Plan) -> Iterator[dict[str, Any]]:
     figures |= {"numpy": {}, "torch": [], "notes": []}
     cells = _cells(plan, figures["notes"])
     yield figures
+    if plan.metrics:
+        figures["metrics"] = []
+        for cell in watched([*cells, vector.Cell(plan.rounds)], str):
+            figures["metrics"].append(cell.measure())
+            yield figures
+        return
     if plan.only != "torch":
         figures["numpy"] = measure_solver(plan.rounds)
         yield figures
@@ -42,13 +49,17 @@ def _cells(plan: Plan, notes: list[str]) -> list[Any]:
     if plan.only == "numpy":
         return []
     try:
-        from proxmom.bench.steps import cells
+        if plan.metrics:
+            from proxmom.bench.metrics import steps as metric_steps
+
+            return [*metric_steps.cells(plan)]
+        from proxmom.bench import steps
     except ModuleNotFoundError as error:
         if plan.only == "torch" or error.name != "torch":
             raise
         notes.append("torch steps were not measured: they need the torch extra, pip install 'proxmom[torch]'.")
         return []
-    return cells(plan)
+    return [*steps.cells(plan)]
 
 
 def _provenance() -> dict[str, Any]:

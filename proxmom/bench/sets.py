@@ -44,6 +44,15 @@ def llama1b() -> Shapes:
     return [(tokens, d), *(layers * layer), (d,)]
 
 
+def block() -> Shapes:
+    """One transformer block of width 256 as PyTorch lays it out: 12 tensors, 0.79 million parameters."""
+    d = 256
+    norm: Shapes = [(d,), (d,)]
+    attention: Shapes = [(3 * d, d), (3 * d,), (d, d), (d,)]
+    network: Shapes = [(4 * d, d), (4 * d,), (d, 4 * d), (d,)]
+    return norm + attention + norm + network
+
+
 def many_small() -> Shapes:
     """2000 tensors of 1000: what is not memory traffic."""
     small: Shapes = [(1000,)]
@@ -63,3 +72,4 @@ SETS: dict[str, Callable[[], Shapes]] = {
     "llama1b": llama1b,
 }
 CUDA_ONLY = {"llama1b"}  # unless asked for by name
+METRIC_SETS: dict[str, Callable[[], Shapes]] = {"block": block, "many-small": many_small}  # of `--metrics`

@@ -15,6 +15,7 @@ from torch import Tensor
 import proxmom.torch
 from proxmom.bench.contenders import FAMILIES, Contender, Family
 from proxmom.bench.devices import Device, find_device
+from proxmom.bench.metrics.contenders import in_one_line
 from proxmom.bench.plan import Plan
 from proxmom.bench.rounds import take_turns
 from proxmom.bench.sets import SETS, Shapes, count
@@ -63,7 +64,7 @@ def _measure(cell: Cell) -> dict[str, Any]:
     shapes = SETS[cell.set]()
     contenders = cell.family.contenders(compiled=cell.compiled)
     gc.collect()  # state of the last cell
-    with _threads(cell.threads):
+    with with_threads(cell.threads):
         triad = _triad(cell.device)
         shortage = _shortage(cell, shapes, len(contenders))
         rows = [_row(c, shortage) for c in contenders] if shortage else _race(cell, shapes, contenders)
@@ -91,13 +92,13 @@ def _race(cell: Cell, shapes: Shapes, contenders: list[Contender]) -> list[dict[
     """All contenders step the same parameters with the same gradients: values do not matter, and copies cost memory."""
     if cell.compiled:
         torch.compiler.reset()  # else the last cell's shapes count against the limit of recompilations
-    params = _parameters(shapes, cell.device.kind)
+    params = parameters(shapes, cell.device.kind)
     rows, ready = [], {}
     for contender in contenders:
         try:
             step, figures = _prepare(contender, params, cell.device)
         except Exception as error:  # whatever is wrong with one contender, the others are measured
-            rows.append(_row(contender, _reason(error)))
+            rows.append(_row(contender, in_one_line(error)))
         else:
             ready[contender.label] = partial(cell.device.seconds, step)
             rows.append(_row(contender, None, **figures))
@@ -127,7 +128,7 @@ def _stepper(contender: Contender, params: list[Tensor]) -> Task:
     return torch.compile(step) if contender.compiled else step
 
 
-def _parameters(shapes: Shapes, device: str) -> list[Tensor]:
+def parameters(shapes: Shapes, device: str) -> list[Tensor]:
     """Parameters of a usual size, with gradients large enough that their squares are far from denormal numbers."""
     random = torch.Generator(device).manual_seed(0)
     params = [torch.randn(shape, generator=random, device=device).mul_(0.02).requires_grad_() for shape in shapes]
@@ -138,12 +139,6 @@ def _parameters(shapes: Shapes, device: str) -> list[Tensor]:
 
 def _probe(params: list[Tensor]) -> Tensor:
     return params[0].detach().view(-1)[:8].clone()
-
-
-def _reason(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
 def _shortage(cell: Cell, shapes: Shapes, contenders: int) -> str | None:
@@ -167,7 +162,7 @@ def _triad(device: Device) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def with_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
