@@ -168,7 +168,10 @@ def test_every_step_has_a_new_gradient() -> None:
     one = runner(Contender("Euclidean"))
     seen = []
     for _ in range(3):
+        before = one._params[0].detach().clone()
         one.step()
+        noise = one._params[0].grad - before  # type: ignore[operator]
+        assert abs(float((noise * before).mean() / before.square().mean())) < 0.1  # the rest is x
         seen.append(one._params[0].grad.clone())  # type: ignore[union-attr]
     assert all(0.01 < float((a - b).std()) < 0.02 for a, b in pairwise(seen))
 
