@@ -41,8 +41,8 @@ class Measure(Protocol):
     """A metric with its state.
 
     see: named (B, n), x (n,), the factor for the mass of memory, whether products with x are wanted. keep: the step was
-    taken. place, back: for undoing steps. apply: P⁻¹ of any vector (n,), as of the last step. curved:
-    whether P says more than the identity. forget: start anew.
+    taken. place, back: for undoing steps. apply: P⁻¹ of any vector (n,), as of the last step. forget: start anew.
+    curved: whether P says more than the identity.
     """
 
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any: ...

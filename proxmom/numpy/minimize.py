@@ -57,8 +57,8 @@ def minimize(
     gradient.
 
     Args:
-        fun: fun(x) -> (f, gradient), real, the gradient of x's shape. It may overwrite x, and it may
-            reuse its arrays at the next call: everything is copied.
+        fun: fun(x) -> (f, gradient), real, the gradient of x's shape. It may overwrite x, and it may reuse its arrays
+            at the next call: everything is copied.
         x0: starting point, any shape, real and finite.
         rule: default `GradientDescent()` with memory "full", `ConjugateMemory()` with "low", and
             `AdaptiveMemory()` with lr.
@@ -74,7 +74,7 @@ def minimize(
             1e-6·max(||x||, ||x - x0||) long, and one along the gradient at the least curvature of the last ten steps
             would be at most max(1e-6, 100 gtol) times that maximum: a first gradient may be so huge that gtol says
             little, and a step short by chance.
-        gmax: > 0; instead of all that, stop when no component of the gradient + weight_decay·x is larger: SciPy's
+        gmax: >= 0; instead of all that, stop when no component of the gradient + weight_decay·x is larger: SciPy's
             criterion, which scaling f changes.
         callback: called after each evaluation but the last, as callback(intermediate_result) with an `OptimizeResult`
             (x, fun, jac, nit, and beta, weights of the step that led to x, None at x0) or, for any other argument
@@ -83,9 +83,9 @@ def minimize(
     Returns:
         OptimizeResult with x, fun, jac (the user's f and gradient), nit, nfev, njev, success, status, message, skipped,
         undone (how many steps were, without lr; nit does not count them), and history: arrays "fun", "gradient_norm"
-        (nfev,), "beta" (nit,), "weights" (nit, K). success means status 0, as said at gtol. x is the last point kept;
-        without lr, where the run did not succeed, the one with the smallest gradient of those since f last changed by
-        more than its rounding.
+        (nfev,), "beta" (nit,), "weights" (nit, K). success means status 0, as said at gtol and gmax. x is the last
+        point kept; without lr, where the run did not succeed, the one with the smallest gradient of those since f last
+        changed by more than its rounding.
 
     Raises:
         ValueError: for invalid arguments, an f that is not one number, or a gradient of the wrong shape.
@@ -101,6 +101,10 @@ def minimize(
         raise ValueError(f"decay must be 'coupled' without lr, got {decay!r}: f is judged, and must contain the decay.")
     if first is not None and (lr is not None or not 0 < first < np.inf):
         raise ValueError(f"first must be > 0 and finite, and stands for lr, got first={first}, lr={lr}.")
+    if memory is not None and lr is not None:
+        raise ValueError(
+            f"memory must be left out with lr, got memory={memory!r}, lr={lr}: it chooses what finds an lr."
+        )
     free = lr is None
     full = free and _full(memory, rule, metric, step_size)
     if free and not full and step_size is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import OptimizeResult, rosen, rosen_der
 
-from proxmom import Adam, AdaptiveMemory, HeavyBall, TruncatedMemory
+from proxmom import Adam, AdaptiveMemory, Alignment, ConjugateMemory, HeavyBall, QuasiNewton, Secant, TruncatedMemory
 from proxmom.numpy import Optimizer, minimize
 from tests.numpy.functions import HESSIAN, fun
 
@@ -155,3 +156,29 @@ def test_what_the_caller_does_with_its_arrays_does_not_matter(caller: Any, lr: f
     for name in ("x", "jac", "fun", "nfev"):
         np.testing.assert_array_equal(plain[name], aliased[name])
     np.testing.assert_array_equal(plain.history["weights"], aliased.history["weights"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"memory": "short"}, "memory must be one of 'full', 'low', got 'short'"),
+        ({"memory": "low", "lr": 1.0}, "memory must be left out with lr, got memory='low', lr=1.0"),
+        ({"memory": "full", "step_size": Alignment()}, "step_size must be None with memory='full'"),
+        ({"memory": "low", "metric": QuasiNewton()}, "memory must be 'full' with this metric, got 'low'"),
+        ({"memory": "full", "metric": Adam()}, "memory must be 'low' with this metric, got 'full'"),
+    ],
+)
+def test_memory_is_chosen_where_that_makes_sense(settings: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        minimize(fun, np.ones(5), **settings)
+
+
+def test_what_is_given_decides_which_memory_it_is() -> None:
+    full, low = minimize(fun, np.ones(5), memory="full"), minimize(fun, np.ones(5), memory="low")
+    np.testing.assert_array_equal(minimize(fun, np.ones(5)).history["fun"], full.history["fun"])
+    np.testing.assert_array_equal(minimize(fun, np.ones(5), ConjugateMemory()).history["fun"], low.history["fun"])
+    np.testing.assert_array_equal(minimize(fun, np.ones(5), step_size=Secant()).history["fun"], low.history["fun"])
+    assert full.nfev != low.nfev
+    few = minimize(fun, np.ones(5), AdaptiveMemory(), metric=QuasiNewton(2))
+    assert few.success
+    assert minimize(fun, np.ones(5), metric=QuasiNewton(2)).success
