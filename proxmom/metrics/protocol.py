@@ -66,10 +66,14 @@ class Operator(_Remembers, Protocol):
 
 
 class Expansion(NamedTuple):
-    """P⁻¹ = identity·I + Σ_ij middle_ij v_i v_jᵀ over the V vectors v that a metric keeps, as they are from now on.
+    """What a metric of low rank is: identity·I + Σ_ij middle_ij v_i v_jᵀ, which is P⁻¹, over the V vectors v it keeps.
 
-    identity: (S,). middle: (S, V, V), symmetric. keeps: (S, V, V + 2), what the kept vectors become, as coefficients
-    over what they were, the last move and the change of the gradient. numbers: what the metric keeps besides, (S,).
+    Args:
+        identity: (S,).
+        middle: (S, V, V), symmetric, over the kept vectors as they are from now on.
+        keeps: (S, V, V + 2), what the kept vectors become, as coefficients over what they were, the last move and the
+            change of the gradient.
+        numbers: what the metric keeps besides, (S,) each.
     """
 
     identity: Array
