@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from proxmom.certify import certify
 from proxmom.metrics import Euclidean, Metric, kind_of
 from proxmom.numpy.measures import join, split
 from proxmom.numpy.optimizer import Model, Optimizer
-from proxmom.reference import objective, solve_step
+from proxmom.reference import objective, root_of, solve_step
 from proxmom.rules import Facts, Rule
 from proxmom.verify.several import check_several
 
 SHAPES = ((2, 3), (4,), (1, 2, 1))  # of the tensors: metrics may look at them
 SIZE = 12
 ASYMMETRY = 1e-8  # relative
+ROUNDING = 4 * float(np.finfo(float).eps)
 ERROR, GAP = 1e-6, 1e-10  # what a rule must keep
 Vector = NDArray[np.float64]
 Random = np.random.Generator
@@ -62,7 +64,7 @@ class Trial:
     number: counted from 0; with the seed it reproduces the trial.
     case: one of `CASES`; with a remark where the metric is none, or the convex solver failed, and then error and excess
         are infinite.
-    error: of the step. gap: duality gap. excess: of our objective over the solver's.
+    error: of the step, beyond the rounding of x. gap: duality gap. excess: of our objective over the solver's.
     """
 
     number: int
@@ -229,10 +231,26 @@ def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
     if decay == "decoupled":  # the move that our direction amounts to in the problem
         image = ((1 - eta * mu) * model.x - model.next_x) / eta  # of the direction
         ours = -kappa * (image + mu * model.x)
-    size = max(np.abs(move).max(), kappa * np.abs(model.slopes @ model.inverse).max()) or 1.0
     best = objective(model, move)
     excess = max(objective(model, ours) - best, 0.0) / max(scale, abs(best))
-    return Trial(number, case, float(np.abs(ours - move).max() / size), gap / scale, excess)
+    return Trial(number, case, _error(model, ours, move, kappa), gap / scale, excess)
+
+
+def _error(model: Model, ours: Vector, move: Vector, kappa: float) -> float:
+    """How far our move is from the solver's, relative to it or to the planes' own steps, beyond the rounding of x.
+
+    Where P is no diagonal, in coordinates w, z = L w, in which it is the identity: there the solver works, and L would
+    spread what error it leaves over coordinates in which the move itself may be small.
+    """
+    away, rounding = ours - move, ROUNDING * np.abs(model.x)  # x + z - x has lost of a tiny z what x could not hold
+    if model.diagonal is not None:
+        steps = model.slopes / model.diagonal
+    else:
+        root = root_of(model)
+        back = solve_triangular(root, np.eye(len(root)), lower=True)
+        away, move, rounding, steps = back @ away, back @ move, np.abs(back) @ rounding, model.slopes @ root
+    size = max(np.abs(move).max(), kappa * np.abs(steps).max()) or 1.0
+    return float(np.maximum(np.abs(away) - rounding, 0.0).max() / size)
 
 
 def metric_fault(model: Model) -> str | None:
