@@ -31,20 +31,19 @@ RECENT = 10  # steps whose curvature says how far the minimum may still be
 class Criteria:
     """Whether a point is a success: by `gmax`, the largest component of the gradient, if that is given, else by `gtol`.
 
-    first, now: the gradient's norm at x0 and at the last point; gradient: what it is there.
+    norms: of the gradient at every point so far; gradient: what it is at the last.
     """
 
     gtol: float
     gmax: float | None
-    first: float = np.inf
-    now: float = np.inf
+    norms: list[float] = field(default_factory=list)
     gradient: NDArray[np.float64] | None = None
     flatness: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))  # ||move|| / ||change of gradient||
 
     def see(self, size: float, gradient: NDArray[np.float64]) -> None:
         """The gradient, and its norm, at one more point."""
-        self.first = size if np.isinf(self.first) else self.first
-        self.now, self.gradient = size, gradient
+        self.norms.append(size)
+        self.gradient = gradient
 
     @property
     def largest(self) -> float:
@@ -58,7 +57,7 @@ class Criteria:
             self.flatness.append(move / step.turn if step.turn > 0 else np.inf)
         if self.gmax is not None:
             return self.largest <= self.gmax
-        if self.now > self.gtol * self.first:
+        if self.norms[-1] > self.gtol * self.norms[0]:
             return False
         ahead = max(self.flatness, default=0.0) * step.new.size if step.new.size > 0 else 0.0
         size = max(here, norm(step.new.x - x0))
@@ -67,8 +66,9 @@ class Criteria:
     def message(self, status: int) -> str:
         """How the run ended, with the gradient in both measures."""
         said = ABSOLUTE if status == 0 and self.gmax is not None else MESSAGES[status]
-        if not (np.isfinite(self.first) and self.first > 0 and np.isfinite(self.now)):
+        first, now = self.norms[0], self.norms[-1]
+        if not (0 < first < np.inf and np.isfinite(now)):
             return said
         limit = f"gtol {self.gtol:g}" if self.gmax is None else f"gmax {self.gmax:g}"
-        share = f"norm {self.now / self.first:.1e} of the first"
+        share = f"norm {now / first:.1e} of the first"
         return f"{said} Gradient: {share}, largest component {self.largest:.1e} ({limit})."

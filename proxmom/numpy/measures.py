@@ -141,11 +141,11 @@ class _Tensors:
     def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any:
         decay, operator = (named @ x)[None] if with_x else None, self._method.measures == "operator"
         factor = float(np.ravel(factor)[0])
-        vectors = [named[0]]
+        move: Any = None
         if operator or self._sees_move:
             move = np.zeros_like(x) if self._x is None else x - self._x
-            vectors += [move] * self._sees_move
-        seen = zip(*(split(vector, self._shapes) for vector in vectors), strict=True)
+        shown = [named[0], move] if self._sees_move else [named[0]]
+        seen = zip(*(split(vector, self._shapes) for vector in shown), strict=True)
         states = [self._metric.update(state, *each) for state, each in zip(self._states, seen, strict=True)]
         if operator:
             images = self._images(states, named, factor)

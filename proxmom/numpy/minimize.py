@@ -141,7 +141,7 @@ def _full(memory: str | None, rule: Rule | None, metric: Metric | None, step_siz
         raise ValueError(f"memory must be one of {', '.join(map(repr, MEMORIES))}, got {memory!r}.")
     if memory == "full" and step_size is not None:
         raise ValueError(f"step_size must be None with memory='full', got {step_size!r}: there the lr is 1.")
-    if (memory == "full") != (learns or metric is None) and metric is not None:
+    if metric is not None and (memory == "full") != learns:
         raise ValueError(
             f"memory must be {'full' if learns else 'low'!r} with this metric, got {memory!r}: {metric!r}."
         )
@@ -177,7 +177,6 @@ class _Run:
         self.weight_decay, self.x0 = optimizer.weight_decay, optimizer.x.ravel()
         self.power = 0  # of two, by which f and its gradient are scaled
         self.values: list[float] = []
-        self.norms: list[float] = []
         self.betas: list[float] = []
         self.weights: list[Any] = []
 
@@ -226,7 +225,7 @@ class _Run:
 
     def _scale(self, f: float) -> None:
         """Chooses the power of two that makes the first gradient about 1 long; lr and weight decay go with it."""
-        self.power = min(-exponent(self.norms[0]), ROOM - exponent(abs(f)))
+        self.power = min(-exponent(self.criteria.norms[0]), ROOM - exponent(abs(f)))
         with np.errstate(over="ignore", under="ignore"):
             lr = np.ldexp(self.optimizer.lr, -self.power)
             weight_decay = np.ldexp(self.weight_decay, self.power)
@@ -241,7 +240,7 @@ class _Run:
             return np.ldexp(g, self.power), float(np.ldexp(f, self.power))
 
     def _offered(self, point: Point) -> tuple[Any, float]:
-        """The same, as far as the point already has it."""
+        """As `_scaled`, without computing again what the point has: without weight decay its own gradient is that."""
         if self.optimizer.weight_decay:
             return self._scaled(point)
         return point.g.reshape(point.told[2].shape), point.f
@@ -259,15 +258,11 @@ class _Run:
 
     def _probe(self, here: Point, share: float) -> float:
         """The lr of the first step: it moves by this share of x."""
-        if isinstance(self.judge, Curved):  # the metric knows nothing yet
-            lr = share * (norm(here.x) or 1.0) / here.size if here.size > 0 else 1.0
-            return lr if 0 < lr < np.inf else 1.0
-        try:
-            model = self.optimizer.preview(*self._scaled(here))
-        except ValueError:  # the square of the gradient overflows: the step will be skipped, and say so
+        reach = self.optimizer.reach(*self._scaled(here))
+        if reach is None:  # the square of the gradient overflows: the step will be skipped, and say so
             return 1.0
         with np.errstate(all="ignore"):
-            lr = np.float64(share * (norm(here.x) or 1.0)) / norm(model.image(model.next_memory))
+            lr = np.float64(share * (norm(here.x) or 1.0)) / reach
         return float(lr) if 0 < lr < np.inf else 1.0
 
     def _evaluate(self, x: Any) -> tuple[Any, float, Any]:
@@ -282,13 +277,12 @@ class _Run:
         self.values.append(f)
         with np.errstate(over="ignore", invalid="ignore"):
             whole = g + self.weight_decay * x if self.weight_decay else g
-            self.norms.append(norm(whole))
-        self.criteria.see(self.norms[-1], whole)
+            self.criteria.see(norm(whole), whole)
         return x, f, g
 
     def _status(self, step: Segment) -> int | None:
         """Whether the run ends at the point just evaluated, where this step led."""
-        if not (step.new.finite and np.isfinite(self.norms[-1])):
+        if not (step.new.finite and np.isfinite(self.criteria.norms[-1])):
             return 2
         with np.errstate(over="ignore", invalid="ignore"):
             return 0 if self.criteria.met(step, self.x0) else None
@@ -330,7 +324,7 @@ class _Run:
         x, f, g = point.told
         history = {
             "fun": np.array(self.values),
-            "gradient_norm": np.array(self.norms),
+            "gradient_norm": np.array(self.criteria.norms),
             "beta": np.array(self.betas),
             "weights": np.array(self.weights),
         }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from proxmom.metrics import Euclidean, Metric
-from proxmom.numpy.arrays import number, real, shaped
+from proxmom.numpy.arrays import norm, number, real, shaped
 from proxmom.numpy.measures import join, measure_of, split
 from proxmom.numpy.rows import Vector, following, seed
 from proxmom.rules import Rule
@@ -279,6 +279,17 @@ class Optimizer:
         """A scalar that the rule or the step size keeps; None if there is none of this name, or not yet."""
         values = self._scalars.rule_scalars.get(name)
         return None if values is None else float(values[0])
+
+    def reach(self, gradient: Arrays, loss: float | None = None) -> float | None:
+        """||P⁻¹d||, with d the direction that `step(gradient, loss)` would take: how far it goes for each unit of lr.
+
+        Nothing changes. None where step would skip.
+        """
+        plan = self._plan(*self._checked(gradient, loss))
+        if plan is None:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            return norm(plan.sight.image(plan.outcome.solution.direction[0], plan.next_memory))
 
     def preview(self, gradient: Arrays, loss: float | None = None) -> Model:
         """The model that `step(gradient, loss)` would solve, as plain arrays; nothing changes.

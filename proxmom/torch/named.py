@@ -12,6 +12,10 @@ from proxmom.torch.arguments import Options, explicit, number, pair
 from proxmom.torch.optimizer import ProxOptimizer
 
 
+def _memory(beta_max: float, steady: bool) -> rules.Rule:
+    return (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max)
+
+
 class AMSGD(ProxOptimizer):
     """SGD with adaptive memory (AM-MSGD): the momentum that torch.optim.SGD keeps constant is derived at every step.
 
@@ -48,7 +52,7 @@ class AMSGD(ProxOptimizer):
     ) -> None:
         super().__init__(
             params,
-            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(number("beta_max", beta_max)),
+            _memory(number("beta_max", beta_max), steady),
             lr,
             inertia=number("inertia", inertia),
             weight_decay=weight_decay,
@@ -93,7 +97,7 @@ class AMAdamW(ProxOptimizer):
         beta_max, beta2 = pair(betas)
         super().__init__(
             params,
-            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
+            _memory(beta_max, steady),
             lr,
             metric=Adam(beta2, number("eps", eps)),
             inertia=number("inertia", inertia),
@@ -143,7 +147,7 @@ class AMShampoo(ProxOptimizer):
         beta_max, beta2 = pair(betas)
         super().__init__(
             params,
-            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
+            _memory(beta_max, steady),
             lr,
             metric=Shampoo(beta2, number("eps", eps), every, largest_side),
             weight_decay=weight_decay,
@@ -192,7 +196,7 @@ class AMSOAP(ProxOptimizer):
         beta_max, beta2 = pair(betas)
         super().__init__(
             params,
-            (rules.SteadyMemory if steady else rules.AdaptiveMemory)(beta_max),
+            _memory(beta_max, steady),
             lr,
             metric=SOAP(beta2, number("eps", eps), every, largest_side),
             weight_decay=weight_decay,

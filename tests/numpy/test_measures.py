@@ -12,49 +12,7 @@ from proxmom import Adam, AdaptiveMemory, GradientDescent
 from proxmom.metrics import Expansion
 from proxmom.numpy import Optimizer
 from proxmom.verify import check_rule
-
-
-@dataclass(frozen=True)
-class LayerNorm:
-    """P = the root mean square of the tensor's gradient: a diagonal that depends on the whole tensor."""
-
-    memory_from_gradient: ClassVar[bool] = True
-
-    def start(self, x: Any) -> Any:
-        return {}
-
-    def update(self, state: Any, gradient: Any) -> Any:
-        return {"size": (gradient**2).mean() ** 0.5}
-
-    def diagonal(self, state: Any, factor: Any) -> Any:
-        return np.ones_like(self.shape_of(state)) * state["size"] * factor
-
-    def shape_of(self, state: Any) -> Any:
-        return state["like"]
-
-
-@dataclass(frozen=True)
-class Normed(LayerNorm):
-    def update(self, state: Any, gradient: Any) -> Any:
-        return {"size": (gradient**2).mean() ** 0.5, "like": gradient}
-
-
-@dataclass(frozen=True)
-class Full:
-    """AdaGrad's full matrix, for each tensor; eps is relative."""
-
-    memory_from_gradient: ClassVar[bool] = False
-
-    def start(self, x: Any) -> Any:
-        return {"outer": np.zeros((x.size, x.size))}
-
-    def update(self, state: Any, gradient: Any) -> Any:
-        return {"outer": state["outer"] + np.outer(gradient, gradient)}
-
-    def images(self, state: Any, vectors: Any) -> Any:
-        values, basis = np.linalg.eigh(state["outer"])
-        root = np.sqrt(np.maximum(values, 0)) + 1e-3 * (np.sqrt(max(values[-1], 0)) or 1.0)
-        return [(basis @ ((basis.T @ v.ravel()) / root)).reshape(v.shape) for v in vectors]
+from tests.metrics import Full, Normed
 
 
 class Skew(Full):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from proxmom import AdaptiveMemory, QuasiNewton
 from proxmom.torch import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
-from tests.torch.metrics import Full, Normed
+from tests.metrics import Full, Normed
 
 SHAPES = ((3, 4), (), (5,), (0,))
 NAMED: dict[str, Callable[..., ProxOptimizer]] = {
@@ -88,3 +88,10 @@ def step(optimizer: ProxOptimizer, *gradients: Any) -> None:
     for p, g in zip(params, gradients, strict=True):
         p.grad = g
     optimizer.step(**({"loss": 1.0} if optimizer._step.method.facts.needs_loss else {}))
+
+
+def made(metric: Any, *shapes: Any, dtype: torch.dtype = torch.float64, **given: Any) -> Any:
+    """Parameters of these shapes, and an optimizer of them."""
+    random = np.random.default_rng(0)
+    params = [nn.Parameter(torch.tensor(random.normal(size=shape), dtype=dtype)) for shape in shapes]
+    return params, ProxOptimizer(params, AdaptiveMemory(), 0.1, metric=metric, **given)

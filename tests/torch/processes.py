@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from proxmom import AdaptiveMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
@@ -100,3 +100,33 @@ def spawn(worker: Callable[..., None], size: int, folder: Path, *args: Any) -> N
     store = folder / f"store-{worker.__name__}-{size}"
     multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])  # imports that take seconds
     torch.multiprocessing.start_processes(worker, (size, str(store), *args), nprocs=size, start_method="forkserver")
+
+
+def place(values: Tensor, mesh: Any, where: Any) -> Tensor:
+    """A tensor placed on a mesh; a plain one where that is None."""
+    return values.clone() if where is None else distribute_tensor(values, mesh, where)
+
+
+def placed_like_one(
+    make: Factory,
+    mesh: Any,
+    cases: list[tuple[tuple[int, ...], Any]],
+    gradient: Callable[[Tensor, np.random.Generator], Tensor],
+    said: str,
+    *,
+    steps: int = STEPS,
+    elsewhere: Any = None,
+) -> None:
+    """Parameters of these (shape, placements) step as plain ones do; elsewhere: how their gradients are placed."""
+    random = np.random.default_rng(0)
+    start = [torch.tensor(random.normal(size=shape)) for shape, _ in cases]
+    ours = [nn.Parameter(place(x, mesh, where)) for x, (_, where) in zip(start, cases, strict=True)]
+    theirs = [nn.Parameter(x.clone()) for x in start]
+    first, second = make(ours), make(theirs)
+    for step in range(steps):
+        for p, q, (_, where) in zip(ours, theirs, cases, strict=True):
+            q.grad = gradient(q.detach(), random)
+            p.grad = place(q.grad, mesh, where if where is None or elsewhere is None else elsewhere)
+        for optimizer in (first, second):
+            optimizer.step(loss=1.0 / (1 + step))
+    agrees(ours, [q.detach() for q in theirs], f"placements, {said}")

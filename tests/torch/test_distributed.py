@@ -8,9 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
@@ -34,6 +32,7 @@ from tests.torch.processes import (
     batch,
     groups,
     network,
+    placed_like_one,
     spawn,
     train,
     whole,
@@ -160,31 +159,15 @@ def shard(model: nn.Sequential, mesh: DeviceMesh) -> nn.Sequential:
 def any_placement(make: Factory, size: int, name: str) -> None:
     """Plain, replicated, sharded along one or both axes of a mesh, all in one optimizer; some shards are empty."""
     mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("a", "b"))
-    placements = [
-        None,
-        (Replicate(), Replicate()),
-        (Shard(0), Replicate()),
-        (Replicate(), Shard(0)),
-        (Shard(0), Shard(1)),
-        (Shard(1), Shard(1)),
+    cases = [
+        ((3, 2), None),
+        ((4, 2), (Replicate(), Replicate())),
+        ((5, 3), (Shard(0), Replicate())),
+        ((1, 3), (Replicate(), Shard(0))),
+        ((5, 6), (Shard(0), Shard(1))),
+        ((2, 9), (Shard(1), Shard(1))),
     ]
-    shapes = [(3, 2), (4, 2), (5, 3), (1, 3), (5, 6), (2, 9)]
-
-    def place(values: Tensor, where: Any) -> Tensor:
-        return values.clone() if where is None else distribute_tensor(values, mesh, where)
-
-    random = np.random.default_rng(0)
-    start = [torch.tensor(random.normal(size=shape)) for shape in shapes]
-    ours = [nn.Parameter(place(x, where)) for x, where in zip(start, placements, strict=True)]
-    theirs = [nn.Parameter(x.clone()) for x in start]
-    first, second = make(ours), make(theirs)
-    for step in range(STEPS):
-        for p, q, where in zip(ours, theirs, placements, strict=True):
-            q.grad = torch.tensor(random.normal(size=q.shape))
-            p.grad = place(q.grad, where)
-        for optimizer in (first, second):
-            optimizer.step(loss=1.0 / (1 + step))
-    agrees(ours, [q.detach() for q in theirs], f"placements, {name}")
+    placed_like_one(make, mesh, cases, lambda x, random: torch.tensor(random.normal(size=x.shape)), name)
 
 
 def skips_on_all_ranks(mesh: DeviceMesh, rank: int) -> None:

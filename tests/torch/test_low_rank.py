@@ -11,7 +11,7 @@ from torch import nn
 from proxmom import GradientDescent, QuasiNewton
 from proxmom.numpy import Optimizer
 from proxmom.torch import ProxOptimizer
-from tests.torch.metrics import made
+from tests.torch.common import made
 
 
 def newton(params: list[Any], places: list[int], pull: Any) -> None:

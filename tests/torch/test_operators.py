@@ -29,8 +29,8 @@ from proxmom.numpy import Optimizer
 from proxmom.torch import ProxOptimizer
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import low_rank
+from tests.metrics import Full, Normed, Secants, Turned
 from tests.torch.common import drive, give, same
-from tests.torch.metrics import Full, Normed, Secants, Turned
 
 SHAPES = ((3, 4), (5,), (), (2, 3, 2))
 RULES = [

@@ -19,8 +19,21 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from proxmom import SOAP, AdaptiveMemory, QuasiNewton, Shampoo
 from proxmom.torch import AMSGD, AMSOAP, ProxOptimizer
-from tests.torch.metrics import Normed, Turned
-from tests.torch.processes import STEPS, Factory, agrees, alone, batch, groups, network, spawn, train, whole, world
+from tests.metrics import Normed, Turned
+from tests.torch.processes import (
+    STEPS,
+    Factory,
+    agrees,
+    alone,
+    batch,
+    groups,
+    network,
+    placed_like_one,
+    spawn,
+    train,
+    whole,
+    world,
+)
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
 
@@ -71,30 +84,19 @@ def shard(model: nn.Sequential, mesh: Any) -> nn.Sequential:
 def any_placement(make: Factory, name: str) -> None:
     """Plain, replicated, sharded along either axis in one optimizer; empty shards; gradients placed otherwise."""
     mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("a", "b"))
-    placements = [
-        None,
-        (Replicate(), Replicate()),
-        (Replicate(), Shard(0)),
-        (Shard(0), Shard(1)),
-        (Shard(0), Shard(0)),
+    both = (Replicate(), Replicate())
+    cases = [
+        ((3, 2), None),
+        ((4, 2), both),
+        ((1, 3), (Replicate(), Shard(0))),
+        ((5, 5), (Shard(0), Shard(1))),
+        ((3, 2, 2), (Shard(0), Shard(0))),
     ]
-    shapes = [(3, 2), (4, 2), (1, 3), (5, 5), (3, 2, 2)]
 
-    def place(values: Tensor, where: Any) -> Tensor:
-        return values.clone() if where is None else distribute_tensor(values, mesh, where)
+    def uneven(x: Tensor, random: np.random.Generator) -> Tensor:
+        return x * (1 + torch.arange(x.numel()).reshape(x.shape))
 
-    random = np.random.default_rng(0)
-    start = [torch.tensor(random.normal(size=shape)) for shape in shapes]
-    ours = [nn.Parameter(place(x, where)) for x, where in zip(start, placements, strict=True)]
-    theirs = [nn.Parameter(x.clone()) for x in start]
-    first, second = make(ours), make(theirs)
-    for _ in range(4):
-        for p, q, where in zip(ours, theirs, placements, strict=True):
-            q.grad = q.detach() * (1 + torch.arange(q.numel()).reshape(q.shape))
-            p.grad = place(q.grad, None if where is None else (Replicate(), Replicate()))
-        for optimizer in (first, second):
-            optimizer.step()
-    agrees(ours, [q.detach() for q in theirs], f"placements, {name}")
+    placed_like_one(make, mesh, cases, uneven, name, steps=4, elsewhere=both)
 
 
 def skips_on_all_ranks(make: Factory, mesh: Any, rank: int) -> None:

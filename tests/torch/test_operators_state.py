@@ -14,8 +14,8 @@ from torch import nn
 from proxmom import SOAP, AdaptiveMemory, GradientDescent, QuasiNewton, Shampoo
 from proxmom.torch import AMSOAP, AMShampoo, ProxOptimizer, partitions
 from proxmom.torch.layout import Layout
-from tests.torch.common import WHOLE, drive, give, same
-from tests.torch.metrics import Full, Normed, Turned, made
+from tests.metrics import Full, Normed, Turned
+from tests.torch.common import WHOLE, drive, give, made, same
 
 
 def shapes_of(optimizer: ProxOptimizer, p: Any) -> dict[str, tuple[int, ...]]:

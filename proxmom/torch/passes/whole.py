@@ -74,6 +74,9 @@ class WholePasses:
         self._operator = kind_of(self._metric) == "operator"
         self._sees_move = getattr(self._metric, "sees_move", False)
         self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
+        start = self._metric.start(torch.empty(layout.states[0]["memory"].shape, device="meta"))
+        # of each number of its state whether it is whole
+        self._kinds = {name: type(value) for name, value in start.items() if not isinstance(value, Tensor)}
         self.scalars: Mapping[str, Array] | None = None
         self.release()
 
@@ -109,18 +112,12 @@ class WholePasses:
         columns |= {"coupled": numbers.coupled} if numbers.coupled is not None else {}
         own = numbers.metric_scalars
         table = namespace(layout.rows).stack([*columns.values(), *(value[:, 0] for value in own.values())], axis=1)
-        kinds = self._kinds(layout) if own else {}
         units = []
         for row in table.tolist():
             read = dict(zip(columns, row, strict=False))
-            state = {name: kinds[name](value) for name, value in zip(own, row[len(columns) :], strict=True)}
+            state = {name: self._kinds[name](value) for name, value in zip(own, row[len(columns) :], strict=True)}
             units.append(Unit(read["moved"] > 0, read.get("factor", 1.0), read.get("coupled", 0.0), state))
         return units
-
-    def _kinds(self, layout: Layout) -> dict[str, type]:
-        """Of each number of the metric's state whether it is whole."""
-        start = self._metric.start(torch.empty(layout.params[0].shape, device="meta"))
-        return {name: type(value) for name, value in start.items() if not isinstance(value, Tensor)}
 
     def _look(
         self, part: Part, frame: Frame, gradient: Tensor, x: Tensor, unit: Unit, with_x: bool, total: Tensor

@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from torch import nn
-
-from proxmom import AdaptiveMemory
 from proxmom.planes import namespace
-from proxmom.torch import ProxOptimizer
 
 
 @dataclass(frozen=True)
@@ -90,10 +84,3 @@ class Turned:
     def images(self, state: Any, vectors: Any) -> Any:
         last, xp = state["last"], namespace(state["last"])
         return [v + last * xp.sum(last * v) for v in vectors]
-
-
-def made(metric: Any, *shapes: Any, dtype: torch.dtype = torch.float64, **given: Any) -> Any:
-    """Parameters of these shapes, and an optimizer of them."""
-    random = np.random.default_rng(0)
-    params = [nn.Parameter(torch.tensor(random.normal(size=shape), dtype=dtype)) for shape in shapes]
-    return params, ProxOptimizer(params, AdaptiveMemory(), 0.1, metric=metric, **given)
