@@ -16,6 +16,10 @@ from proxmom.planes import Array, Plane, Scalar, Vector, namespace
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
 
 
+class NoInnerProduct(ValueError):
+    """A rule or step size asked for an inner product where moves are measured in a norm."""
+
+
 @lru_cache
 def _units(count: int, xp: Any, dtype: Any, where: Any) -> Array:
     return xp.eye(count, dtype=dtype, device=where)
@@ -26,7 +30,7 @@ class Now:
 
     Args:
         names: the B named vectors, first "gradient", then "memory", then what the rule declares.
-        dual: inner products <u, P⁻¹v> of the named vectors, (S, B, B).
+        dual: inner products <u, P⁻¹v> of the named vectors, (S, B, B); None in a norm, which has none.
         last_move: <u, x_t - x_{t-1}> of each named vector u, (S, B).
         lr: step size, (S,); the mean over its tensors where a scope has several.
         step: how many steps were taken before this one, (S,).
@@ -43,7 +47,7 @@ class Now:
         self,
         names: tuple[str, ...],
         *,
-        dual: Array,
+        dual: Array | None,
         last_move: Array,
         lr: Array,
         step: Array,
@@ -86,7 +90,16 @@ class Now:
         return Vector(0 * self._unit(0), is_zero=True)
 
     def dot(self, u: Vector, v: Vector) -> Array:
-        """<u, P⁻¹v>, (S,), of any u and v."""
+        """<u, P⁻¹v>, (S,), of any u and v.
+
+        Raises:
+            NoInnerProduct: in a norm.
+        """
+        if self._dual is None:
+            raise NoInnerProduct(
+                f"{self._rule} asks for inner products, now.dot(u, v), and a norm has none. Use a metric, or a rule "
+                "that does without."
+            )
         image = (self._dual @ v.coefficients[..., None])[..., 0]
         return namespace(image).sum(u.coefficients * image, axis=-1)
 
@@ -182,8 +195,8 @@ class Now:
         return self._memory_height if self._memory_height is not None else self._no_loss()
 
     def _unit(self, index: int) -> Array:
-        dual = self._dual
-        return _units(len(self._names), namespace(dual), dual.dtype, dual.device)[index, :]
+        like = self._last_move
+        return _units(len(self._names), namespace(like), like.dtype, like.device)[index, :]
 
     def _no_loss(self) -> NoReturn:
         raise ValueError(

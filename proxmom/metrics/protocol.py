@@ -1,7 +1,8 @@
 """What a metric must have: a frozen object without state, which a backend asks about one tensor at a time.
 
 What a metric remembers of a tensor is a small dictionary that the backend keeps, copies, saves and loads. A metric says
-what its matrix P is in one of three ways: `Diagonal`, `Operator`, or, for all tensors of a scope at once, `LowRank`.
+what its matrix P is in one of three ways: `Diagonal`, `Operator`, or, for all tensors of a scope at once, `LowRank`. A
+`Norm`, in the place of a metric, has no such matrix.
 """
 
 from __future__ import annotations
@@ -123,8 +124,35 @@ class SeesMove(Protocol):
     def update(self, state: State, gradient: Array, move: Array) -> State: ...
 
 
-Metric = Diagonal | Operator | LowRank
-KINDS = {"diagonal": "diagonal", "images": "operator", "low_rank": "low rank"}
+class Norm(Protocol):
+    """A norm of moves that is not Euclidean, in the place of a metric; it remembers nothing.
+
+    Attributes:
+        form: "hard", a move of each tensor is at most lr long, or "soft", its price is ||z||²/(2·lr).
+        calls: how many slopes a step may ask about at most, >= 2; where the host can look it stops once the gap to the
+            best step is at rounding level.
+
+    Methods:
+        steepest(slope): ||slope||_* of one tensor in its own shape, of shape (), and a steepest direction v of the
+            slope's shape: ||v|| <= 1 and <slope, v> = ||slope||_*, and v = 0 for a slope that is zero. It must be a
+            norm, the same for every tensor of a shape; `proxmom verify` looks.
+
+    A norm may also have:
+        elementwise: True where v's elements depend on those of the slope alone, and dual norms of pieces add up.
+        check_shape(shape, name): raises ValueError for a tensor that it cannot measure.
+        recalls: True where memory tells how the last move went, by two more methods: keep(memory, direction), memory
+            with that in it, and recall(memory), the direction. Without it backends keep where the last step started.
+        expression(cvxpy, move): the norm of a cvxpy expression; `proxmom verify` needs it.
+    """
+
+    form: str
+    calls: int
+
+    def steepest(self, slope: Array) -> tuple[Array, Array]: ...
+
+
+Metric = Diagonal | Operator | LowRank | Norm
+KINDS = {"diagonal": "diagonal", "images": "operator", "low_rank": "low rank", "steepest": "norm"}
 
 
 def kind_of(metric: Any) -> str:
@@ -141,3 +169,14 @@ def kind_of(metric: Any) -> str:
     if kinds[0] == "low rank" and not metric.memory_from_gradient:
         raise ValueError(f"memory_from_gradient must be True in a metric of low rank, got False in {metric!r}.")
     return kinds[0]
+
+
+def recalls(norm: Any) -> bool:
+    """Whether memory tells a norm how the last move went, see `Norm`."""
+    return bool(getattr(norm, "recalls", False))
+
+
+def check_shape(norm: Any, shape: tuple[int, ...], name: str) -> None:
+    """ValueError where a norm cannot measure tensors of this shape."""
+    if hasattr(norm, "check_shape"):
+        norm.check_shape(shape, name)

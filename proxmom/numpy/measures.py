@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from proxmom.metrics import State
+from proxmom.metrics.protocol import check_shape, recalls
 from proxmom.numpy.rows import Vector
-from proxmom.step import MEMORY, Method, Products, Scope
+from proxmom.step import MEMORY, Method, Products, Scope, Solution
 from proxmom.step import low_rank as ranks
 
 Shapes = Sequence[tuple[int, ...]]
@@ -23,15 +24,18 @@ Shapes = Sequence[tuple[int, ...]]
 class Sight(Protocol):
     """What a metric is after one more gradient; nothing has changed yet.
 
-    products: of the named vectors, for the one tensor that all of them are. image: P⁻¹ of the combination `direction`
-    (B,) of the named vectors that is `vector` (n,). apply: P⁻¹ of any vector (n,), until the next step. held: the same,
+    products: of the named vectors, for the one tensor that all of them are; pull: see `Inputs`, None but for norms.
+    image: P⁻¹ of the solution's direction, which is `vector` (n,). stored: memory as it is to be
+    kept. apply: P⁻¹ of any vector (n,), until the next step. held: the same,
     for good. arrays: what must be finite. diagonal: of P, None for the identity and where there is none.
     """
 
     products: Products
     diagonal: Vector | None
+    pull: Callable[[Vector], Vector] | None
 
-    def image(self, direction: Vector, vector: Vector) -> Vector: ...
+    def image(self, solution: Solution, vector: Vector) -> Vector: ...
+    def stored(self, memory: Vector, image: Vector) -> Vector: ...
     def apply(self, vector: Vector) -> Vector: ...
     def held(self) -> Any: ...
     def arrays(self) -> Iterator[Any]: ...
@@ -59,6 +63,8 @@ def measure_of(method: Method, shapes: Shapes) -> Measure:
     """The metric of a method over tensors of these shapes."""
     if method.measures == "low rank":
         return _LowRank(method, shapes)
+    if method.measures == "norm":
+        return _Norm(method, shapes)
     return _Tensors(method, shapes)
 
 
@@ -74,14 +80,23 @@ def join(parts: Sequence[Vector]) -> Vector:
     return np.concatenate([np.ravel(part) for part in parts]) if parts else np.zeros(0)
 
 
+class _Linear:
+    """What all sights share whose images are linear."""
+
+    pull = None
+
+    def stored(self, memory: Vector, image: Vector) -> Vector:
+        return memory
+
+
 @dataclass(frozen=True, eq=False)
-class _Diagonal:
+class _Diagonal(_Linear):
     states: list[State]
     products: Products
     diagonal: Vector | None
     x: Vector
 
-    def image(self, direction: Vector, vector: Vector) -> Vector:
+    def image(self, solution: Solution, vector: Vector) -> Vector:
         return self.apply(vector)
 
     def apply(self, vector: Vector) -> Vector:
@@ -95,7 +110,7 @@ class _Diagonal:
 
 
 @dataclass(frozen=True, eq=False)
-class _Operator:
+class _Operator(_Linear):
     states: list[State]
     products: Products
     images: Vector  # (B, n)
@@ -103,8 +118,8 @@ class _Operator:
     apply: Callable[[Vector], Vector]
     diagonal: None = None
 
-    def image(self, direction: Vector, vector: Vector) -> Vector:
-        return direction @ self.images
+    def image(self, solution: Solution, vector: Vector) -> Vector:
+        return np.asarray(solution.direction[0] @ self.images)
 
     def held(self) -> Any:
         return self
@@ -190,7 +205,7 @@ def _products(u: Vector, diagonal: Vector | None, inertia: float) -> tuple[Vecto
 
 
 @dataclass(frozen=True, eq=False)
-class _Ranks:
+class _Ranks(_Linear):
     """rows: the named vectors, the last move and the change of the gradient, (B + 2, n)."""
 
     products: Products
@@ -202,8 +217,8 @@ class _Ranks:
     x: Vector
     diagonal: None = None
 
-    def image(self, direction: Vector, vector: Vector) -> Vector:
-        return self._combined(vector, self.seen.image(direction[None])[0])
+    def image(self, solution: Solution, vector: Vector) -> Vector:
+        return self._combined(vector, self.seen.image(solution.direction)[0])
 
     def apply(self, vector: Vector) -> Vector:
         low = self.seen.metric
@@ -294,3 +309,77 @@ class _LowRank:
         if self._low is None:
             return vector
         return np.asarray(self._low.identity[0] * vector + (self._low.middle[0] @ (self._kept @ vector)) @ self._kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Steepest:
+    """A norm over tensors, each of which it sees alone."""
+
+    products: Products
+    named: Vector
+    x: Vector
+    norm: Any
+    shapes: Shapes
+    diagonal: None = None
+
+    def pull(self, slopes: Vector) -> Vector:
+        return np.stack([self.named @ self.apply(slope @ self.named) for slope in slopes])
+
+    def image(self, solution: Solution, vector: Vector) -> Vector:
+        shares = ((float(part.share[0]), part.slope[0]) for part in solution.parts)
+        return sum(
+            (share * self.apply(slope @ self.named) for share, slope in shares if share), start=np.zeros_like(vector)
+        )
+
+    def stored(self, memory: Vector, image: Vector) -> Vector:
+        return np.asarray(self.norm.keep(memory, image)) if recalls(self.norm) else memory
+
+    def apply(self, vector: Vector) -> Vector:
+        found = []
+        for part in split(vector, self.shapes):
+            dual, direction = self.norm.steepest(part)
+            found.append(dual * direction if self.norm.form == "soft" else direction)
+        return join(found)
+
+    def held(self) -> Any:
+        return self
+
+    def arrays(self) -> Iterator[Any]:
+        yield from ()
+
+
+class _Norm:
+    """A norm in the place of a metric; it remembers nothing but where the last step started."""
+
+    curved = False
+
+    def __init__(self, method: Method, shapes: Shapes) -> None:
+        self._norm, self._shapes = method.metric, shapes
+        for shape in shapes:
+            check_shape(self._norm, shape, "x0")
+        self.forget()
+
+    def forget(self) -> None:
+        self._x: Vector | None = None
+        self._last: Any = None
+
+    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> _Steepest:
+        decay = (named @ x)[None] if with_x else None
+        if recalls(self._norm):
+            products = Products(None, None, None, decay, last=(named @ self._norm.recall(named[MEMORY]))[None])
+        else:
+            move = np.zeros_like(x) if self._x is None else x - self._x
+            products = Products(None, None, None, decay, move=(named @ move)[None])
+        return _Steepest(products, named, x, self._norm, self._shapes)
+
+    def keep(self, sight: _Steepest) -> None:
+        self._last, self._x = sight, sight.x
+
+    def place(self) -> Any:
+        return self._x
+
+    def back(self, place: Any) -> None:
+        self._x = place
+
+    def apply(self, vector: Vector) -> Vector:
+        return vector if self._last is None else np.asarray(self._last.apply(vector))

@@ -24,14 +24,18 @@ Arrays = Any  # an array, or a list of arrays
 class Model:
     """The model of one step as plain arrays, for whoever wants to check it, draw it or solve it otherwise.
 
-    With D(z) = -((1+ημ)/η) P z - μ P x the step minimises, over the move z,
+    In a metric, with D(z) = -((1+ημ)/η) P z - μ P x the step minimises, over the move z,
 
         max_k { heights_k + <slopes_k, z> } + ||z||²_P / (2η) + (μ/2) ||x + z||²_P + λη / (2(1+ημ)) ||D(z) - memory||².
 
     Shapes: x, memory, next_x, next_memory, diagonal (of P, None where P is not diagonal) (n,); image(vector) is P⁻¹ of
     a vector (n,); slopes (K, n), and coefficients (K, B), the same over the vectors `names`; heights, weights, linear
-    (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia λ, weight_decay μ (0 where decay is coupled:
+    (K,); quadratic (K, K), None in a norm. beta is the weight on memory, lr is η, inertia λ, weight_decay μ (0 where decay is coupled:
     the slopes then contain it).
+
+    In a norm, over tensors of these shapes, it minimises max_k { heights_k + <slopes_k, z - ημx> } over moves z of which
+    no tensor is longer than η ("hard"), or adds Σ ||z||²/(2η) over the tensors ("soft"); then x + z - ημx is next_x.
+    There, quadratic is None, and gap bounds how far above the least value the step's is.
     """
 
     names: tuple[str, ...]
@@ -44,13 +48,16 @@ class Model:
     heights: Vector
     weights: Vector
     linear: Vector
-    quadratic: Vector
+    quadratic: Vector | None
     lr: float
     inertia: float
     weight_decay: float
     next_x: Vector
     next_memory: Vector
     image: Callable[[Vector], Vector]
+    norm: Any = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    gap: float | None = None
 
     @cached_property
     def inverse(self) -> Vector:
@@ -129,7 +136,7 @@ class Optimizer:
         self._named = np.zeros((len(self._method.names), self._x.size))  # rows: gradient, memory, further memories
         self._measure = measure_of(self._method, self._shapes)
         one = np.ones(1)
-        self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.metric.memory_from_gradient)
+        self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.memory_from_gradient)
         self._scope = Scope()
         self._last: Outcome | None = None
         self._last_step = np.zeros_like(self._x)
@@ -267,7 +274,7 @@ class Optimizer:
         self._named = np.zeros_like(self._named)
         self._steps += int(self._scalars.step[0])
         one = np.ones(1)
-        self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.metric.memory_from_gradient)
+        self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.memory_from_gradient)
         self._lr = lr
 
     @property
@@ -289,7 +296,7 @@ class Optimizer:
         if plan is None:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            return norm(plan.sight.image(plan.outcome.solution.direction[0], plan.next_memory))
+            return norm(plan.sight.image(plan.outcome.solution, plan.next_memory))
 
     def preview(self, gradient: Arrays, loss: float | None = None) -> Model:
         """The model that `step(gradient, loss)` would solve, as plain arrays; nothing changes.
@@ -300,9 +307,9 @@ class Optimizer:
         plan = self._plan(*self._checked(gradient, loss))
         if plan is None:
             raise ValueError("gradient and loss must be finite, and the squared gradient too; step would skip.")
-        outcome, solution, mu = plan.outcome, plan.outcome.solution, self._decay_in_model
+        outcome, solution, mu, method = plan.outcome, plan.outcome.solution, self._decay_in_model, self._method
         return Model(
-            names=self._method.names,
+            names=method.names,
             coefficients=solution.slopes[0],
             beta=float(solution.beta[0]),
             x=self._x.copy(),
@@ -312,13 +319,16 @@ class Optimizer:
             heights=solution.heights[0],
             weights=solution.weights[0],
             linear=solution.linear[0],
-            quadratic=solution.quadratic[0],
+            quadratic=None if solution.quadratic is None else solution.quadratic[0],
             lr=float(outcome.lr[0]),
-            inertia=self._method.inertia,
+            inertia=method.inertia,
             weight_decay=mu,
             next_x=plan.next_x,
             next_memory=plan.next_memory,
             image=plan.sight.held().apply,
+            norm=method.metric if method.measures == "norm" else None,
+            shapes=tuple(self._shapes),
+            gap=None if solution.gap is None else float(solution.gap[0]),
         )
 
     def _diagonal_of(self, sight: Any) -> Vector | None:
@@ -355,11 +365,12 @@ class Optimizer:
                 lr=np.array([self._lr]),
                 weight_decay=np.array([mu]),
                 loss=None if loss is None else np.array([loss]),
+                pull=sight.pull,
             )
             outcome = self._step.take(inputs)
             next_x, next_memory, move = self._moved(named, sight, outcome)
         kept = (*outcome.scalars.rule_scalars.values(), *outcome.combinations.values())
-        left = (next_x, next_memory, outcome.solution.linear, outcome.solution.quadratic, *sight.arrays(), *kept)
+        left = (next_x, next_memory, *outcome.solution.numbers, *sight.arrays(), *kept)
         if not all(np.isfinite(part).all() for part in left):
             return None
         return _Plan(
@@ -380,7 +391,8 @@ class Optimizer:
             p = 1.0 if sight.diagonal is None else sight.diagonal
             memory = (memory + inertia * p * named[MEMORY]) / (1 + inertia * p)
         length = float(outcome.lr[0]) * float(solution.slope_weight[0])
-        move = -length * sight.image(solution.direction[0], memory)
+        image = sight.image(solution, memory)
+        memory, move = sight.stored(memory, image), -length * image
         if self._method.decay == "proximal" and shrink:
             return (self._x + move) / (1 + shrink), memory, move / (1 + shrink)
         return (1 - shrink) * self._x + move if shrink else self._x + move, memory, move

@@ -1,4 +1,4 @@
-"""The model of planes as a small dual problem, and its solution.
+"""The model of planes in a metric as a small dual problem, and its solution; `in_norm` is the same for norms.
 
 What the model says is said here alone: its heights, Q and c, and the slope of what is active. How long the step is and
 what it leaves for the next one is said by `Step`.
@@ -19,7 +19,7 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
     """The planes of the rule, their weights and the direction, at the lr (T,) of this step."""
     products, scope, weight_decay = inputs.products, inputs.scope, inputs.weight_decay
     kappa = lr / (1 + lr * weight_decay)
-    heights, slopes, floors = _stack(method, now)
+    heights, slopes, floors = stack(method, now)
     gram = scope.total(kappa[:, None, None] * products.metric)
     quadratic = slopes @ gram @ namespace(slopes).matrix_transpose(slopes)
     linear = heights
@@ -42,7 +42,7 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
     )
 
 
-def _stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
+def stack(method: Method, now: Now) -> tuple[Array, Array, list[int]]:
     """Heights (S, K), slopes (S, K, B), and which planes are floors."""
     name = type(method.rule).__name__
     planes: Any = method.rule.planes(now)

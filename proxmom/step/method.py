@@ -6,6 +6,7 @@ All that stays the same from step to step is here; nothing here looks at a gradi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from proxmom.memories import mass_name, tracked
 from proxmom.metrics import Metric, kind_of
-from proxmom.now import Now
+from proxmom.now import NoInnerProduct, Now
 from proxmom.rules import Facts, Rule
 from proxmom.step.records import MEMORY
 from proxmom.stepsize import StepSize, check_step_size
@@ -54,9 +55,12 @@ class Method:
             raise ValueError(f"inertia must be >= 0 and finite, got {inertia}.")
         if decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.")
+        if self.measures == "norm":  # a direction has no length that could tell of the mass of memory
+            self.facts = replace(self.facts, normalised=True)
+        self.memory_from_gradient = bool(getattr(metric, "memory_from_gradient", False))
         # of memory and the further ones: whether it starts as the first gradient
-        self.seeded = [metric.memory_from_gradient, *(kind.start == "gradient" for kind in self.memories.values())]
-        self.mass_in_metric = not (self.facts.normalised or metric.memory_from_gradient)
+        self.seeded = [self.memory_from_gradient, *(kind.start == "gradient" for kind in self.memories.values())]
+        self.mass_in_metric = not (self.facts.normalised or self.memory_from_gradient)
         self._check_pairs()
 
     def _joined(self, kind: str) -> dict[str, Any]:
@@ -77,7 +81,7 @@ class Method:
                 f"inertia must be 0 with {metric}, got {self.inertia}: it needs (I + λP)⁻¹, which only metrics with a "
                 "diagonal give."
             )
-        if self.facts.beta_max == 1 and not self.metric.memory_from_gradient:
+        if self.facts.beta_max == 1 and not self.memory_from_gradient:
             raise ValueError(
                 f"{self.name}: beta_max must be < 1 with {metric}, got 1: memory starts from zero there and would stay "
                 "zero."
@@ -92,6 +96,8 @@ class Method:
                 f"{self.name} looks at the loss, so decay must be 'decoupled' or 'proximal', got 'coupled': the "
                 "gradient would contain a term that the loss does not."
             )
+        if self.measures == "norm":
+            self._check_norm(metric)
         weight = self.weight_on_memory if self.mass_in_metric else 0.0
         if weight > self.facts.beta_max + 1e-6:
             declared = f"beta_max = {self.facts.beta_max:g}" if hasattr(self.rule, "beta_max") else "no beta_max"
@@ -100,6 +106,28 @@ class Method:
                 "memory starts from zero, and the first steps are corrected for that by the largest weight it may get: "
                 f"say beta_max = {min(weight, 1):.3g} in the class."
             )
+
+    def _check_norm(self, norm: str) -> None:
+        """ValueError for what has no meaning in a norm."""
+        if self.decay == "proximal":
+            raise ValueError(
+                f"decay must be 'decoupled' or 'coupled' with {norm}, got 'proximal': that measures x, which a norm of "
+                "moves does not."
+            )
+        now = self._random_states()
+        asked = [self.rule.planes, *(part.remember for part in self.remembers)]
+        asked += [] if self.step_size is None else [self.step_size.factor]
+        for ask in asked:
+            try:
+                ask(now)
+            except NoInnerProduct as error:
+                who = type(getattr(ask, "__self__", ask)).__name__
+                raise ValueError(
+                    f"{who} cannot be used with {norm}: it asks for inner products, now.dot(u, v), and a norm has "
+                    "none. Use a metric like Euclidean(), or another rule or step size."
+                ) from error
+            except Exception:  # whatever else is wrong is said where it takes a step
+                continue
 
     @cached_property
     def weight_on_memory(self) -> float:
@@ -118,7 +146,7 @@ class Method:
         one, some = np.ones(STATES), np.abs(random.normal(size=(4, STATES)))
         return Now(
             self.names,
-            dual=vectors @ vectors.swapaxes(-1, -2),
+            dual=None if self.measures == "norm" else vectors @ vectors.swapaxes(-1, -2),
             last_move=-(vectors @ vectors[:, MEMORY, :, None])[..., 0],
             lr=some[0],
             step=one,

@@ -5,7 +5,7 @@ Records and sums over tensors, and no decision: nothing here knows a rule, a met
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -16,13 +16,24 @@ MEMORY = 1  # place of "memory" among the named vectors; the gradient stands at 
 
 
 class Products(NamedTuple):
-    """What a backend measures, per tensor, of the B named vectors u, v, with M = P⁻¹(I + λP)⁻¹."""
+    """What a backend measures, per tensor, of the B named vectors u, v, with M = P⁻¹(I + λP)⁻¹.
 
-    dual: Array  # <u, P⁻¹v>, (T, B, B)
-    metric: Array  # <u, M v>, (T, B, B)
+    A norm has no inner product: there `dual` and `metric` are None, and either `move` or `last` is given.
+    """
+
+    dual: Array | None  # <u, P⁻¹v>, (T, B, B)
+    metric: Array | None  # <u, M v>, (T, B, B)
     pull: Array | None  # <u, (I + λP)⁻¹ memory>, (T, B); None without inertia
     decay: Array | None  # <u, x>, (T, B); None without weight decay
     move: Array | None = None  # <u, x_t - x_{t-1}>, (T, B), as it was; None: computed from memory
+    last: Array | None = None  # <u, v>, (T, B), v the direction that memory recalls; None: P⁻¹memory
+
+
+class Part(NamedTuple):
+    """One of the steepest directions that a step in a norm is mixed of: that of a slope (S, B), and its share (S,)."""
+
+    slope: Array
+    share: Array
 
 
 class Scope:
@@ -119,6 +130,8 @@ class Inputs:
     lr: Array  # (T,)
     weight_decay: Array  # (T,), 0 where decay is coupled: the gradient then has it
     loss: Array | None = None  # f(x), (S,), finite
+    # In a norm: slopes (S, B) -> (T, B), Σ ||s||_*^{0 or 1}·<v, u> over the tensors of each of T, v steepest for s.
+    pull: Callable[[Array], Array] | None = None
 
     @cached_property
     def mass(self) -> Array:
@@ -131,7 +144,9 @@ class Solution:
     """The model of planes that was solved, see `proxmom.certify`, and what is active of it.
 
     direction (S, B): slope of the active model over the planes that have one, v = Σ_b direction_b u_b. slope_weight:
-    what those planes weigh, 1 without floors. stays: whether memory and x stay as they are.
+    what those planes weigh, 1 without floors; in a norm how much of the step is taken. stays: whether memory and x stay
+    as they are. In a norm quadratic is None, and instead there are the parts of the step, the gap, (S,), of its model
+    above the best, and along, (S, B), products of the named vectors with -z, where the rule looks at the loss.
     """
 
     direction: Array  # (S, B)
@@ -141,12 +156,20 @@ class Solution:
     heights: Array  # (S, K)
     slopes: Array  # (S, K, B)
     linear: Array  # (S, K), c
-    quadratic: Array  # (S, K, K), Q
+    quadratic: Array | None  # (S, K, K), Q
+    parts: tuple[Part, ...] = ()
+    gap: Array | None = None
+    along: Array | None = None
 
     @property
     def beta(self) -> Array:
         """The weight on memory, (S,)."""
         return self.direction[..., MEMORY]
+
+    @property
+    def numbers(self) -> tuple[Array, ...]:
+        """What is finite where the step is."""
+        return self.linear, self.gap if self.quadratic is None else self.quadratic
 
 
 @dataclass(frozen=True)
@@ -154,8 +177,9 @@ class Outcome:
     """What the backend must do.
 
     Memory becomes (v + λP·memory) / (1 + λP), with v the solution's direction, and x moves by
-    -lr·slope_weight·P⁻¹memory, with the weight decay asked for. Further memories become what `Memory` says of their
-    kind, combinations what is given here: name -> coefficients over the named vectors, (S, B).
+    -lr·slope_weight·P⁻¹memory, with the weight decay asked for; in a norm by the mixture of its parts, each with its
+    steepest direction times ||slope||_*^{0 or 1}, instead of P⁻¹memory. Further memories become what `Memory` says of
+    their kind, combinations what is given here: name -> coefficients over the named vectors, (S, B).
     """
 
     solution: Solution

@@ -12,7 +12,7 @@ from typing import Any
 from proxmom.memories import Combination, Previous, mass_name
 from proxmom.now import Now
 from proxmom.planes import Array, Scalar, Vector, namespace
-from proxmom.step.dual import solution
+from proxmom.step import dual, in_norm
 from proxmom.step.method import Method
 from proxmom.step.records import MEMORY, Inputs, Outcome, Scalars, Solution
 
@@ -33,7 +33,8 @@ class Step:
         lr = inputs.lr
         if method.step_size is not None:
             lr = lr * inputs.scope.spread(method.step_size.factor(now) + 0 * now.step)
-        solved = solution(method, inputs, lr, now)
+        model = in_norm if method.measures == "norm" else dual
+        solved = model.solution(method, inputs, lr, now)
         scalars = self._leave(inputs, lr, now, solved)
         if not (method.remembers or method.tracked):
             return Outcome(solved, scalars, lr)
@@ -57,11 +58,13 @@ class Step:
         if not method.facts.needs_loss:
             return left
         scale = lr / (1 + lr * inputs.weight_decay) if method.decay == "proximal" else lr
-        slope = solved.direction[..., None]
-        image = scope.total(scale[:, None, None] * products.dual) @ slope * solved.slope_weight[..., None, None]
+        image: Any = solved.along
+        if products.dual is not None:
+            image = (scope.total(scale[:, None, None] * products.dual) @ solved.direction[..., None])[..., 0]
+        image = image * solved.slope_weight[..., None]
         if products.decay is not None:
-            image = image + scope.total((scale * inputs.weight_decay)[:, None] * products.decay)[..., None]
-        change = xp.sum(slope * image, axis=(-2, -1))
+            image = image + scope.total((scale * inputs.weight_decay)[:, None] * products.decay)
+        change = xp.sum(solved.direction * image, axis=-1)
         return replace(left, loss=now.loss, memory_height=share * now.memory_height - change)
 
     def _remember(self, before: Mapping[str, Array], now: Now) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -90,10 +93,11 @@ class Step:
 def observe(method: Method, inputs: Inputs) -> Now:
     """What rule and step size may see."""
     products, scalars, scope, weight_decay = inputs.products, inputs.scalars, inputs.scope, inputs.weight_decay
-    xp, mass = namespace(products.dual), inputs.mass
+    xp, mass = namespace(scalars.step), inputs.mass
     moved = products.move
     if moved is None:  # what today's metric and memory say of the last move
-        moved = scalars.slope_weight[:, None] * products.dual[:, :, MEMORY]
+        last = products.last if products.dual is None else products.dual[:, :, MEMORY]
+        moved = scalars.slope_weight[:, None] * last
         if products.decay is not None:
             moved = moved + weight_decay[:, None] * products.decay
         moved = -scalars.last_lr[:, None] * moved
@@ -105,7 +109,7 @@ def observe(method: Method, inputs: Inputs) -> Now:
         height = scalars.memory_height + plane_mass * (previous - loss)
     return Now(
         method.names,
-        dual=scope.total(products.dual),
+        dual=None if products.dual is None else scope.total(products.dual),
         last_move=scope.total(moved),
         lr=scope.mean(inputs.lr),
         step=scalars.step,

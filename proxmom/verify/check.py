@@ -168,7 +168,7 @@ def check_rule(
         )
 
     looks = facts.needs_loss and (inertia > 0 or decay == "coupled")
-    stuck = facts.beta_max == 1 and not metric.memory_from_gradient
+    stuck = facts.beta_max == 1 and not getattr(metric, "memory_from_gradient", False)
     if looks or stuck or (inertia > 0 and kind_of(metric) != "diagonal"):
         try:
             optimizer(np.zeros(SIZE))
@@ -219,8 +219,9 @@ def _gradient(random: Random) -> Vector:
 def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
     eta, mu = model.lr, model.weight_decay
     kappa = eta / (1 + eta * mu)
-    gap = float(certify(model.linear, model.quadratic, model.weights).gap)
-    scale = max(np.abs(model.heights).max(), np.abs(model.quadratic).max()) or 1.0
+    quadratic = np.asarray(model.quadratic)
+    gap = float(certify(model.linear, quadratic, model.weights).gap)
+    scale = max(np.abs(model.heights).max(), np.abs(quadratic).max()) or 1.0
     if fault := metric_fault(model):
         return Trial(number, f"{case}: the metric is {fault}", np.inf, gap / scale, np.inf)
     try:

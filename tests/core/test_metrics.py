@@ -59,7 +59,7 @@ def test_euclidean_keeps_nothing_and_has_no_diagonal() -> None:
 
 
 def test_what_a_metric_says_of_itself() -> None:
-    assert list(METRICS) == ["Euclidean", "Adam", "AdaGrad", "Shampoo", "SOAP", "QuasiNewton"]
+    assert list(METRICS) == ["Euclidean", "Adam", "AdaGrad", "Shampoo", "SOAP", "QuasiNewton", "LInf", "Spectral"]
     kinds = (Euclidean, Adam, AdaGrad)
     assert [kind.memory_from_gradient for kind in kinds] == [True, False, False]
     assert all(kind.elementwise for kind in kinds)

@@ -1,0 +1,243 @@
+"""The model of planes where moves are measured in a norm, and its solution.
+
+With ψ(w) = Σ over tensors of lr·||s||_* (hard) or lr·||s||²_*/2 (soft), s = Σ w_k s_k, the weights maximise
+<c, w> - ψ(w) over the simplex. No inner product knows ψ: a backend tells its gradient, Σ lr·||s||_*^{0 or 1}·<v, u_b>
+over the named vectors u_b, for one slope at a time, with v the steepest direction of s. Then A = lr·||s||_*^{0 or 1}·v,
+negated, is a step, and <A, s> is ψ, or 2ψ.
+
+Two planes: bisection. Of the steps at the two ends of any bracket of the best weight, a mixture leaves both planes
+level. What the model says of it above the better dual value of the ends is the gap: the step is as good as that is
+small, whatever vectors stand behind it. It also is the exact step where v is not unique. Derived in
+`theory/17_norms.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from proxmom.now import Now
+from proxmom.planes import Array, namespace
+from proxmom.step.cutting_planes import Answer, many_planes
+from proxmom.step.dual import stack
+from proxmom.step.method import Method
+from proxmom.step.records import Inputs, Part, Solution
+
+GAP = 1e-11  # relative, at which the host stops looking
+ROUNDING = 8  # eps of a difference that counts as zero
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Planes with a slope, (S, K) and (S, K, B), the highest floor, (S,) or None, and whom to ask about slopes.
+
+    pull: slopes (S, B) -> (S, B), the gradient of ψ over the named vectors; power: 1 hard, 2 soft; calls: at most;
+    looks: whether the rule looks at the loss, and so must know how far its planes fall.
+    """
+
+    linear: Array
+    slopes: Array
+    floor: Array | None
+    pull: Callable[[Array], Array]
+    power: int
+    calls: int
+    looks: bool
+
+    def share(self, height: Array, size: Array) -> Array:
+        """How much of a step is taken, (S,), where the planes' mixture has this height and <A, s>."""
+        xp = namespace(height)
+        if self.floor is None:
+            return 1 + 0 * height
+        above = height - self.floor
+        # a step that changes nothing is taken whole, or not at all
+        part = xp.where(size > 0, above / xp.where(size > 0, size, 1.0), xp.astype(above > 0, above.dtype))
+        return xp.clip(part, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A weight b of the second plane, (S,), and what is known there: see `Problem`.
+
+    first, change: <A, s_1> and <A, s_2 - s_1>, (S,); value: of the dual; signal: its derivative's sign.
+    """
+
+    b: Array
+    slope: Array
+    pull: Array
+    first: Array
+    change: Array
+    share: Array
+    value: Array
+    signal: Array
+
+    @property
+    def size(self) -> Array:
+        """<A, s>, (S,)."""
+        return self.first + self.b * self.change
+
+    def where(self, here: Array, other: Point) -> Point:
+        """This point where `here`, else the other."""
+        xp = namespace(here)
+        return Point(
+            *(
+                xp.where(here if mine.ndim == 1 else here[:, None], mine, theirs)
+                for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)
+            )
+        )
+
+
+def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
+    """The planes of the rule, their weights and the direction, at the lr (T,) of this step."""
+    scope, norm = inputs.scope, method.metric
+    heights, slopes, floors = stack(method, now)
+    xp, linear = namespace(heights), heights
+    if inputs.products.decay is not None:  # planes stand where decay has led
+        led = scope.total((lr * inputs.weight_decay)[:, None] * inputs.products.decay)
+        linear = linear - (slopes @ led[..., None])[..., 0]
+    assert inputs.pull is not None
+    ask = inputs.pull
+
+    def pull(slope: Array) -> Array:
+        return scope.total(lr[:, None] * ask(slope))
+
+    sloped = [k for k in range(linear.shape[-1]) if k not in floors]
+    floor = xp.max(linear[:, floors], axis=-1) if floors else None
+    power = 1 if norm.form == "hard" else 2
+    problem = Problem(linear[:, sloped], slopes[:, sloped, :], floor, pull, power, norm.calls, method.facts.needs_loss)
+    if len(sloped) == 1:
+        answer = _one(problem)
+    elif len(sloped) == 2:
+        answer = _two(problem)
+    else:
+        answer = many_planes(problem.linear, problem.slopes, floor, power, pull)
+    share = answer.share
+    return Solution(
+        direction=(answer.weights[:, None, :] @ problem.slopes)[:, 0, :],
+        slope_weight=share,
+        stays=(share <= 0) & (floor >= 0) if floor is not None else share < 0,
+        weights=_weights(power, answer, linear, sloped, floors),
+        heights=heights,
+        slopes=slopes,
+        linear=linear,
+        quadratic=None,
+        parts=answer.parts,
+        gap=answer.gap,
+        along=answer.along if method.facts.needs_loss else None,
+    )
+
+
+def _weights(power: int, answer: Answer, linear: Array, sloped: list[int], floors: list[int]) -> Array:
+    """Of all planes, (S, K); where a hard step is shortened the floor has all the weight."""
+    xp, share = namespace(linear), answer.share
+    held = xp.astype(share >= 1, linear.dtype) if power == 1 else share
+    columns: list[Any] = [None] * linear.shape[-1]
+    for place, k in enumerate(sloped):
+        columns[k] = held * answer.weights[:, place]
+    first = xp.argmax(linear[:, floors], axis=-1) if floors else None
+    for place, k in enumerate(floors):
+        columns[k] = (1 - held) * xp.astype(first == place, linear.dtype)
+    return xp.stack(columns, axis=-1)
+
+
+def _look(problem: Problem, b: Array) -> Point:
+    """Ask about the slope at b."""
+    (c, other), (slope, end) = (problem.linear[:, k] for k in (0, 1)), (problem.slopes[:, k, :] for k in (0, 1))
+    xp, turn, rise = namespace(b), end - slope, other - c
+    at = slope + b[:, None] * turn
+    pull = problem.pull(at)
+    first, change = xp.sum(pull * slope, axis=-1), xp.sum(pull * turn, axis=-1)
+    size, height = first + b * change, c + b * rise
+    share = problem.share(height, size)
+    value = height - size / problem.power
+    if problem.floor is not None and problem.power == 2:
+        value = problem.floor + share * (height - problem.floor) - share**2 * size / 2
+    signal = rise - share * change
+    noise = ROUNDING * xp.finfo(b.dtype).eps * (xp.abs(rise) + xp.abs(share * change))
+    # level up to rounding: the larger weight counts
+    return Point(b, at, pull, first, change, share, value, xp.where(xp.abs(signal) <= noise, 0.0, signal))
+
+
+def _one(problem: Problem) -> Answer:
+    """One plane: its steepest direction."""
+    xp, slope, height = namespace(problem.linear), problem.slopes[:, 0, :], problem.linear[:, 0]
+    pull = problem.pull(slope) if problem.looks else 0 * slope
+    share = problem.share(height, xp.sum(pull * slope, axis=-1))
+    one = 1 + 0 * share
+    return Answer(one[:, None], share, (Part(slope, one),), 0 * share, pull)
+
+
+def _two(problem: Problem) -> Answer:
+    """Bisection, and the mixture of the steps at both ends."""
+    zero = 0 * problem.linear[:, 0]
+    xp = namespace(zero)
+    low, high = _look(problem, zero), _look(problem, zero + 1)
+    low = high.where(high.signal >= 0, low)  # memory's end is the best
+    high = low.where(low.signal < 0, high)  # the gradient's is
+    for call in range(problem.calls - 2):
+        share, part, gap = _mixture(problem, low, high)
+        if isinstance(gap, np.ndarray) and bool((~(gap > GAP * _scale(problem, low, high))).all()):
+            break  # also where something is not finite
+        middle = _look(problem, low.b + (_meeting(problem, low, high) if call % 2 == 0 else 0.5) * (high.b - low.b))
+        right = middle.signal >= 0
+        low, high = middle.where(right, low), high.where(right, middle)
+    share, part, gap = _mixture(problem, low, high)
+    b = _best(low, high)
+    parts = (Part(low.slope, 1 - part), Part(high.slope, part))
+    along = parts[0].share[:, None] * low.pull + parts[1].share[:, None] * high.pull
+    return Answer(xp.stack([1 - b, b], axis=-1), share, parts, gap, along)
+
+
+def _meeting(problem: Problem, low: Point, high: Point) -> Array:
+    """Where in the bracket, as a share of it, the tangents of ψ at both ends meet; the middle where they do not."""
+    xp, wide = namespace(low.b), high.b - low.b
+    over = low.change - high.change
+    shift = 0.0 if problem.power == 1 else (high.size - low.size) / 2
+    at = (high.first - low.first - shift) / xp.where(over != 0, over, 1.0)
+    place = (at - low.b) / xp.where(wide > 0, wide, 1.0)
+    return xp.where((over != 0) & (place > 0) & (place < 1), place, 0.5)
+
+
+def _mixture(problem: Problem, low: Point, high: Point) -> tuple[Array, Array, Array]:
+    """Of the steps at both ends the mixture that leaves the planes level: how much of it, high's part, and its gap."""
+    c, rise = problem.linear[:, 0], problem.linear[:, 1] - problem.linear[:, 0]
+    xp, same, over = namespace(c), low.b == high.b, high.change - low.change
+    part = _ratio(rise - low.change, over, xp)
+    if problem.floor is not None:
+        held = c - low.first - part * (high.first - low.first) < problem.floor
+        above = c - problem.floor
+        # both planes and the floor are level
+        along = _ratio(above * low.change - rise * low.first, rise * (high.first - low.first) - above * over, xp)
+        part = xp.where(held, along, part)
+    part = xp.where(same, 0.0, part)
+    first, change, price = (
+        (1 - part) * mine + part * theirs
+        for mine, theirs in ((low.first, high.first), (low.change, high.change), (low.size, high.size))
+    )
+    b = _best(low, high)
+    share = problem.share(c + b * rise, first + b * change)
+    top = xp.maximum(c - share * first, c + rise - share * (first + change))
+    gap = top - xp.maximum(low.value, high.value)
+    if problem.power == 2:
+        gap = gap + share**2 * price / 2
+    elif problem.floor is not None:  # a shortened step is compared in length
+        gap = xp.where(share < 1, (share - xp.maximum(low.share, high.share)) * price, gap)
+    return share, part, xp.where(same, 0.0, gap)
+
+
+def _best(low: Point, high: Point) -> Array:
+    """The weight at the better end."""
+    return namespace(low.b).where(low.value > high.value, low.b, high.b)
+
+
+def _ratio(above: Array, below: Array, xp: Any) -> Array:
+    """A quotient in [0, 1], 1/2 where nothing decides."""
+    return xp.clip(xp.where(below != 0, above / xp.where(below != 0, below, 1.0), 0.5), 0.0, 1.0)
+
+
+def _scale(problem: Problem, low: Point, high: Point) -> Array:
+    xp = namespace(low.b)
+    size = xp.maximum(xp.abs(low.size), xp.abs(high.size))
+    return xp.max(xp.abs(problem.linear), axis=-1) + size
