@@ -30,12 +30,12 @@ class Model:
 
     Shapes: x, memory, next_x, next_memory, diagonal (of P, None where P is not diagonal) (n,); image(vector) is P⁻¹ of
     a vector (n,); slopes (K, n), and coefficients (K, B), the same over the vectors `names`; heights, weights, linear
-    (K,); quadratic (K, K), None in a norm. beta is the weight on memory, lr is η, inertia λ, weight_decay μ (0 where decay is coupled:
+    (K,); quadratic (K, K). beta is the weight on memory, lr is η, inertia λ, weight_decay μ (0 where decay is coupled:
     the slopes then contain it).
 
-    In a norm, over tensors of these shapes, it minimises max_k { heights_k + <slopes_k, z - ημx> } over moves z of which
-    no tensor is longer than η ("hard"), or adds Σ ||z||²/(2η) over the tensors ("soft"); then x + z - ημx is next_x.
-    There, quadratic is None, and gap bounds how far above the least value the step's is.
+    In a norm, over tensors of these shapes, it minimises max_k { heights_k + <slopes_k, z - ημx> } over moves z of
+    which no tensor is longer than η ("hard"), or adds Σ ||z||²/(2η) over the tensors ("soft"); then x + z - ημx is
+    next_x. There quadratic is None, and gap bounds how far above the least value the step's is.
     """
 
     names: tuple[str, ...]

@@ -5,7 +5,7 @@ With ψ(w) = Σ over tensors of lr·||s||_* (hard) or lr·||s||²_*/2 (soft), s 
 over the named vectors u_b, for one slope at a time, with v the steepest direction of s. Then A = lr·||s||_*^{0 or 1}·v,
 negated, is a step, and <A, s> is ψ, or 2ψ.
 
-Two planes: bisection. Of the steps at the two ends of any bracket of the best weight, a mixture leaves both planes
+Two planes: a bracket. Of the steps at the two ends of any bracket of the best weight, a mixture leaves both planes
 level. What the model says of it above the better dual value of the ends is the gap: the step is as good as that is
 small, whatever vectors stand behind it. It also is the exact step where v is not unique. Derived in
 `theory/17_norms.py`.
@@ -26,7 +26,6 @@ from proxmom.step.dual import stack
 from proxmom.step.method import Method
 from proxmom.step.records import Inputs, Part, Solution
 
-GAP = 1e-11  # relative, at which the host stops looking
 ROUNDING = 8  # eps of a difference that counts as zero
 
 
@@ -35,7 +34,7 @@ class Problem:
     """Planes with a slope, (S, K) and (S, K, B), the highest floor, (S,) or None, and whom to ask about slopes.
 
     pull: slopes (S, B) -> (S, B), the gradient of ψ over the named vectors; power: 1 hard, 2 soft; calls: at most;
-    looks: whether the rule looks at the loss, and so must know how far its planes fall.
+    looks: whether the rule looks at the loss, and so must know how far its planes fall; precision: relative, of the vectors.
     """
 
     linear: Array
@@ -45,6 +44,7 @@ class Problem:
     power: int
     calls: int
     looks: bool
+    precision: float
 
     def share(self, height: Array, size: Array) -> Array:
         """How much of a step is taken, (S,), where the planes' mixture has this height and <A, s>."""
@@ -106,7 +106,16 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
     sloped = [k for k in range(linear.shape[-1]) if k not in floors]
     floor = xp.max(linear[:, floors], axis=-1) if floors else None
     power = 1 if norm.form == "hard" else 2
-    problem = Problem(linear[:, sloped], slopes[:, sloped, :], floor, pull, power, norm.calls, method.facts.needs_loss)
+    problem = Problem(
+        linear[:, sloped],
+        slopes[:, sloped, :],
+        floor,
+        pull,
+        power,
+        norm.calls,
+        method.facts.needs_loss,
+        inputs.precision,
+    )
     if len(sloped) == 1:
         answer = _one(problem)
     elif len(sloped) == 2:
@@ -155,7 +164,7 @@ def _look(problem: Problem, b: Array) -> Point:
     if problem.floor is not None and problem.power == 2:
         value = problem.floor + share * (height - problem.floor) - share**2 * size / 2
     signal = rise - share * change
-    noise = ROUNDING * xp.finfo(b.dtype).eps * (xp.abs(rise) + xp.abs(share * change))
+    noise = ROUNDING * problem.precision * (xp.abs(rise) + xp.abs(share * change))
     # level up to rounding: the larger weight counts
     return Point(b, at, pull, first, change, share, value, xp.where(xp.abs(signal) <= noise, 0.0, signal))
 
@@ -170,28 +179,58 @@ def _one(problem: Problem) -> Answer:
 
 
 def _two(problem: Problem) -> Answer:
-    """Bisection, and the mixture of the steps at both ends."""
+    """A bracket of the best weight, and the mixture of the steps at its ends."""
     zero = 0 * problem.linear[:, 0]
     xp = namespace(zero)
     low, high = _look(problem, zero), _look(problem, zero + 1)
     low = high.where(high.signal >= 0, low)  # memory's end is the best
     high = low.where(low.signal < 0, high)  # the gradient's is
-    for call in range(problem.calls - 2):
-        share, part, gap = _mixture(problem, low, high)
-        if isinstance(gap, np.ndarray) and bool((~(gap > GAP * _scale(problem, low, high))).all()):
-            break  # also where something is not finite
-        middle = _look(problem, low.b + (_meeting(problem, low, high) if call % 2 == 0 else 0.5) * (high.b - low.b))
-        right = middle.signal >= 0
-        low, high = middle.where(right, low), high.where(right, middle)
-    share, part, gap = _mixture(problem, low, high)
-    b = _best(low, high)
+    for call in range(problem.calls - 3):
+        if isinstance(zero, np.ndarray) and bool(_done(problem, low, high).all()):
+            break
+        place = (_beyond, _meeting, _middle)[call % 3](problem, low, high)
+        low, high, _ = _narrowed(problem, low, high, place)
+    best = low.where(low.value > high.value, high)
+    low, high, between = _narrowed(problem, low, high, _crossing(low, high))
+    level = ROUNDING * problem.precision * _scale(problem, low, high)
+    best = between.where(between.value >= best.value - level, best)  # else there is a kink, and an end lies on it
+    share, part, gap = _mixture(problem, low, high, best)
     parts = (Part(low.slope, 1 - part), Part(high.slope, part))
     along = parts[0].share[:, None] * low.pull + parts[1].share[:, None] * high.pull
-    return Answer(xp.stack([1 - b, b], axis=-1), share, parts, gap, along)
+    return Answer(xp.stack([1 - best.b, best.b], axis=-1), share, parts, gap, along)
+
+
+def _done(problem: Problem, low: Point, high: Point) -> Array:
+    """Where nothing is left to find; also where something is not finite."""
+    _, _, gap = _mixture(problem, low, high, low.where(low.value > high.value, high))
+    # where the dual is level to the right of low, its far end is wanted
+    found = ~(gap > problem.precision * _scale(problem, low, high)) & (low.signal != 0)
+    return found | ~(high.b - low.b > problem.precision)
+
+
+def _narrowed(problem: Problem, low: Point, high: Point, place: Array) -> tuple[Point, Point, Point]:
+    """The bracket after a look at a place in it, given as a share of it, and what was seen."""
+    between = _look(problem, low.b + place * (high.b - low.b))
+    right = between.signal >= 0
+    return between.where(right, low), high.where(right, between), between
+
+
+def _crossing(low: Point, high: Point) -> Array:
+    """Where in the bracket the straight line through both signals is zero, as a share of it."""
+    fall = low.signal - high.signal
+    xp = namespace(fall)
+    return xp.where(fall > 0, low.signal / xp.where(fall > 0, fall, 1.0), 0.5)
+
+
+def _beyond(problem: Problem, low: Point, high: Point) -> Array:
+    """A little beyond the crossing, towards the middle, so that the other end moves next."""
+    place = _crossing(low, high)
+    xp, wide = namespace(place), high.b - low.b
+    return place + xp.sign(0.5 - place) * xp.minimum(xp.abs(0.5 - place), 0.01 * wide + 2 * problem.precision)
 
 
 def _meeting(problem: Problem, low: Point, high: Point) -> Array:
-    """Where in the bracket, as a share of it, the tangents of ψ at both ends meet; the middle where they do not."""
+    """Where the tangents of ψ at both ends meet: where a kink is, if there is one between; else the middle."""
     xp, wide = namespace(low.b), high.b - low.b
     over = low.change - high.change
     shift = 0.0 if problem.power == 1 else (high.size - low.size) / 2
@@ -200,7 +239,11 @@ def _meeting(problem: Problem, low: Point, high: Point) -> Array:
     return xp.where((over != 0) & (place > 0) & (place < 1), place, 0.5)
 
 
-def _mixture(problem: Problem, low: Point, high: Point) -> tuple[Array, Array, Array]:
+def _middle(problem: Problem, low: Point, high: Point) -> Array:
+    return 0 * low.b + 0.5
+
+
+def _mixture(problem: Problem, low: Point, high: Point, best: Point) -> tuple[Array, Array, Array]:
     """Of the steps at both ends the mixture that leaves the planes level: how much of it, high's part, and its gap."""
     c, rise = problem.linear[:, 0], problem.linear[:, 1] - problem.linear[:, 0]
     xp, same, over = namespace(c), low.b == high.b, high.change - low.change
@@ -216,20 +259,14 @@ def _mixture(problem: Problem, low: Point, high: Point) -> tuple[Array, Array, A
         (1 - part) * mine + part * theirs
         for mine, theirs in ((low.first, high.first), (low.change, high.change), (low.size, high.size))
     )
-    b = _best(low, high)
-    share = problem.share(c + b * rise, first + b * change)
+    share = problem.share(c + best.b * rise, first + best.b * change)
     top = xp.maximum(c - share * first, c + rise - share * (first + change))
-    gap = top - xp.maximum(low.value, high.value)
+    gap = top - best.value
     if problem.power == 2:
         gap = gap + share**2 * price / 2
     elif problem.floor is not None:  # a shortened step is compared in length
-        gap = xp.where(share < 1, (share - xp.maximum(low.share, high.share)) * price, gap)
+        gap = xp.where(share < 1, (share - best.share) * price, gap)
     return share, part, xp.where(same, 0.0, gap)
-
-
-def _best(low: Point, high: Point) -> Array:
-    """The weight at the better end."""
-    return namespace(low.b).where(low.value > high.value, low.b, high.b)
 
 
 def _ratio(above: Array, below: Array, xp: Any) -> Array:

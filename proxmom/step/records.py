@@ -132,6 +132,7 @@ class Inputs:
     loss: Array | None = None  # f(x), (S,), finite
     # In a norm: slopes (S, B) -> (T, B), Σ ||s||_*^{0 or 1}·<v, u> over the tensors of each of T, v steepest for s.
     pull: Callable[[Array], Array] | None = None
+    precision: float = 2.0**-52  # relative, of the coarsest vectors
 
     @cached_property
     def mass(self) -> Array:

@@ -14,8 +14,9 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from proxmom.metrics.protocol import check_shape, kind_of
 from proxmom.step import Step
-from proxmom.torch.entries import Entries, by_element, is_fresh
+from proxmom.torch.entries import Entries, is_fresh, sees_pieces
 from proxmom.torch.layout import KEPT, Layout, Member, Part, flat, working
 from proxmom.torch.memory import Spans, is_dense, order_of, repeats, require_storage
 from proxmom.torch.shards import Meshes, check_whole, is_sharded, local, sharded_like, stacked_like
@@ -90,8 +91,9 @@ def _layout(members: Sequence[Member], names: Sequence[str], state: State, step:
     entries = Entries.of(step, members[0][2])
     for (_, _, p), name in zip(members, names, strict=True):
         _check_parameter(p, name)
-        if not by_element(step.method.metric):
+        if not sees_pieces(step.method.metric):
             check_whole(p, name, type(step.method.metric).__name__)
+        check_shape(step.method.metric, tuple(p.shape), name)
         entries.check(state.get(p, {}), p, name)
     device = local(members[0][2]).device
     kind: dict[str, Any] = {"dtype": accumulator(device, [p.dtype for _, _, p in members]), "device": device}
@@ -232,7 +234,7 @@ def _create_one(p: Tensor, entry: dict[str, Any], entries: Entries, metric: Any)
 
 def _started(p: Tensor, entries: Entries, metric: Any) -> Mapping[str, Any]:
     """The metric's state before the first gradient; vectors as the parameter is sharded."""
-    if entries.kept:
+    if entries.kept or kind_of(metric) == "norm":
         return {}
     if entries.whole is None:
         empty: Mapping[str, Any] = metric.start(_laid_out(None, p))

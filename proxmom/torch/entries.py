@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from proxmom.metrics import kind_of
+from proxmom.metrics.protocol import recalls
 from proxmom.step import MEMORY, Step
 from proxmom.torch.layout import KEPT, MEMBERS, OF_LOSSES, PREVIOUS_GRADIENT, PREVIOUS_X, SCALARS, working
 from proxmom.torch.memory import require_storage
@@ -54,7 +55,7 @@ class Entries:
         metric_vectors, metric_numbers, kept, whole = _of_metric(metric, like)
         fresh = dict.fromkeys(SCALARS, 0.0) | {
             "slope_weight": 1.0,
-            "missing": float(not metric.memory_from_gradient),
+            "missing": float(not step.method.memory_from_gradient),
         }
         fresh |= {RULE_SCALAR + name: value for name, value in step.method.scalars.items()}
         fresh |= metric_numbers
@@ -130,11 +131,18 @@ def by_element(metric: Any) -> bool:
     return bool(formula) and not getattr(metric, "sees_move", False)
 
 
+def sees_pieces(metric: Any) -> bool:
+    """Whether it does not matter to a metric where tensors are cut."""
+    return by_element(metric) or (kind_of(metric) == "norm" and getattr(metric, "elementwise", False))
+
+
 def _of_metric(metric: Any, like: Tensor) -> tuple[tuple[str, ...], dict[str, float], int, Any]:
     """Of a metric `Entries.metric`, its numbers, `Entries.kept` and `Entries.whole`."""
     if kind_of(metric) == "low rank":
         numbers = {name: float(value) for name, value in metric.numbers.items()}
         return (PREVIOUS_X, PREVIOUS_GRADIENT), numbers | {MEMBERS: 0.0}, metric.kept, None
+    if kind_of(metric) == "norm":
+        return () if recalls(metric) else (PREVIOUS_X,), {}, 0, None
     whole = not by_element(metric)
     x = _meta(tuple(like.shape), working(like.dtype)) if whole else torch.zeros(0, device="cpu", dtype=torch.float32)
     start = metric.start(x)

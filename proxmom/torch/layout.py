@@ -326,6 +326,11 @@ class Layout:
         """Whether scalars can be read without waiting for a device."""
         return self.device.type == "cpu"
 
+    @property
+    def precision(self) -> float:
+        """Relative, of the coarsest vectors that a step computes with."""
+        return max(torch.finfo(working(dtype)).eps for dtype in set(self._dtypes))
+
     def scalars(self, loss: Array | None) -> Scalars:
         """The columns that the step reads; the last loss is that of the oldest unit, before the first step today's."""
         column = self.rows.T

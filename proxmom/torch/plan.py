@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proxmom.metrics.protocol import recalls
 from proxmom.planes import Array, namespace
 from proxmom.step import MEMORY, Inputs, Outcome, Products, Scope, Step
 from proxmom.torch.layout import LOSS, MEMORY_HEIGHT, SKIPPED, STEP, Layout
@@ -55,16 +56,19 @@ def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) ->
         layout.passes.check_rates(groups, ("lr",) if coupled else ("lr", "weight_decay"))
     measured = layout.passes.measure(layout, numbers)
     sums = layout.array(measured if layout.meshes is None else layout.meshes.total(measured))
-    if step.method.measures == "low rank":
+    pull = None
+    if step.method.measures == "norm":
+        products, pull = _in_norm(layout, step, sums, with_x=numbers.with_x), _asked(layout)
+    elif step.method.measures == "low rank":
         products = layout.passes.products(layout, sums, with_x=numbers.with_x)
         sums = products.dual  # a pair that overflows is left out of it
     else:
         places = layout.array(_places(len(step.method.names), layout.device))
         products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below
-        outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss))
+        outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss, pull, layout.precision))
     solution = outcome.solution
-    checked = [sums, solution.linear, solution.quadratic, *([] if loss is None else [loss])]
+    checked = [sums, *solution.numbers, *([] if loss is None else [loss])]
     if step.method.remembers:
         checked += [*outcome.scalars.rule_scalars.values(), *outcome.combinations.values()]
     xp = namespace(sums)
@@ -82,7 +86,8 @@ def commit(plan: Plan, step: Step, sound: Tensor | None) -> None:
     shrink = 1 / (1 + plan.lr * plan.weight_decay) if proximal else 1 - plan.lr * plan.weight_decay
     scale = plan.lr * scope.spread(solution.slope_weight) * (shrink if proximal else 1)
     combinations = {name: _per_vector(scope, parts) for name, parts in plan.outcome.combinations.items()}
-    motion = Motion(_per_vector(scope, solution.direction), scale, shrink, sound, combinations)
+    parts = [(_per_vector(scope, part.slope), scope.spread(part.share)) for part in solution.parts]
+    motion = Motion(_per_vector(scope, solution.direction), scale, shrink, sound, combinations, parts)
     layout.passes.move(layout, plan.numbers, motion)
     layout.arrive()
     new = _new_scalars(plan, step)
@@ -122,6 +127,26 @@ def _products(step: Step, sums: Array, places: Array, *, with_x: bool) -> Produc
         decay=sums[:, rest : rest + count] if with_x else None,
         move=sums[:, rest + count :] if step.method.measures == "operator" else None,
     )
+
+
+def _in_norm(layout: Layout, step: Step, sums: Array, *, with_x: bool) -> Products:
+    """See `NormPasses` for the columns."""
+    count = len(step.method.names)
+    last = sums[:, :count]
+    decay = sums[:, count:] if with_x else None
+    if recalls(step.method.metric):
+        return Products(None, None, None, decay, last=last)
+    return Products(None, None, None, decay, move=last)
+
+
+def _asked(layout: Layout) -> Callable[[Array], Array]:
+    """See `Inputs.pull`; over all processes."""
+
+    def pull(slopes: Array) -> Array:
+        found = layout.passes.pull(layout, _per_vector(layout.scope, slopes))
+        return layout.array(found if layout.meshes is None else layout.meshes.total(found))
+
+    return pull
 
 
 @lru_cache

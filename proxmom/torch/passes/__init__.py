@@ -1,13 +1,13 @@
 """What a step asks of the arrays: two passes over memory, as an object with `measure` and `move`.
 
 Torch operations (`operations`), C++ (`native`) and Triton (`cuda`) are such objects, each beside the others, for
-element-wise metrics; `whole` serves those that see whole tensors, `low_rank` those that see inner products. Only what
-they must agree on is here.
+element-wise metrics; `whole` serves those that see whole tensors, `low_rank` those that see inner products, `norms`
+norms. Only what they must agree on is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,7 +39,8 @@ class Motion:
 
     direction: coefficients of gradient, memory, further memories in the slope, (U, B); scale, shrink: (U,); sound:
     whether to do anything at all, a flag on the device, or None where it is known. combinations: what the
-    further memories of this kind become, as coefficients, (U, B) each.
+    further memories of this kind become, as coefficients, (U, B) each. parts: in a norm the slopes (U, B) of whose
+    steepest directions the step is mixed, and their shares, (U,).
     """
 
     direction: Array
@@ -47,6 +48,7 @@ class Motion:
     shrink: Array
     sound: Tensor | None
     combinations: Mapping[str, Array] = field(default_factory=dict)
+    parts: Sequence[tuple[Array, Array]] = ()
 
 
 class Passes(Protocol):

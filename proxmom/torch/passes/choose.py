@@ -7,6 +7,7 @@ from proxmom.torch.entries import by_element
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Passes, Settings, cuda, native
 from proxmom.torch.passes.low_rank import LowRankPasses
+from proxmom.torch.passes.norms import NormPasses
 from proxmom.torch.passes.operations import TorchPasses
 from proxmom.torch.passes.whole import WholePasses
 
@@ -18,6 +19,8 @@ def choose(layout: Layout, settings: Settings, foreach: bool | None) -> Passes:
     """
     if kind_of(settings.metric) == "low rank":
         return LowRankPasses(layout, settings)
+    if kind_of(settings.metric) == "norm":
+        return NormPasses(layout, settings)
     if not by_element(settings.metric):
         return WholePasses(layout, settings)
     if foreach is None and cuda.serves(layout, settings):
