@@ -34,7 +34,8 @@ class Problem:
     """Planes with a slope, (S, K) and (S, K, B), the highest floor, (S,) or None, and whom to ask about slopes.
 
     pull: slopes (S, B) -> (S, B), the gradient of ψ over the named vectors; power: 1 hard, 2 soft; calls: at most;
-    looks: whether the rule looks at the loss, and so must know how far its planes fall; precision: relative, of the vectors.
+    looks: whether the rule looks at the loss, and so must know how far its planes fall; precision: relative, of the
+    vectors.
     """
 
     linear: Array
