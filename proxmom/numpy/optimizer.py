@@ -369,8 +369,10 @@ class Optimizer:
             )
             outcome = self._step.take(inputs)
             next_x, next_memory, move = self._moved(named, sight, outcome)
+        solution = outcome.solution
+        decided = solution.gap if solution.quadratic is None else solution.quadratic
         kept = (*outcome.scalars.rule_scalars.values(), *outcome.combinations.values())
-        left = (next_x, next_memory, *outcome.solution.numbers, *sight.arrays(), *kept)
+        left = (next_x, next_memory, outcome.solution.linear, decided, *sight.arrays(), *kept)
         if not all(np.isfinite(part).all() for part in left):
             return None
         return _Plan(

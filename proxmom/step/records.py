@@ -130,9 +130,8 @@ class Inputs:
     lr: Array  # (T,)
     weight_decay: Array  # (T,), 0 where decay is coupled: the gradient then has it
     loss: Array | None = None  # f(x), (S,), finite
-    # In a norm: slopes (S, B) -> (T, B), Σ ||s||_*^{0 or 1}·<v, u> over the tensors of each of T, v steepest for s.
-    pull: Callable[[Array], Array] | None = None
-    precision: float = 2.0**-52  # relative, of the coarsest vectors
+    pull: Callable[[Array], Array] | None = None  # in a norm (S, B) -> (T, B): of slopes Σ ||s||_*^{0 or 1}·<v, u>
+    precision: float = 2.0**-52  # > 0, relative, of the coarsest vectors
 
     @cached_property
     def mass(self) -> Array:
@@ -166,11 +165,6 @@ class Solution:
     def beta(self) -> Array:
         """The weight on memory, (S,)."""
         return self.direction[..., MEMORY]
-
-    @property
-    def numbers(self) -> tuple[Array, ...]:
-        """What is finite where the step is."""
-        return self.linear, self.gap if self.quadratic is None else self.quadratic
 
 
 @dataclass(frozen=True)

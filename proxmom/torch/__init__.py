@@ -11,13 +11,16 @@ except ModuleNotFoundError as error:
 
 from proxmom.torch.arguments import Options
 from proxmom.torch.named import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, TruncatedMemorySGD
+from proxmom.torch.named_norms import AMMuon, AMSign
 from proxmom.torch.optimizer import ProxOptimizer
 
 __all__ = [
     "AMSGD",
     "AMSOAP",
     "AMAdamW",
+    "AMMuon",
     "AMShampoo",
+    "AMSign",
     "MoMo",
     "MoMoAdam",
     "Options",

@@ -179,8 +179,8 @@ def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
                 )
         elif key in SETTINGS or key in WITHOUT_EFFECT or get_close_matches(str(key), (*own, *common), cutoff=0.85):
             raise ValueError(
-                f"a parameter group may set lr and weight_decay, got {key}={value!r}, which would have no effect. "
-                "Leave it out, or rename it if it is a label of yours."
+                f"a parameter group may set lr, weight_decay and metric, got {key}={value!r}, which would have no "
+                "effect. Leave it out, or rename it if it is a label of yours."
             )
 
 

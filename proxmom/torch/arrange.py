@@ -7,7 +7,7 @@ found is looked at before anything is written: what fits is used, what can be co
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def arrange(
             several devices with one model for them.
         ValueError, TypeError: for state that does not fit its parameter.
     """
-    indices, names = _indices(param_groups), names_of(param_groups)
+    indices, names = indices_of(param_groups), names_of(param_groups)
     first = {id(p): place for place, p in reversed(list(enumerate(params)))}  # each once
     members = [(indices[i], i, p) for i, p in enumerate(params) if not idle[i] and first[id(p)] == i]
     devices = {local(p).device for _, _, p in members}
@@ -56,7 +56,7 @@ def arrange(
     return layouts
 
 
-def _indices(groups: Groups) -> list[int]:
+def indices_of(groups: Groups) -> list[int]:
     """The parameter group of each parameter."""
     return [index for index, group in enumerate(groups) for _ in group["params"]]
 
@@ -67,11 +67,16 @@ def names_of(groups: Groups) -> list[str]:
     return [name or f"parameter {place}" for place, name in enumerate(name for names in named for name in names)]
 
 
-def at_rest(groups: Groups, params: Sequence[Tensor], idle: Sequence[bool], state: State, scope: str) -> list[Tensor]:
-    """Of parameters that stay where others of their model move, the lr of the last move."""
-    indices = _indices(groups)
-    moving = {index for index, rests in zip(indices, idle, strict=True) if not rests}
-    shared = {"model": set(indices), "group": moving, "tensor": set()}[scope]
+def at_rest(
+    groups: Groups, params: Sequence[Tensor], idle: Sequence[bool], state: State, scope: str, among: Collection[int]
+) -> list[Tensor]:
+    """Of parameters that stay where others of their model move, the lr of the last move.
+
+    among: the groups of one metric.
+    """
+    indices = indices_of(groups)
+    moving = {index for index, rests in zip(indices, idle, strict=True) if not rests and index in among}
+    shared = {"model": set(among) if moving else set(), "group": moving, "tensor": set()}[scope]
     resting, others = [], set()
     for p, index, rests in zip(params, indices, idle, strict=True):
         entry = state[p] if rests and p in state else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,12 +22,13 @@ OTHERS = {
 }
 
 
-def algorithm(name: str, step: Step) -> dict[str, str]:
-    """What a checkpoint says of the optimizer that it is of."""
-    return {"optimizer": name, "rule": step.method.name, "metric": type(step.method.metric).__name__}
+def algorithm(name: str, steps: Sequence[Step]) -> dict[str, str]:
+    """What a checkpoint says of the optimizer that it is of, from the step of each parameter group."""
+    metrics = dict.fromkeys(type(step.method.metric).__name__ for step in steps)
+    return {"optimizer": name, "rule": steps[0].method.name, "metric": ", ".join(metrics)}
 
 
-def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], entries: Entries) -> None:
+def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], everybody: Sequence[Entries]) -> None:
     """ValueError for the checkpoint of another optimizer."""
     told = saved.get(ALGORITHM)
     if isinstance(told, Mapping):
@@ -37,7 +38,7 @@ def check_algorithm(saved: Mapping[str, Any], own: Mapping[str, str], entries: E
                 f"optimizer is {own['optimizer']} ({own['rule']} with {own['metric']}): load it into one of its kind."
             )
         return
-    names = entries.names
+    names = [name for name in everybody[0].names if all(name in entries.names for entries in everybody)]
     for entry in saved["state"].values():
         if isinstance(entry, Mapping) and entry and not set(names) <= set(entry):
             other = next((kind for key, kind in OTHERS.items() if key in entry), "another optimizer")
@@ -60,7 +61,7 @@ def by_name(saved: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, An
 
 
 def checked(
-    saved: dict[str, Any], groups: list[dict[str, Any]], own: Mapping[str, str], step: Step, *, named: bool
+    saved: dict[str, Any], groups: list[dict[str, Any]], own: Mapping[str, str], steps: Sequence[Step], *, named: bool
 ) -> dict[str, Any]:
     """A checkpoint that can be loaded, its parameters in our order; named: whether their names say which is which.
 
@@ -68,12 +69,13 @@ def checked(
         ValueError, TypeError: for the checkpoint of another optimizer, or state that does not fit its parameter.
     """
     saved = by_name(saved, groups) if named else saved
-    params = [p for group in groups for p in group["params"]]
-    entries = Entries.of(step, params[0] if params else torch.zeros(1))
-    check_algorithm(saved, own, entries)
+    everybody = [
+        Entries.of(step, next(iter(group["params"]), torch.zeros(1))) for step, group in zip(steps, groups, strict=True)
+    ]
+    check_algorithm(saved, own, everybody)
     names = iter(names_of(groups))
     ours = [[(next(names), p) for p in group["params"]] for group in groups]
-    for theirs, here in zip(saved["param_groups"], ours, strict=False):
+    for theirs, here, entries in zip(saved["param_groups"], ours, everybody, strict=False):
         for key, (name, p) in zip(theirs["params"], here, strict=False):
             if entry := saved["state"].get(key):
                 entries.check(entry, p, name)

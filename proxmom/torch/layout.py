@@ -115,7 +115,10 @@ class Layout:
     step size (`rule_scalars`) and those of the metric; membership: which units share a model, a 0/1 matrix (S, U), and
     how many parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
     up, if over several; states: the members' entries in the optimizer's state; memories, named: the names in them of
-    memories and numbers; unseeded: whether a unit has perhaps not stepped yet; passes: what moves the arrays.
+    memories and numbers; unseeded: whether a unit has perhaps not stepped yet; step: what they take; passes: what moves
+    the arrays.
+
+    precision: relative, of the coarsest vectors that a step computes with.
 
     While a step is under way: params, the members; gradients, as the parameters lie, flat or not; x_at and gradient_at,
     their addresses, (T,). version counts the changes of x_at.
@@ -133,6 +136,7 @@ class Layout:
     states: list[dict[str, Any]]
     memories: tuple[str, ...]
     unseeded: bool = True
+    step: Any = None
     passes: Any = None
     version: int = 0
 
@@ -154,6 +158,7 @@ class Layout:
         self._copied = [i for i, part in enumerate(self.parts) if part.copied]
         self._dtypes = [part.dtype for part in self.parts]
         self._counts = [part.count for part in self.parts]
+        self.precision = max(torch.finfo(working(dtype)).eps for dtype in set(self._dtypes))
         self._item = np.array([dtype.itemsize for dtype in self._dtypes], dtype=np.int64)
         self._bytes = self._item * np.array(self._counts, dtype=np.int64)
         alone = list({part.unit: i for i, part in enumerate(self.parts)}.values())  # one parameter of each unit
@@ -325,11 +330,6 @@ class Layout:
     def on_host(self) -> bool:
         """Whether scalars can be read without waiting for a device."""
         return self.device.type == "cpu"
-
-    @property
-    def precision(self) -> float:
-        """Relative, of the coarsest vectors that a step computes with."""
-        return max(torch.finfo(working(dtype)).eps for dtype in set(self._dtypes))
 
     def scalars(self, loss: Array | None) -> Scalars:
         """The columns that the step reads; the last loss is that of the oldest unit, before the first step today's."""

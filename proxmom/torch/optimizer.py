@@ -15,7 +15,7 @@ from proxmom.rules import Rule
 from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, Options, check_rate, explicit
-from proxmom.torch.arrange import arrange, at_rest
+from proxmom.torch.arrange import arrange, at_rest, indices_of
 from proxmom.torch.entries import by_element
 from proxmom.torch.layout import SKIPPED, STEP, Layout, as_tensor
 from proxmom.torch.passes import Settings
@@ -29,9 +29,10 @@ PAST = 7  # sets of parameters whose layouts are kept, for those that take turns
 class ProxOptimizer(torch.optim.Optimizer):
     """Any rule with any metric as a torch optimizer; see `AMSGD` and `AMAdamW` for the paper's two.
 
-    Parameter groups may have their own lr and weight_decay; everything else is one for all groups. All state lives in
-    `state[p]`: the memory, the metric's state, and 0-dim tensors. A step never waits for the device, but for the first
-    two after the set of parameters with a gradient has changed, and once where the metric is not element-wise.
+    Parameter groups may have their own lr, weight_decay and metric; everything else is one for all groups. All state
+    lives in `state[p]`: the memory, the metric's state, and 0-dim tensors. A step never waits for the device, but for
+    the first two after the set of parameters with a gradient has changed, and once where the metric is not
+    element-wise.
 
     Args:
         params: as for every torch optimizer.
@@ -43,7 +44,8 @@ class ProxOptimizer(torch.optim.Optimizer):
         inertia: λ >= 0; 0 where the metric has no diagonal.
         weight_decay: μ >= 0.
         decay: "coupled", "decoupled" or "proximal".
-        scope: one model of planes for the whole "model", for each parameter "group", or for each "tensor".
+        scope: one model of planes for the whole "model", for each parameter "group", or for each "tensor". Groups in
+            another metric never share one.
         step_size, maximize, foreach, capturable, stochastic_rounding, process_group: see `Options`.
 
     Raises:
@@ -70,6 +72,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         metric = Euclidean() if metric is None else metric
         method = Method(rule, metric, inertia=inertia, decay=decay, step_size=self._options["step_size"])
         self._step = Step(method)
+        self._steps: list[Step] = []  # of each parameter group
         self._scope = scope
         self._check_settings()
         check_rate("lr", lr)
@@ -98,17 +101,13 @@ class ProxOptimizer(torch.optim.Optimizer):
         """As in torch, with what all groups share before them."""
         head, groups = super().__repr__().split("\n", 1)
         method = self._step.method
-        shared = {"rule": method.rule, "metric": method.metric, "scope": self._scope, "path": self.path}
+        metrics = ", ".join(dict.fromkeys(str(step.method.metric) for step in self._steps)) or method.metric
+        shared = {"rule": method.rule, "metric": metrics, "scope": self._scope, "path": self.path}
         return "\n".join([head, *(f"{name}: {value}" for name, value in shared.items()), groups])
 
     def _check_settings(self) -> None:
         name, scope = self._step.method.name, self._scope
-        metric = self._step.method.metric
-        if self._options["capturable"] and not by_element(metric):
-            raise ValueError(
-                f"capturable must be False with {type(metric).__name__}, got True: a step reads numbers from the "
-                "device, which no CUDA graph can hold."
-            )
+        self._check_metric(self._step.method.metric)
         if scope not in SCOPES:
             raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}.")
         if self._step.method.facts.needs_loss and scope != "model":
@@ -117,6 +116,27 @@ class ProxOptimizer(torch.optim.Optimizer):
             )
         if self._step.method.facts.needs_loss and self._options["maximize"]:
             raise ValueError(f"{name} looks at the loss, so maximize must be False: its planes are bounds from below.")
+
+    def _check_metric(self, metric: Metric) -> None:
+        if self._options["capturable"] and not by_element(metric):
+            raise ValueError(
+                f"capturable must be False with {type(metric).__name__}, got True: a step reads numbers from the "
+                "device, or makes decisions there, which no CUDA graph can hold."
+            )
+
+    def _in_metric(self, metric: Metric) -> Step:
+        """The step in the metric of a group; one for all groups in the same metric."""
+        known = next((step for step in (self._step, *self._steps) if step.method.metric == metric), None)
+        if known is not None:
+            return known
+        own = self._step.method
+        self._check_metric(metric)
+        if own.facts.needs_loss:
+            raise ValueError(
+                f"{own.name} looks at the loss, so metric must be one for all groups, {own.metric}, got {metric}: the "
+                "loss is one for all."
+            )
+        return Step(Method(own.rule, metric, inertia=own.inertia, decay=own.decay, step_size=own.step_size))
 
     def _forget(self) -> None:
         """Drop what is derived from the state and the groups; the next step makes it again."""
@@ -130,7 +150,8 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         options = {**self._options, "process_group": None}
-        return {**super().__getstate__(), "_step": self._step, "_scope": self._scope, "_options": options}
+        own = {"_step": self._step, "_steps": self._steps, "_scope": self._scope, "_options": options}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -139,18 +160,25 @@ class ProxOptimizer(torch.optim.Optimizer):
             checkpoint.keep_dtypes(self._saved, self.param_groups, self.state)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; a group may set lr and weight_decay, repeat what is one for all groups, and carry your labels.
+        """As in torch; a group may set lr, weight_decay and metric, repeat what is one for all, and carry your labels.
+
+        The metric is not kept in the group, so that checkpoints need no classes of this package.
 
         Raises:
             ValueError: for lr or weight_decay that is negative or not finite, for another value of what is one for all,
                 and for settings that would be without effect; else as in torch.
             TypeError: for lr or weight_decay that is not one number.
         """
+        step = self._step
         if isinstance(param_group, dict):
+            if param_group.get("metric") is not None:
+                step = self._in_metric(param_group["metric"])
+            param_group = {key: value for key, value in param_group.items() if key != "metric"}
             arguments.check_group(param_group, self._common())
             for key in ("lr", "weight_decay"):
                 check_rate(key, param_group.get(key, self.defaults[key]))
         super().add_param_group(param_group)
+        self._steps.append(step)
         group = self.param_groups[-1]
         if self._options["capturable"]:
             everybody = [p for each in (group, *self.param_groups) for p in each["params"]]
@@ -161,7 +189,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         """What is one for all groups, by the names under which a group might give it."""
         rule, metric = self._step.method.rule, self._step.method.metric
         beta = self._step.method.facts.beta_max
-        names = {"rule": rule, "metric": metric, "inertia": self._step.method.inertia, "decay": self._step.method.decay}
+        names = {"rule": rule, "inertia": self._step.method.inertia, "decay": self._step.method.decay}
         own: dict[str, Any] = {"scope": self._scope, "beta_max": beta, "beta": beta}
         own["betas"] = (beta, getattr(metric, "beta2", None))
         known = {"eps": getattr(metric, "eps", None), "lower_bound": getattr(rule, "lower_bound", None)}
@@ -267,7 +295,11 @@ class ProxOptimizer(torch.optim.Optimizer):
             layouts = self._arrange_anew(params, idle)
         self._layouts = layouts
         self._past = {**dict(list(self._past.items())[-PAST:]), key: layouts}
-        self._resting = at_rest(self.param_groups, params, idle, self.state, self._scope)
+        self._resting = [
+            last_lr
+            for _, groups in self._by_step()
+            for last_lr in at_rest(self.param_groups, params, idle, self.state, self._scope, groups)
+        ]
         self._owners = self._who_has_state()
         self._arranged = arranged
 
@@ -290,18 +322,36 @@ class ProxOptimizer(torch.optim.Optimizer):
     def _arrange_anew(self, params: list[Tensor], idle: list[bool]) -> list[Layout]:
         if not self._past:
             shards.check_scope(self, self._scope)
-        layouts = arrange(self.param_groups, params, idle, self.state, self._step, self._scope)
-        settings = Settings(
-            metric=self._step.method.metric,
-            inertia=self._step.method.inertia,
-            sign=-1.0 if self._options["maximize"] else 1.0,
-            memories=dict(self._step.method.memories),
-            stochastic_rounding=self._options["stochastic_rounding"],
-        )
-        for layout in layouts:
-            layout.passes = choose(layout, settings, self._options["foreach"])
+        layouts, indices = [], indices_of(self.param_groups)
+        for step, groups in self._by_step():
+            elsewhere = [rests or index not in groups for index, rests in zip(indices, idle, strict=True)]
+            settings = Settings(
+                metric=step.method.metric,
+                inertia=step.method.inertia,
+                sign=-1.0 if self._options["maximize"] else 1.0,
+                memories=dict(step.method.memories),
+                stochastic_rounding=self._options["stochastic_rounding"],
+            )
+            for layout in arrange(self.param_groups, params, elsewhere, self.state, step, self._scope):
+                layout.step, layout.passes = step, choose(layout, settings, self._options["foreach"])
+                layouts.append(layout)
+        layouts.sort(key=lambda layout: not layout.on_host)
         self._follow(layouts, params)  # takes the addresses
         return layouts
+
+    def _by_step(self) -> list[tuple[Step, set[int]]]:
+        """Each step with the parameter groups that take it."""
+        if len(self._steps) != len(self.param_groups):  # somebody has changed the list itself
+            if any(step is not self._step for step in self._steps):
+                raise RuntimeError(
+                    f"param_groups must be as many as were added, {len(self._steps)}, where a group has a metric of "
+                    f"its own, got {len(self.param_groups)}. Use add_param_group, or make a new optimizer."
+                )
+            self._steps = [self._step] * len(self.param_groups)
+        return [
+            (step, {index for index, other in enumerate(self._steps) if other is step})
+            for step in dict.fromkeys(self._steps)
+        ]
 
     def _advance(self, given: Any) -> None:
         """Take the step, unless something is not finite."""
@@ -309,10 +359,10 @@ class ProxOptimizer(torch.optim.Optimizer):
         first, loss = self._layouts[0], None
         if self._step.method.facts.needs_loss:
             loss = first.array(shards.mean(scalar(given, first.scalar_rows), self._options["process_group"]))
-        plans = [plan_step(layout, self._step, self.param_groups, loss) for layout in self._layouts]
+        plans = [plan_step(layout, self.param_groups, loss) for layout in self._layouts]
         sound = as_tensor(plans[0].sound)
         for plan in plans[1:]:
-            sound = sound & plan.sound.to(sound.device)
+            sound = sound & as_tensor(plan.sound).to(sound.device)
         if self._options["process_group"] is not None:
             sound = shards.agree(sound, self._options["process_group"])
         if first.on_host and not sound:
@@ -322,7 +372,7 @@ class ProxOptimizer(torch.optim.Optimizer):
                 memory.zero_()
             return
         for plan in plans:
-            commit(plan, self._step, None if first.on_host else sound.to(plan.layout.device))
+            commit(plan, None if first.on_host else sound.to(plan.layout.device))
         for last_lr in self._resting:  # what does not move adds nothing to the next step's height
             last_lr.mul_(0 if first.on_host else (~sound).to(last_lr.device))
         if first.on_host:
@@ -341,7 +391,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         fresh = (layout.scalar_rows[:, STEP] == 0).tolist()
         layout.unseeded = any(fresh)
         written: list[Tensor] = []
-        seeded = self._step.method.seeded
+        seeded = layout.step.method.seeded
         if not any(seeded) or not layout.unseeded:
             return written
         xs = layout.xs() if self._step.method.decay == "coupled" else None
@@ -360,7 +410,7 @@ class ProxOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As in torch, and beside state and param_groups which algorithm they are of."""
         packed: dict[str, Any] = super().state_dict()
-        return {**packed, checkpoint.ALGORITHM: checkpoint.algorithm(type(self).__name__, self._step)}
+        return {**packed, checkpoint.ALGORITHM: checkpoint.algorithm(type(self).__name__, self._steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, hooks included, but every tensor keeps the dtype that it was saved with.
@@ -382,8 +432,8 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _take_in(self, saved: dict[str, Any], hooked: bool) -> dict[str, Any]:
         """Look at what all other hooks have made of a checkpoint, before anything is loaded."""
-        own = checkpoint.algorithm(type(self).__name__, self._step)
-        self._saved = checkpoint.checked(saved, self.param_groups, own, self._step, named=not hooked)
+        own = checkpoint.algorithm(type(self).__name__, self._steps)
+        self._saved = checkpoint.checked(saved, self.param_groups, own, self._steps, named=not hooked)
         return self._saved
 
 

@@ -38,8 +38,9 @@ class Plan:
     sound: Any
 
 
-def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) -> Plan:
+def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
     """Inner products, planes, weights: all of a step but its consequences."""
+    step = layout.step
     lr, mu = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
     coupled = step.method.decay == "coupled"
     decays = any(group["weight_decay"] for group in groups)
@@ -68,7 +69,8 @@ def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) ->
     with np.errstate(all="ignore"):  # what is not finite is seen below
         outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss, pull, layout.precision))
     solution = outcome.solution
-    checked = [sums, *solution.numbers, *([] if loss is None else [loss])]
+    decided = solution.gap if solution.quadratic is None else solution.quadratic
+    checked = [sums, solution.linear, decided, *([] if loss is None else [loss])]
     if step.method.remembers:
         checked += [*outcome.scalars.rule_scalars.values(), *outcome.combinations.values()]
     xp = namespace(sums)
@@ -79,9 +81,10 @@ def plan_step(layout: Layout, step: Step, groups: Groups, loss: Array | None) ->
     return Plan(layout, numbers, lr=outcome.lr, weight_decay=mu, outcome=outcome, sound=sound)
 
 
-def commit(plan: Plan, step: Step, sound: Tensor | None) -> None:
+def commit(plan: Plan, sound: Tensor | None) -> None:
     """Move the parameters and write down what the next step needs; all of it only where `sound`, if that is given."""
     layout, solution, scope = plan.layout, plan.outcome.solution, plan.layout.scope
+    step = layout.step
     proximal = step.method.decay == "proximal"
     shrink = 1 / (1 + plan.lr * plan.weight_decay) if proximal else 1 - plan.lr * plan.weight_decay
     scale = plan.lr * scope.spread(solution.slope_weight) * (shrink if proximal else 1)
