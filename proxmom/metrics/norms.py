@@ -88,8 +88,8 @@ class Spectral:
     Args:
         form: "hard": no singular value of the move is above lr, as in Muon; "soft": above lr·(sum of the slope's).
         polar: how U Vᵀ is found: "exact" by a singular value decomposition, or "newton-schulz" by Muon's five
-            rounds of matrix products, which leave singular values between 0.7 and 1.2. Then few slopes are tried, and
-            the step is as good as they are.
+            rounds of matrix products, which leave singular values between 0.7 and 1.2. Then five slopes are tried, and
+            the step is Muon's for the last.
         scale: what every move is multiplied by, by torch.optim.Muon's names for it: None, 1; "original",
             sqrt(max(1, rows/columns)); "match_rms_adamw", 0.2·sqrt(max(rows, columns)).
 
@@ -109,9 +109,14 @@ class Spectral:
         _check_among("scale", self.scale, SCALES)
 
     @property
+    def exact(self) -> bool:
+        """Whether `steepest` is what it says."""
+        return self.polar == "exact"
+
+    @property
     def calls(self) -> int:
         """How many slopes are tried at most in one step."""
-        return 60 if self.polar == "exact" else 8
+        return 60 if self.exact else 5
 
     def check_shape(self, shape: tuple[int, ...], name: str) -> None:
         """ValueError for what is no matrix."""

@@ -138,6 +138,7 @@ class Norm(Protocol):
             norm, the same for every tensor of a shape; `proxmom verify` looks.
 
     A norm may also have:
+        exact: False where steepest directions are approximate: then the step is the last one asked about, no mixture.
         elementwise: True where v's elements depend on those of the slope alone, and dual norms of pieces add up.
         check_shape(shape, name): raises ValueError for a tensor that it cannot measure.
         recalls: True where memory tells how the last move went, by two more methods: keep(memory, direction), memory
@@ -145,9 +146,10 @@ class Norm(Protocol):
         expression(cvxpy, move): the norm of a cvxpy expression; `proxmom verify` needs it.
     """
 
-    form: str
-    calls: int
-
+    @property
+    def form(self) -> str: ...
+    @property
+    def calls(self) -> int: ...
     def steepest(self, slope: Array) -> tuple[Array, Array]: ...
 
 

@@ -35,7 +35,7 @@ class Problem:
 
     pull: slopes (S, B) -> (S, B), the gradient of ψ over the named vectors; power: 1 hard, 2 soft; calls: at most;
     looks: whether the rule looks at the loss, and so must know how far its planes fall; precision: relative, of the
-    vectors.
+    vectors; exact: whether steepest directions are.
     """
 
     linear: Array
@@ -46,6 +46,7 @@ class Problem:
     calls: int
     looks: bool
     precision: float
+    exact: bool
 
     def share(self, height: Array, size: Array) -> Array:
         """How much of a step is taken, (S,), where the planes' mixture has this height and <A, s>."""
@@ -106,7 +107,7 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
 
     sloped = [k for k in range(linear.shape[-1]) if k not in floors]
     floor = xp.max(linear[:, floors], axis=-1) if floors else None
-    power = 1 if norm.form == "hard" else 2
+    power, exact = 1 if norm.form == "hard" else 2, getattr(norm, "exact", True)
     problem = Problem(
         linear[:, sloped],
         slopes[:, sloped, :],
@@ -116,6 +117,7 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
         norm.calls,
         method.facts.needs_loss,
         inputs.precision,
+        exact,
     )
     if len(sloped) == 1:
         answer = _one(problem)
@@ -183,22 +185,31 @@ def _two(problem: Problem) -> Answer:
     """A bracket of the best weight, and the mixture of the steps at its ends."""
     zero = 0 * problem.linear[:, 0]
     xp = namespace(zero)
-    low, high = _look(problem, zero), _look(problem, zero + 1)
+    high = _look(problem, zero + 1)
+    low = high if _everywhere(high.signal >= 0) else _look(problem, zero)
     low = high.where(high.signal >= 0, low)  # memory's end is the best
     high = low.where(low.signal < 0, high)  # the gradient's is
     for call in range(problem.calls - 3):
-        if isinstance(zero, np.ndarray) and bool(_done(problem, low, high).all()):
+        if _everywhere(_done(problem, low, high)):
             break
         place = (_beyond, _meeting, _middle)[call % 3](problem, low, high)
         low, high, _ = _narrowed(problem, low, high, place)
     best = low.where(low.value > high.value, high)
-    low, high, between = _narrowed(problem, low, high, _crossing(low, high))
-    level = ROUNDING * problem.precision * _scale(problem, low, high)
-    best = between.where(between.value >= best.value - level, best)  # else there is a kink, and an end lies on it
+    if not _everywhere(low.b == high.b):
+        low, high, between = _narrowed(problem, low, high, _crossing(low, high))
+        if not problem.exact:
+            low = high = between
+        level = ROUNDING * problem.precision * _scale(problem, low, high)
+        best = between.where(between.value >= best.value - level, best)  # else there is a kink, and an end lies on it
     share, part, gap = _mixture(problem, low, high, best)
     parts = (Part(low.slope, 1 - part), Part(high.slope, part))
     along = parts[0].share[:, None] * low.pull + parts[1].share[:, None] * high.pull
     return Answer(xp.stack([1 - best.b, best.b], axis=-1), share, parts, gap, along)
+
+
+def _everywhere(flags: Array) -> bool:
+    """Whether something holds in all scopes, where the host can look; else False."""
+    return isinstance(flags, np.ndarray) and bool(flags.all())
 
 
 def _done(problem: Problem, low: Point, high: Point) -> Array:

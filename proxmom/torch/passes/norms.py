@@ -6,8 +6,8 @@ shard. Where a norm is element-wise pieces will do, and only sums cross processe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,14 @@ from proxmom.torch.passes.whole import Frame
 from proxmom.torch.shards import absent
 
 Seen = tuple[Part, Frame, Tensor, list[Tensor]]  # a parameter, how it lies, x and the named vectors
+
+
+class Asked(NamedTuple):
+    """The last slope that a unit was asked about, (B,), the products found, and the directions of its parameters."""
+
+    slope: Any
+    sums: Tensor
+    directions: dict[int, Tensor]
 
 
 class NormPasses:
@@ -38,6 +46,7 @@ class NormPasses:
     def release(self) -> None:
         self._seen: list[Seen | None] = []
         self._xs: list[Tensor] = []
+        self._asked: dict[int, Asked] = {}
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         count = len(self._places)
@@ -70,13 +79,30 @@ class NormPasses:
         """Σ ||s||_*^{0 or 1}·<v, u> over the tensors of each unit, v steepest for its slope s, (U, B) -> (U, B)."""
         total = layout.scalar_rows.new_zeros(tuple(slopes.shape))
         per_unit = each(slopes)
-        for part, frame, _, u in self._members():
-            direction = self._steepest(frame, _combined(u, per_unit[part.unit]))
+        again = {unit for unit, last in self._asked.items() if last.slope == per_unit[unit]}
+        self._asked = {unit: last for unit, last in self._asked.items() if unit in again}
+        for place, seen in enumerate(self._seen):
+            if seen is None or seen[0].unit in again:
+                continue
+            part, frame, _, u = seen
+            slope = per_unit[part.unit]
+            direction = self._steepest(frame, _combined(u, slope))
             total[part.unit] += torch.stack([_dot(v, direction, total) for v in u])
+            if layout.on_host:  # elsewhere nobody can compare slopes without waiting
+                last = self._asked.setdefault(part.unit, Asked(slope, total[part.unit], {}))
+                last.directions[place] = direction
+        for unit in again:
+            total[unit] = self._asked[unit].sums
+        self._asked = {unit: last._replace(sums=total[unit]) for unit, last in self._asked.items()}
         return total
 
-    def _members(self) -> Iterator[Seen]:
-        return (seen for seen in self._seen if seen is not None)
+    def _again(self, place: int, seen: Seen, slope: Any) -> Tensor:
+        """The steepest direction of a slope that may be the last one asked about."""
+        part, frame, _, u = seen
+        last = self._asked.get(part.unit)
+        if last is not None and last.slope == slope:
+            return last.directions[place]
+        return self._steepest(frame, _combined(u, slope))
 
     def _steepest(self, frame: Frame, slope: Tensor) -> Tensor:
         """The steepest direction as a row, in the soft form times the dual norm."""
@@ -89,10 +115,10 @@ class NormPasses:
         direction, scales, shrinks = map(each, (motion.direction, motion.scale, motion.shrink))
         combinations = {name: each(parts) for name, parts in motion.combinations.items()}
         mixture = [(each(slopes), each(shares)) for slopes, shares in motion.parts]
-        for seen, target in zip(self._seen, self._xs, strict=True):
+        for place, (seen, target) in enumerate(zip(self._seen, self._xs, strict=True)):
             if seen is None:
                 continue
-            part, frame, here, u = seen
+            part, _, here, u = seen
             unit = part.unit
             after = [
                 following(kind, name, u, combinations[name][unit] if name in combinations else None, self._places)
@@ -102,7 +128,7 @@ class NormPasses:
             step = torch.zeros_like(here)
             for slopes, shares in mixture:
                 if isinstance(shares[unit], Tensor) or shares[unit]:
-                    step = step + shares[unit] * self._steepest(frame, _combined(u, slopes[unit]))
+                    step = step + shares[unit] * self._again(place, seen, slopes[unit])
             x = here * shrinks[unit] - scales[unit] * step
             if self._settings.stochastic_rounding:
                 x = rounded(x, part.dtype)
