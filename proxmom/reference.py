@@ -2,14 +2,17 @@
 
 The problem is stated in the move z, as written in `Model` and `objective`, and compiled once for each (planes, size).
 Where P is no diagonal, z = L w with P⁻¹ = L Lᵀ, the Cholesky factor of P⁻¹ as a matrix: in w the metric is Euclidean.
+In a norm the solver knows it by its `expression` alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -49,7 +52,7 @@ def solve_step(model: Model) -> NDArray[np.float64]:
     """The move z that minimises the model's objective, shape (n,), by the convex solver.
 
     Solved once, and then zoomed in around the solution: an interior-point method leaves an error of the square root
-    of its tolerance.
+    of its tolerance. In a norm, where z need not be unique, solved once: what counts there is the objective.
 
     Args:
         model: from `Optimizer.preview`; what the closed form computed (weights, next_x, ...) is not read. lr > 0.
@@ -57,7 +60,10 @@ def solve_step(model: Model) -> NDArray[np.float64]:
     Raises:
         ImportError: without cvxpy or Clarabel.
         RuntimeError: if the solver fails.
+        TypeError: for a norm without an `expression`.
     """
+    if model.norm is not None:
+        return _step_in_norm(model)
     if model.diagonal is None:
         return root_of(model) @ solve_step(_euclidean(model))
     kappa = model.lr / (1 + model.lr * model.weight_decay)
@@ -144,7 +150,12 @@ def _quadratic(model: Model, move: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 
 def objective(model: Model, move: NDArray[np.float64]) -> float:
-    """The model's objective at a move z, shape (n,), minus f(x): what the step minimises."""
+    """The model's objective at a move z, shape (n,), minus f(x): what the step minimises, within its bounds."""
+    if model.norm is not None:
+        top = float((linear_of(model) + model.slopes @ move).max())
+        if model.norm.form == "soft":
+            top += float((lengths(model.norm, model.shapes, move) ** 2).sum()) / (2 * model.lr)
+        return top
     if model.diagonal is None:
         return objective(_euclidean(model), solve_triangular(root_of(model), move, lower=True))
     eta, mu, p = model.lr, model.weight_decay, np.asarray(model.diagonal)
@@ -155,3 +166,86 @@ def objective(model: Model, move: NDArray[np.float64]) -> float:
         + mu / 2 * (p * (model.x + move) ** 2).sum()
         + model.inertia * eta / (2 * (1 + eta * mu)) * ((direction - model.memory) ** 2).sum()
     )
+
+
+def linear_of(model: Model) -> NDArray[np.float64]:
+    """In a norm: the planes' heights where decay alone leads, (K,)."""
+    return np.asarray(model.heights - model.lr * model.weight_decay * (model.slopes @ model.x))
+
+
+def lengths(norm: Any, shapes: Sequence[tuple[int, ...]], move: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The norm of each tensor of a move (n,), by the norm's `expression`, (T,)."""
+    cp = convex_solver()
+    return np.array([float(length.value) for length in _lengths(cp, norm, shapes, cp.Constant(move))])
+
+
+def shortest(model: Model) -> float:
+    """In a norm: the least length of moves, the longest tensor's over lr, that reach the highest plane without a slope.
+
+    Infinite where none does. Above 1 a move of the hard form cannot reach it.
+    """
+    planes, flat = linear_of(model), ~model.slopes.any(axis=1)
+    floor = planes[flat].max(initial=-inf)
+    above, size = planes[~flat].max(initial=-inf) - floor, np.abs(model.slopes).max()
+    if not (above > 0 and size > 0):
+        return inf if above > 0 else 0.0
+    problem, length, of = _norm_problem(model.norm, int((~flat).sum()), tuple(model.shapes), shortest=True)
+    of["heights"].value = (planes[~flat] - floor) / above
+    of["slopes"].value = model.slopes[~flat] / size
+    _solve(problem)
+    return inf if length.value is None else float(length.value) * above / size / model.lr
+
+
+def _step_in_norm(model: Model) -> NDArray[np.float64]:
+    """The solver's move, in units that make its numbers near one."""
+    planes, size = linear_of(model), np.abs(model.slopes).max() or 1.0
+    unit = model.lr if model.norm.form == "hard" else model.lr * size
+    problem, v, of = _norm_problem(model.norm, len(planes), tuple(model.shapes), shortest=False)
+    slopes = model.slopes / size
+    out_of_reach = -REACH * (1 + np.abs(slopes).sum(axis=1).max())
+    of["heights"].value = np.maximum((planes - planes.max()) / (unit * size), out_of_reach)
+    of["slopes"].value = slopes
+    _solve(problem)
+    if v.value is None:
+        raise RuntimeError(f"the convex solver failed: {problem.status}.")
+    return np.asarray(unit * v.value)
+
+
+@lru_cache(maxsize=16)
+def _norm_problem(
+    norm: Any, count: int, shapes: tuple[tuple[int, ...], ...], *, shortest: bool
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The parametrised problem in a norm, the variable asked for, move or least length, and its parameters by name."""
+    check_expression(norm)
+    cp = convex_solver()
+    size = sum(int(np.prod(shape)) for shape in shapes)
+    v, top = cp.Variable(size), cp.Variable()
+    of = {"heights": cp.Parameter(count), "slopes": cp.Parameter((count, size))}
+    long, planes = _lengths(cp, norm, shapes, v), of["heights"] + of["slopes"] @ v
+    if shortest:
+        return cp.Problem(cp.Minimize(top), [planes <= 0, *(each <= top for each in long)]), top, of
+    if norm.form == "hard":
+        return cp.Problem(cp.Minimize(top), [planes <= top, *(each <= 1 for each in long)]), v, of
+    price = sum((cp.square(each) for each in long), start=0.0) / 2
+    return cp.Problem(cp.Minimize(top + price), [planes <= top]), v, of
+
+
+def _lengths(cp: Any, norm: Any, shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:
+    """The norm's expression of each tensor of a flat one; those of three and more dimensions as (first, all others)."""
+    found, start = [], 0
+    for shape in shapes:
+        size = int(np.prod(shape))
+        part = vector[start : start + size]
+        flat = (shape[0], size // shape[0]) if len(shape) > 1 else (size,)
+        found.append(norm.expression(cp, cp.reshape(part, flat, order="C")))
+        start += size
+    return found
+
+
+def check_expression(norm: Any) -> None:
+    """TypeError for a norm without what tells a convex solver of it."""
+    if not callable(getattr(norm, "expression", None)):
+        raise TypeError(
+            f"{type(norm).__name__} must have expression(cvxpy, move) for the convex solver, got none. Add it: "
+            "it returns the norm of a cvxpy expression of a tensor's shape, as in return cvxpy.norm_inf(move)."
+        )

@@ -143,7 +143,8 @@ class Norm(Protocol):
         check_shape(shape, name): raises ValueError for a tensor that it cannot measure.
         recalls: True where memory tells how the last move went, by two more methods: keep(memory, direction), memory
             with that in it, and recall(memory), the direction. Without it backends keep where the last step started.
-        expression(cvxpy, move): the norm of a cvxpy expression; `proxmom verify` needs it.
+        expression(cvxpy, move): the norm of a cvxpy expression of the shape of a tensor, one of three dimensions and
+            more as a matrix (first, all others); `proxmom verify` needs it.
     """
 
     @property

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from proxmom.certify import certify
@@ -20,58 +19,14 @@ from proxmom.numpy.measures import join, split
 from proxmom.numpy.optimizer import Model, Optimizer
 from proxmom.reference import objective, root_of, solve_step
 from proxmom.rules import Facts, Rule
+from proxmom.verify import norms
+from proxmom.verify.cases import CASES, IN_NORMS, SHAPES, SIZE, Case, Trial, Vector
 from proxmom.verify.several import check_several
 
-SHAPES = ((2, 3), (4,), (1, 2, 1))  # of the tensors: metrics may look at them
-SIZE = 12
 ASYMMETRY = 1e-8  # relative
 ROUNDING = 4 * float(np.finfo(float).eps)
 ERROR, GAP = 1e-6, 1e-10  # what a rule must keep
-Vector = NDArray[np.float64]
 Random = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Case:
-    """The last step of a trial: what the random state is turned into before the comparison."""
-
-    gradient: Callable[[Vector, Vector], Vector]  # (random vector, memory) -> gradient
-    lr: float | None = None  # None: random
-    depth: float | None = None  # loss minus lower bound in units of lr·||g||²; None: random
-
-
-CASES: dict[str, Case] = {
-    "random": Case(lambda r, d: r),
-    "gradient = memory": Case(lambda r, d: d),
-    "gradient = -memory": Case(lambda r, d: -d),
-    "gradient nearly memory": Case(lambda r, d: d + 1e-13 * r),
-    "zero gradient": Case(lambda r, d: 0 * r),
-    "gradient ⟂ memory": Case(lambda r, d: r - float(r @ d) / max(float(d @ d), 1e-300) * d),
-    "huge gradient": Case(lambda r, d: 1e6 * r),
-    "tiny gradient": Case(lambda r, d: 1e-6 * r),
-    "huge lr": Case(lambda r, d: r, lr=1e4),
-    "tiny lr": Case(lambda r, d: r, lr=1e-6),
-    "loss at its bound": Case(lambda r, d: r, depth=0.0),
-    "loss below its bound": Case(lambda r, d: r, depth=-1.0),
-    "loss just above its bound": Case(lambda r, d: r, depth=1e-9),
-}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One comparison; error, gap and excess are relative.
-
-    number: counted from 0; with the seed it reproduces the trial.
-    case: one of `CASES`; with a remark where the metric is none, or the convex solver failed, and then error and excess
-        are infinite.
-    error: of the step, beyond the rounding of x. gap: duality gap. excess: of our objective over the solver's.
-    """
-
-    number: int
-    case: str
-    error: float
-    gap: float
-    excess: float
 
 
 @dataclass(frozen=True)
@@ -129,7 +84,7 @@ def check_rule(
     metric: Metric | None = None,
     inertia: float = 0.0,
     weight_decay: float = 0.0,
-    decay: str = "proximal",
+    decay: str | None = None,
     trials: int = 200,
     seed: int = 0,
     progress: Callable[[], Any] | None = None,
@@ -139,37 +94,43 @@ def check_rule(
     Args:
         rule: any rule; metric: default `Euclidean()`.
         inertia, weight_decay, decay: as for `Optimizer`. Proximal and coupled decay are compared in the new iterate,
-            decoupled decay in the iterate that the solver's direction D leads to.
-        trials: >= 1, two thirds of them random, the others degenerate, see `CASES`.
+            decoupled decay in the iterate that the solver's direction D leads to. Default of decay: "proximal", in a
+            norm "decoupled".
+        trials: >= 1, two thirds of them random, the others degenerate, see `CASES` and `IN_NORMS`.
         seed: >= 0; trial i depends on (seed, i) alone.
         progress: called after each trial.
 
     Returns:
         a `Report`; print it, or ask `.ok`. Where a step fails, it says whether the metric does, which must be linear,
-        symmetric and positive definite, or the rule. A rule that looks at the loss must refuse inertia and coupled
-        decay, beta_max = 1 the metric of Adam, and a metric without a diagonal inertia: where one is given, that is
-        checked instead.
+        symmetric and positive definite, or in a norm homogeneous, convex and reached by its directions, or the rule. A
+        rule that looks at the loss must refuse inertia and coupled decay, beta_max = 1 the metric of Adam, a metric
+        without a diagonal inertia, and a norm proximal decay and rules that ask for inner products: where one is given,
+        that is checked instead.
 
     Raises:
-        ValueError, TypeError: for invalid arguments, and for a rule that takes one model of planes but not several side
-            by side, as with one beta for each tensor.
+        ValueError, TypeError: for invalid arguments, for a rule that takes one model of planes but not several side by
+            side, as with one beta for each tensor, and for a norm without an `expression` or with inexact directions.
     """
     if trials < 1:
         raise ValueError(f"trials must be >= 1, got {trials}.")
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}.")
     metric = Euclidean() if metric is None else metric
-    facts = Facts.of(rule)
+    in_norm = kind_of(metric) == "norm"
+    decay = decay or ("decoupled" if in_norm else "proximal")
     describe = (_text(rule), _text(metric), inertia, weight_decay, decay, seed)
+    shapes: tuple[tuple[int, ...], ...] = SHAPES
+    cases = CASES
+    if in_norm:
+        norms.check_verifiable(metric)
+        shapes, cases = norms.shapes_for(metric), IN_NORMS
 
     def optimizer(x: Vector) -> Optimizer:
         return Optimizer(
-            split(x, SHAPES), rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay
+            split(x, shapes), rule, lr=1.0, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay
         )
 
-    looks = facts.needs_loss and (inertia > 0 or decay == "coupled")
-    stuck = facts.beta_max == 1 and not getattr(metric, "memory_from_gradient", False)
-    if looks or stuck or (inertia > 0 and kind_of(metric) != "diagonal"):
+    if _must_refuse(rule, metric, inertia, decay):
         try:
             optimizer(np.zeros(SIZE))
         except ValueError as error:
@@ -178,10 +139,18 @@ def check_rule(
     check_several(rule)
     done = []
     for number in range(trials):
-        done.append(_trial(optimizer, rule, number, np.random.default_rng([seed, number])))
+        done.append(_trial(optimizer, rule, cases, number, np.random.default_rng([seed, number])))
         if progress is not None:
             progress()
     return Report(*describe, trials=tuple(done))
+
+
+def _must_refuse(rule: Rule, metric: Metric, inertia: float, decay: str) -> bool:
+    facts, kind = Facts.of(rule), kind_of(metric)
+    looks = facts.needs_loss and (inertia > 0 or decay == "coupled")
+    stuck = facts.beta_max == 1 and not getattr(metric, "memory_from_gradient", False)
+    flat = kind == "norm" and (decay == "proximal" or norms.asks_products(rule))
+    return looks or stuck or flat or (inertia > 0 and kind != "diagonal")
 
 
 def _text(thing: object) -> str:
@@ -191,24 +160,27 @@ def _text(thing: object) -> str:
     return kind.__name__ if silent else str(thing)
 
 
-def _trial(optimizer: Callable[[Vector], Optimizer], rule: Rule, number: int, random: Random) -> Trial:
+def _trial(
+    optimizer: Callable[[Vector], Optimizer], rule: Rule, cases: dict[str, Case], number: int, random: Random
+) -> Trial:
     needs_loss, bound = Facts.of(rule).needs_loss, float(getattr(rule, "lower_bound", 0.0))
-    state = optimizer(random.normal(size=SIZE))
+    name = _case_of(number, list(cases))
+    case, state = cases[name], optimizer(random.normal(size=SIZE))
+    shapes = [part.shape for part in state.x]
     for _ in range(1 + random.integers(4)):
         state.lr = 10 ** random.uniform(-2, 0)
-        state.step(split(_gradient(random), SHAPES), bound + 10 ** random.uniform(-1, 2) if needs_loss else None)
-    name = _case_of(number)
-    case = CASES[name]
+        before = split(case.before(_gradient(random)), shapes)
+        state.step(before, bound + 10 ** random.uniform(-1, 2) if needs_loss else None)
     gradient = case.gradient(_gradient(random), join(state.memory))
     state.lr = case.lr if case.lr is not None else 10 ** random.uniform(-3, 1)
     depth = case.depth if case.depth is not None else 10 ** random.uniform(-1.5, 1.5)
     loss = bound + depth * state.lr * float(gradient @ gradient) if needs_loss else None
-    return _compare(number, name, state.preview(split(gradient, SHAPES), loss), state.decay)
+    model = state.preview(split(gradient, shapes), loss)
+    return norms.compare(number, name, model) if model.norm is not None else _compare(number, name, model, state.decay)
 
 
-def _case_of(number: int) -> str:
+def _case_of(number: int, names: list[str]) -> str:
     """Two of three trials are random, the others go through the degenerate cases."""
-    names = list(CASES)
     return names[0] if number % 3 else names[1 + (number // 3) % (len(names) - 1)]
 
 

@@ -14,6 +14,7 @@ from proxmom.rules import RULES
 from proxmom.step import DECAYS
 from proxmom.verify.check import Report, check_rule
 
+NORMS = ("LInf(form='soft')", "Spectral(form='soft')")  # besides those of `METRICS`, which are hard
 HEADER = ("rule", "metric", "inertia", "decay", "trials", "error", "gap", "excess", "worst case (trial)", "")
 
 
@@ -63,18 +64,19 @@ def grid(
 ) -> list[Setting]:
     """All combinations; an empty argument means everything.
 
-    Without weight decay its form makes no difference, and inertia is tried only in metrics that have a diagonal.
+    Without weight decay its form makes no difference, and inertia is tried only in metrics that have a diagonal. That
+    a norm refuses proximal decay is tried once.
     """
-    forms = decays or ("proximal", "decoupled", "coupled")
-    decay = [(mu, form) for mu in weight_decays or (0.0, 0.05) for form in (forms if mu else forms[:1])]
-    ways = [
-        (metric, inertia)
-        for metric in metrics or METRICS
-        for inertia in inertias or (0.0, 0.1)
-        if inertias or not inertia or kind_of(find_metric(metric)) == "diagonal"
-    ]
-    chosen = itertools.product(rules or all_rules(), ways, decay)
-    return [Setting(rule, metric, inertia, mu, form) for rule, (metric, inertia), (mu, form) in chosen]
+    named, ways = metrics or (*METRICS, *NORMS), []
+    for metric in named:
+        kind = kind_of(find_metric(metric))
+        forms = decays or (("decoupled", "coupled") if kind == "norm" else ("proximal", "decoupled", "coupled"))
+        decay = [(mu, form) for mu in weight_decays or (0.0, 0.05) for form in (forms if mu else forms[:1])]
+        some = inertias or ((0.0, 0.1) if kind == "diagonal" else (0.0,))
+        ways += [(metric, inertia, mu, form) for inertia in some for mu, form in decay]
+    settings = [Setting(rule, *way) for rule, way in itertools.product(rules or all_rules(), ways)]
+    norms = [setting for setting in settings if kind_of(find_metric(setting.metric)) == "norm" and setting.weight_decay]
+    return settings if decays or not norms else [*settings, norms[0]._replace(decay="proximal")]
 
 
 def check_settings(settings: Iterable[Setting], *, trials: int, seed: int, jobs: int = 1) -> Iterator[Report]:
@@ -114,13 +116,18 @@ def table(reports: Sequence[Report]) -> str:
 
 def _row(report: Report) -> tuple[str, ...]:
     decay = f"{report.weight_decay:g} {report.decay}" if report.weight_decay else "0"
-    setting = (report.rule, report.metric.partition("(")[0], f"{report.inertia:g}", decay)
+    setting = (report.rule, _short(report.metric), f"{report.inertia:g}", decay)
     if report.refused is not None:
         return (*setting, "", "", "", "", "refused, as it must be", "ok")
     figures = [f"{report.worst_figure(figure):.1e}" for figure in ("error", "gap", "excess")]
     worst = report.worst("error")
     verdict = "ok" if report.ok else "FAILED"
     return (*setting, str(len(report.trials)), *figures, f"{worst.case} ({worst.number})", verdict)
+
+
+def _short(metric: str) -> str:
+    """The name alone, and the form of a norm that is not as it is without arguments."""
+    return metric.partition("(")[0] + (" soft" if "form='soft'" in metric else "")
 
 
 def check_names(settings: Sequence[Setting]) -> None:
