@@ -48,6 +48,11 @@ class Problem:
     precision: float
     exact: bool
 
+    @property
+    def shortens(self) -> bool:
+        """Whether a step may be shortened, and is then compared in length."""
+        return self.power == 1 and self.floor is not None
+
     def share(self, height: Array, size: Array) -> Array:
         """How much of a step is taken, (S,), where the planes' mixture has this height and <A, s>."""
         xp = namespace(height)
@@ -119,12 +124,7 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
         inputs.precision,
         exact,
     )
-    if len(sloped) == 1:
-        answer = _one(problem)
-    elif len(sloped) == 2:
-        answer = _two(problem)
-    else:
-        answer = many_planes(problem.linear, problem.slopes, floor, power, pull)
+    answer = solve(problem)
     share = answer.share
     return Solution(
         direction=(answer.weights[:, None, :] @ problem.slopes)[:, 0, :],
@@ -139,6 +139,14 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
         gap=answer.gap,
         along=answer.along if method.facts.needs_loss else None,
     )
+
+
+def solve(problem: Problem) -> Answer:
+    """The best weights, the step that goes with them, and how far above the best it may be."""
+    planes = problem.linear.shape[-1]
+    if planes > 2:
+        return many_planes(problem.linear, problem.slopes, problem.floor, problem.power, problem.pull)
+    return _one(problem) if planes == 1 else _two(problem)
 
 
 def _weights(power: int, answer: Answer, linear: Array, sloped: list[int], floors: list[int]) -> Array:
@@ -194,13 +202,15 @@ def _two(problem: Problem) -> Answer:
             break
         place = (_beyond, _meeting, _middle)[call % 3](problem, low, high)
         low, high, _ = _narrowed(problem, low, high, place)
-    best = low.where(low.value > high.value, high)
+    best = low.where(_better(problem, low, high), high)
     if not _everywhere(low.b == high.b):
         low, high, between = _narrowed(problem, low, high, _crossing(low, high))
         if not problem.exact:
             low = high = between
-        level = ROUNDING * problem.precision * _scale(problem, low, high)
-        best = between.where(between.value >= best.value - level, best)  # else there is a kink, and an end lies on it
+        level = ROUNDING * problem.precision
+        near = between.value >= best.value - level * _scale(problem, low, high)
+        near = xp.where(best.share < 1, between.share >= best.share - level, near) if problem.shortens else near
+        best = between.where(near, best)  # else there is a kink, and an end lies on it
     share, part, gap = _mixture(problem, low, high, best)
     parts = (Part(low.slope, 1 - part), Part(high.slope, part))
     along = parts[0].share[:, None] * low.pull + parts[1].share[:, None] * high.pull
@@ -214,10 +224,16 @@ def _everywhere(flags: Array) -> bool:
 
 def _done(problem: Problem, low: Point, high: Point) -> Array:
     """Where nothing is left to find; also where something is not finite."""
-    _, _, gap = _mixture(problem, low, high, low.where(low.value > high.value, high))
+    _, _, gap = _mixture(problem, low, high, low.where(_better(problem, low, high), high))
     # where the dual is level to the right of low, its far end is wanted
     found = ~(gap > problem.precision * _scale(problem, low, high)) & (low.signal != 0)
     return found | ~(high.b - low.b > problem.precision)
+
+
+def _better(problem: Problem, low: Point, high: Point) -> Array:
+    """Where low is: where a floor shortens both steps, the length that it proves necessary counts."""
+    above = low.value > high.value
+    return (low.share > high.share) | ((low.share == high.share) & above) if problem.shortens else above
 
 
 def _narrowed(problem: Problem, low: Point, high: Point, place: Array) -> tuple[Point, Point, Point]:
@@ -261,23 +277,24 @@ def _mixture(problem: Problem, low: Point, high: Point, best: Point) -> tuple[Ar
     xp, same, over = namespace(c), low.b == high.b, high.change - low.change
     part = _ratio(rise - low.change, over, xp)
     if problem.floor is not None:
-        held = c - low.first - part * (high.first - low.first) < problem.floor
         above = c - problem.floor
         # both planes and the floor are level
         along = _ratio(above * low.change - rise * low.first, rise * (high.first - low.first) - above * over, xp)
-        part = xp.where(held, along, part)
+        part = xp.where(best.share < 1, along, part)
     part = xp.where(same, 0.0, part)
     first, change, price = (
         (1 - part) * mine + part * theirs
         for mine, theirs in ((low.first, high.first), (low.change, high.change), (low.size, high.size))
     )
     share = problem.share(c + best.b * rise, first + best.b * change)
-    top = xp.maximum(c - share * first, c + rise - share * (first + change))
-    gap = top - best.value
+    top, lower = xp.maximum(c - share * first, c + rise - share * (first + change)), best.value
+    if problem.shortens:
+        top, lower = xp.maximum(top, problem.floor), xp.maximum(lower, problem.floor)
+    gap = top - lower
     if problem.power == 2:
         gap = gap + share**2 * price / 2
-    elif problem.floor is not None:  # a shortened step is compared in length
-        gap = xp.where(share < 1, (share - best.share) * price, gap)
+    elif problem.shortens:  # a shortened step is compared in length, too
+        gap = xp.maximum(gap, (share - best.share) * price)
     return share, part, xp.where(same, 0.0, gap)
 
 
