@@ -59,10 +59,10 @@ def rules() -> None:
 @main.command(short_help="Compare the steps of a rule with a convex solver's.")
 @click.argument("rule", nargs=-1)
 @click.option("--trials", default=200, type=click.IntRange(min=1), help="States compared for each setting.")
-@click.option("--metric", multiple=True, help="A name or import path, repeatable; without it Euclidean and Adam.")
-@click.option("--inertia", multiple=True, type=float, help="Repeatable; without it 0 and 0.1.")
+@click.option("--metric", multiple=True, help="A name or import path, repeatable; without it every one.")
+@click.option("--inertia", multiple=True, type=float, help="Repeatable; without it 0, and 0.1 where P is diagonal.")
 @click.option("--weight-decay", multiple=True, type=float, help="Repeatable; without it 0 and 0.05.")
-@click.option("--decay", multiple=True, help="Repeatable; without it proximal, decoupled and coupled.")
+@click.option("--decay", multiple=True, help="Repeatable; without it every form that the metric takes.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Trial i depends on (seed, i) alone.")
 @click.option("--jobs", default=1, type=click.IntRange(min=1), help="Processes.")
 def verify(
@@ -78,9 +78,10 @@ def verify(
     """Compare every step of RULE (without it: all rules) with an independent convex solver.
 
     On random and degenerate states. The table shows, relative and at worst, the error of the step, its duality gap, and
-    the excess of its objective over the convex solver's; and the trial with the largest error, which the seed and its
-    number reproduce. Rules with a lower bound must refuse inertia and coupled decay; that is checked instead. Exits
-    with 1 if a step is wrong: error or excess above 1e-6, or gap above 1e-10.
+    the excess of its objective over the convex solver's; and the trial nearest to its limits, which the seed and its
+    number reproduce. In a norm the error is one of length, because the best step need not be unique. Rules with a
+    lower bound must refuse inertia and coupled decay, norms proximal decay and rules that ask for inner products; that
+    is checked instead. Exits with 1 if a step is wrong: error or excess above 1e-6, or gap above 1e-10.
     """
     with _clear_errors("verify"):
         from proxmom.reference import convex_solver

@@ -185,7 +185,9 @@ def shortest(model: Model) -> float:
     Infinite where none does. Above 1 a move of the hard form cannot reach it.
     """
     planes, flat = linear_of(model), ~model.slopes.any(axis=1)
-    floor = planes[flat].max(initial=-inf)
+    if not flat.any():
+        return inf
+    floor = planes[flat].max()
     above, size = planes[~flat].max(initial=-inf) - floor, np.abs(model.slopes).max()
     if not (above > 0 and size > 0):
         return inf if above > 0 else 0.0

@@ -13,6 +13,7 @@ from proxmom.numpy.measures import join, split
 SHAPES = ((2, 3), (4,), (1, 2, 1))  # of the tensors: metrics may look at them
 MATRICES = ((2, 3), (2, 2), (1, 2))  # for norms that take nothing else
 SIZE = 12
+ERROR, GAP = 1e-6, 1e-10  # what a rule must keep
 Vector = NDArray[np.float64]
 
 
@@ -83,3 +84,8 @@ class Trial:
     error: float
     gap: float
     excess: float
+
+    @property
+    def strain(self) -> float:
+        """The largest of the three figures over what it may be: above 1 the step is wrong."""
+        return float(np.max([self.error / ERROR, self.gap / GAP, self.excess / ERROR]))  # of NaN: NaN

@@ -120,7 +120,7 @@ def _row(report: Report) -> tuple[str, ...]:
     if report.refused is not None:
         return (*setting, "", "", "", "", "refused, as it must be", "ok")
     figures = [f"{report.worst_figure(figure):.1e}" for figure in ("error", "gap", "excess")]
-    worst = report.worst("error")
+    worst = report.worst("strain")
     verdict = "ok" if report.ok else "FAILED"
     return (*setting, str(len(report.trials)), *figures, f"{worst.case} ({worst.number})", verdict)
 
