@@ -38,7 +38,7 @@ asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences 
 mutants: $(VENV)/.dev  ## 150 single changes of the core: does a test notice each? (an hour; goes on where it was stopped)
 	$(BIN)/python -m tests.mutants --jobs 2
 
-verify: $(VENV)/.dev  ## every rule against the convex solver, 500 states a setting (a quarter of an hour)
+verify: $(VENV)/.dev  ## every rule against the convex solver, 500 states a setting (twenty minutes)
 	$(BIN)/proxmom verify --trials 500 --jobs 2
 
 bench: $(VENV)/.dev  ## time the solver and a step, beside torch's own optimizers (minutes)

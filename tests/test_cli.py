@@ -78,7 +78,7 @@ def test_verify_in_two_processes_says_the_same() -> None:
 
 
 def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxmom.verify.check.ERROR", -1.0)
+    monkeypatch.setattr("proxmom.verify.cases.ERROR", 1e-300)
     result = proxmom("verify", "HeavyBall", "--trials", 2)
     assert result.exit_code == 1
     assert "FAILED" in result.output

@@ -46,11 +46,11 @@ class Planes:
         self.vectors = self.vectors.reshape(*self.heights.shape, -1)
         self.floor = None if floor is None else np.atleast_1d(np.asarray(floor, dtype=float))
         self.power = 1 if norm.form == "hard" else 2
-        self.asked = 0
+        self.named, self.asked = self.vectors.cumsum(axis=1), 0  # so that slopes are differences of named vectors
 
     def solve(self) -> Answer:
         count, planes = self.heights.shape
-        slopes = np.tile(np.eye(planes), (count, 1, 1))
+        slopes = np.tile(np.eye(planes) - np.eye(planes, k=-1), (count, 1, 1))
         problem = Problem(
             self.heights, slopes, self.floor, self.pull, self.power, self.norm.calls, True, PRECISION, True
         )
@@ -58,8 +58,8 @@ class Planes:
 
     def pull(self, slopes: Any) -> Any:
         self.asked += 1
-        atoms = [self.atom(slope @ vectors) for slope, vectors in zip(slopes, self.vectors, strict=True)]
-        return np.stack([vectors @ atom for vectors, atom in zip(self.vectors, atoms, strict=True)])
+        atoms = [self.atom(slope @ named) for slope, named in zip(slopes, self.named, strict=True)]
+        return np.stack([named @ atom for named, atom in zip(self.named, atoms, strict=True)])
 
     def duals(self, slope: Any) -> Any:
         return np.array([float(self.norm.steepest(part)[0]) for part in split(slope, self.shapes)])
@@ -69,7 +69,7 @@ class Planes:
         return self.lr * join([v if self.power == 1 else dual * v for dual, v in found])
 
     def step(self, answer: Answer, s: int = 0) -> Any:
-        parts = [part.share[s] * self.atom(part.slope[s] @ self.vectors[s]) for part in answer.parts]
+        parts = [part.share[s] * self.atom(part.slope[s] @ self.named[s]) for part in answer.parts]
         return -answer.share[s] * sum(parts, start=0 * self.vectors[s, 0])
 
     def value(self, move: Any, s: int = 0) -> float:
@@ -127,7 +127,7 @@ def test_two_planes_are_as_good_as_the_best_weight_of_a_grid(norm: Any, floor: b
             shortened += 1
             assert max(shares) - 1e-12 <= answer.share[0] <= planes.dual(answer.weights[0, 1])[1] + 1e-12
             assert planes.value(move) == pytest.approx(planes.floor[0], abs=1e-10 * scale)
-        along = planes.vectors[0] @ move
+        along = planes.named[0] @ move
         assert np.allclose(-answer.share[0] * answer.along[0], along, atol=1e-12 * np.abs(along).max())
     assert inside >= 2
     assert shortened >= 2 or not floor or planes.power == 2
@@ -151,6 +151,7 @@ def test_a_floor_between_the_planes_is_reached_by_the_shortest_step(norm: Any, r
         answer = planes.solve()
         proved, share = planes.dual(answer.weights[0, 1])
         assert planes.value(planes.step(answer)) <= proved + 1e-12
+        assert planes.asked <= 30  # to compare lengths tells the better end of the bracket
         if answer.share[0] < 1:
             assert max(planes.dual(b)[1] for b in GRID) - 1e-12 <= answer.share[0] <= share + 1e-12
 
@@ -243,7 +244,9 @@ def test_where_every_weight_is_as_good_the_largest_counts() -> None:
         assert answer.weights[0, 1] == 1
     _, answer = _pair(LInf(), [0.0, 1.0], [1.0, -3.0, 1.0], [1.0, -3.0, 2.0])  # c rises as much as the norm
     assert answer.weights[0, 1] == 1
-    _, answer = _pair(LInf(), [0.0, 0.0], [1.0, 1.0], [2.0, -1.0])  # level between 0 and 1/2, then worse
+    _, answer = _pair(LInf(), [0.0, 0.0], [1.0, 1.0], [3.0, -1.0])  # level between 0 and 1/2, then worse
+    assert answer.weights[0, 1] == pytest.approx(0.5, abs=1e-10)
+    _, answer = _pair(LInf(), [0.0, 0.0], [1.0, 1.0], [2.0, -1.0])  # better all the way to 1/2, then worse
     assert answer.weights[0, 1] == pytest.approx(0.5, abs=1e-12)
     _, answer = _pair(LInf(), [0.0, -1e-3], [1.0, -3.0], [1.0, -3.0])
     assert answer.weights[0, 1] == 0
@@ -319,3 +322,17 @@ def test_a_step_of_three_planes_is_the_shown_models(random: Any) -> None:
     move = model.next_x - model.x
     proved = model.weights @ model.linear - 0.1 * np.abs(model.weights @ model.slopes).sum()
     assert (model.linear + model.slopes @ move).max() - proved < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("scale", "tall", "wide"),
+    [(None, 1.0, 1.0), ("original", 2.0, 1.0), ("match_rms_adamw", 0.2 * 8**0.5, 0.2 * 8**0.5)],
+)
+def test_the_scales_are_those_of_muon(scale: Any, tall: float, wide: float, random: Any) -> None:
+    norm = Spectral(scale=scale)
+    for shape, expected in (((8, 2), tall), ((2, 8), wide), ((2, 2, 4), wide)):
+        slope = random.normal(size=shape)
+        dual, direction = norm.steepest(slope)
+        assert np.allclose(np.linalg.svd(direction.reshape(shape[0], -1), compute_uv=False), expected)
+        nuclear = np.linalg.svd(slope.reshape(shape[0], -1), compute_uv=False).sum()
+        assert dual == pytest.approx(expected * nuclear)
