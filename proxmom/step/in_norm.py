@@ -190,7 +190,7 @@ def _two(problem: Problem) -> Answer:
     low = high.where(high.signal >= 0, low)  # memory's end is the best
     high = low.where(low.signal < 0, high)  # the gradient's is
     for call in range(problem.calls - 3):
-        if _everywhere(_done(problem, low, high)):
+        if problem.exact and _everywhere(_done(problem, low, high)):
             break
         place = (_beyond, _meeting, _middle)[call % 3](problem, low, high)
         low, high, _ = _narrowed(problem, low, high, place)
