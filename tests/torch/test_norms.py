@@ -167,9 +167,12 @@ RULES = [
 ]
 
 
-def same_step(params: list[Any], theirs: ProxOptimizer, ours: Optimizer) -> None:
-    """Compares, and goes on from NumPy's: where the dual has a kink, its place is known to the root of rounding."""
-    linear = ours.metric in (NORMS["LInf"], NORMS["Muon's"])
+def same_step(params: list[Any], theirs: ProxOptimizer, ours: Optimizer, *, seen: bool = True) -> None:
+    """Compares, and goes on from NumPy's: where the dual has a kink, its place is known to the root of rounding.
+
+    So it is everywhere after a fixed number of slopes, where it cannot be seen whether they are enough.
+    """
+    linear = seen and ours.metric in (NORMS["LInf"], NORMS["Muon's"])
     near = {"rtol": 1e-12, "atol": 1e-12} if linear else {"rtol": 1e-7, "atol": 1e-7}
     for p, x, memory in zip(params, ours.x, ours.memory, strict=True):
         np.testing.assert_allclose(p.detach().numpy(), x, **near)
@@ -193,7 +196,7 @@ def test_every_rule_steps_as_in_numpy(monkeypatch: pytest.MonkeyPatch, rule: Any
         loss = 2.0 / (1 + t)
         ours.step([p.grad.numpy() for p in params], loss)
         theirs.step(loss=loss)
-        same_step(params, theirs, ours)
+        same_step(params, theirs, ours, seen=on_host)
     assert theirs.diagnostics()["skipped"] == 0
 
 
