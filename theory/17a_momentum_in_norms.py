@@ -96,8 +96,8 @@ def soft_weight(g: Array, d: Array, height: float, lr: float, beta_max: float = 
 #
 # * **Zero** if and only if :math:`2\|g\|_{agree} + \|d\|_{opposed} < \|d\|_{agree}` (1-norms of the parts). The
 #   Euclidean b is zero only where g is. A gradient along memory, :math:`g = \gamma d`, leaves no choice in between:
-#   memory is dropped if :math:`\gamma < \frac12`, else it is at its cap; Euclidean, :math:`b = \gamma^2/(1-\gamma)^2`. (The step
-#   is the same sign either way; what differs is what is remembered.)
+#   memory is dropped if :math:`\gamma < \frac12`, else it is at its cap; Euclidean, :math:`b = \gamma^2/(1-\gamma)^2`.
+#   (The step is the same sign either way; what differs is what is remembered.)
 # * **At the cap** if and only if the sums are not negative just below :math:`\beta_{\max}`: always where nothing
 #   opposes and :math:`\|g\|_1 \ge \frac12\|d\|_1`.
 # * **In between** opposition decides. If g opposes d everywhere, memory goes on until coordinates with half of
