@@ -181,8 +181,8 @@ def below_share(b: float, size: int, *, own: bool) -> float:
 # \ge \|d\|_1`, else 0. (Euclidean: :math:`\|g\|^2/(\|g\|^2+\|d\|^2)`, no jump.) An average of gradients with disjoint
 # supports is about as long as one of them in the 1-norm, so this is the toss of a coin. Measured: where each of 1000
 # coordinates is nonzero with probability 1%, memory is all but dropped (:math:`\beta < 0.1`) in a fifth of the steps,
-# and the Euclidean rule never does. So in :math:`\ell_\infty` a tensor of which a batch touches few
-# rows, as an embedding, needs a weight that it shares with other tensors, or a fixed one.
+# and the Euclidean rule never does that. So in :math:`\ell_\infty` one weight for a tensor of which a batch touches few
+# rows, an embedding say, is noisy. (One for all tensors, in which dense ones outweigh it, was not tried.)
 
 
 def dropped(share: float, size: int = 1000, runs: int = 20) -> tuple[float, float]:
@@ -265,7 +265,8 @@ def disjoint() -> float:
 #
 # Noise of the counterexample of `07b_bias.py`, 19 in 5% of the cases and -1 else, is far from any expansion: the rule
 # settles at x = 1, where the frequent gradient is zero, in 1 to 16 coordinates; so does sign descent without memory,
-# and with fixed :math:`\beta = 0.9` x is 0.26. There the minimiser of the *median* is found, as signs do.
+# and with fixed :math:`\beta = 0.9` x is 0.26. That is the zero of the *median*, which short
+# memories find.
 #
 # *Logistic regression* (200 examples, 6 weights, started at the optimum, lr 0.003), relative error of the mean iterate
 # at batch 1 / 8 / 64: derived 18% / 7.4% / 0.8%, from an independent batch 22% / 5.0% / 0.5%, fixed at the mean of the
