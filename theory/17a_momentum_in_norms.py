@@ -105,6 +105,10 @@ def soft_weight(g: Array, d: Array, height: float, lr: float, beta_max: float = 
 #   \gamma/(1+\gamma)` (Euclidean: its square), *all* coordinates are at zero there, and of the many exact steps the
 #   mixture of theorem 2 goes back by the share :math:`\gamma/(1+\gamma)` of the last move: to where the slope along
 #   that move, interpolated, is zero. It completes a line search, which no sign could.
+#
+# *The soft form* takes back the jump. Its last move was :math:`\eta\|d\|_*v`. For :math:`g = \gamma d`, in every norm,
+# :math:`\|s\|_* = |\gamma+\beta(1-\gamma)|\,\|d\|_*` and :math:`h = \eta\gamma\|d\|_*^2`: :math:`\varphi/\|d\|_*^2` is
+# that of one Euclidean coordinate, and :math:`\beta = \gamma^2/(1-\gamma)^2`, clipped.
 
 
 def signal(g: Array, d: Array, beta: float) -> float:
@@ -188,6 +192,19 @@ def _weight_claims() -> list[Claim]:
     ]
 
 
+def along_memory() -> float:
+    """Soft form, g = γd in both norms: largest |β - γ²/(1-γ)²|, clipped."""
+    random, worst = np.random.default_rng(179), 0.0
+    for trial in range(40):
+        d, gamma, lr = random.normal(size=(3, 2)), random.uniform(-3, 2), 10 ** random.uniform(-1, 1)
+        ball = norms.Ball(norms.NORMS[trial % 2], "soft", ((3, 2),), (lr,))
+        atom = ball.atom(d.ravel())[0]
+        heights = np.array([0.0, gamma * d.ravel() @ atom])
+        found = norms.bracket(heights, np.stack([gamma * d.ravel(), d.ravel()]), ball)
+        worst = max(worst, abs(found.weights[1] - min(1.0, gamma**2 / (1 - gamma) ** 2)))
+    return worst
+
+
 def _momentum_claims() -> list[Claim]:
     random = np.random.default_rng(176)
     wrong, whole, back, commuting, small = 0, [], [], [], []
@@ -222,6 +239,7 @@ def _momentum_claims() -> list[Claim]:
         Claim("g = 0.49 d: β", halves[0], 0, "identity", 1e-12),
         Claim("g = 0.5 d: β, β_max = 0.9", halves[1], 0.9, "identity", 1e-12),
         Claim("g = -γd: β = γ/(1+γ)", max(whole), 0, "identity", 1e-10),
+        Claim("soft, g = γd, both norms: β = γ²/(1-γ)², clipped", along_memory(), 0, "identity", 1e-7),
         Claim("g = -γd: the exact step goes back by γ/(1+γ) of the last move", max(back), 0, "identity", 1e-7),
         Claim("spectral norm, common singular vectors: β = quantile", max(commuting), 0, "identity", 1e-6),
         Claim("spectral norm, 2 × 2: β = best of six candidates", max(small), 0, "identity", 1e-6),
