@@ -56,7 +56,7 @@ def test_a_point_is_lost_only_if_all_its_runs_are() -> None:
 def test_what_stands_for_a_point_has_the_means_over_its_seeds() -> None:
     runs = seed_sweep([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]])
     betas = [(0.2, 1.0), (0.4, 2.0), (0.9, 6.0)]
-    runs[:3] = [replace(run, mean_beta=b, mean_step=s) for run, (b, s) in zip(runs, betas, strict=True)]
+    runs[:3] = [replace(run, mean_beta=b, mean_step=s) for run, (b, s) in zip(runs[:3], betas, strict=True)]
     point, other = points(runs)
     assert (point.seeds, point.final) == ((0, 101, 102), {"validation loss": pytest.approx(7 / 3)})
     assert (point.mean_beta, point.mean_step) == (pytest.approx(0.5), pytest.approx(3.0))
