@@ -78,7 +78,7 @@ def seed_sweep(table: Any, start: Any = 4.0, **more: Any) -> list[Run]:
             stage="search",
             start=float(first),
             status="diverged" if np.isnan(loss) else "finished",
-            point={"lr": 10.0 ** (index - 4)},
+            point={"lr": 10.0 ** (0.4 * index - 4)},
             index=index,
             **more,
         )
