@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ def test_edges_are_of_the_means_over_seeds() -> None:
     table = [[0.1, 3.0, LOST], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     assert [edge.side for edge in tuning.edges(searched(table))] == []
     assert [edge.side for edge in tuning.edges(searched([row[:1] for row in table]))] == ["smallest"]
+
+
+def test_a_plateau_is_of_the_means_over_seeds() -> None:
+    noisy = [[1.0, 1.0, 1.0], *[[0.9, 1.1, 1.3]] * 3]  # 10% more in the mean, and less than 1% of the way from 68
+    assert [(e.side, e.plateau) for e in tuning.edges(searched(noisy, start=(2.0, 2.0, 200.0)))] == [("smallest", True)]
+    assert [(e.side, e.plateau) for e in tuning.edges(searched(noisy, start=2.0))] == [("smallest", False)]
+
+
+def test_a_seed_that_failed_at_once_everywhere_counts_as_the_initial_loss_that_another_method_recorded() -> None:
+    runs = seed_sweep([[1.0, LOST, 1.0], [2.0, LOST, 2.0]], start=4.0)
+    for place in (1, 4):
+        runs[place] = replace(runs[place], status="failed", final={})
+    others = seed_sweep([[3.0, 3.0, 3.0]], start=(4.0, 7.0, 4.0), method="other")
+    trained = Losses.of([*runs, *others, make_run()], STEPS)
+    assert trained.points.tolist() == [[3.0, 3.0]]
+    np.testing.assert_allclose(tuning.best_so_far(trained, np.array([1.0]))[1], [[3.0, 3.0], [3.0, 3.0]])
 
 
 def test_a_picture_has_the_means_and_faintly_every_run() -> None:

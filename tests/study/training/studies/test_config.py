@@ -108,6 +108,12 @@ def test_what_is_wrong_elsewhere_is_named_where_it_belongs(
     assert not (tmp_path / "out").exists()
 
 
+def test_one_search_seed_leaves_all_others_to_the_final_runs(study: Any) -> None:
+    for text in ("seeds = 101", "seeds = 101\nsearch_seeds = 1"):
+        training = load_study(study(SMALL.replace("seeds = 2", text))).training
+        assert (training.seeds, training.tried_seeds) == (101, (0,))
+
+
 def test_an_optimum_that_nobody_knows_is_refused(study: Any) -> None:
     text = SMALL.replace("AdaptiveMemory", "MoMo").replace('inertia = 0.1\nscope = "tensor"\n', "")
     text = text.replace(SEARCH, SEARCH + '\narguments = {lower_bound = "optimum"}')
