@@ -1,7 +1,8 @@
 """proxmom: momentum optimizers as exact proximal steps on a model of planes.
 
 A momentum optimizer is (which planes model the loss) × (which metric measures a move) × (where the arrays live), and
-one small exact solver joins them. Rules and metrics are here; `proxmom.numpy` and `proxmom.torch` hold the backends.
+one small exact solver joins them. Rules, metrics and norms are here, and the backends in `proxmom.numpy` and
+`proxmom.torch`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from proxmom.metrics import SOAP, AdaGrad, Adam, Euclidean, QuasiNewton, Shampoo
+from proxmom.metrics import SOAP, AdaGrad, Adam, Euclidean, LInf, QuasiNewton, Shampoo, Spectral
 from proxmom.planes import Plane, mix
 from proxmom.rules import (
     AdaptiveMemory,
@@ -35,12 +36,14 @@ __all__ = [
     "Euclidean",
     "GradientDescent",
     "HeavyBall",
+    "LInf",
     "MoMo",
     "Plane",
     "Polyak",
     "QuasiNewton",
     "Secant",
     "Shampoo",
+    "Spectral",
     "SteadyMemory",
     "TruncatedMemory",
     "mix",

@@ -138,8 +138,10 @@ def run(
 
     A study with max_evaluations and target counts gradient evaluations to a relative gap, on functions whose optimum is
     known. A study with steps and seeds trains (with torch): the points of each method are compared by validation loss,
-    its best one is trained with every seed, and the test split is read at the end of those runs alone. A training run
-    saves a checkpoint every minute and continues from it.
+    its best one is trained with every seed, and the test split is read at the end of those runs alone. A
+    training run saves a checkpoint every minute and continues from it. With search_seeds = 3 in [study] each point is
+    trained with three seeds, other ones than the final runs have, and the best one has the smallest mean validation
+    loss; there a run that diverged or ended above its initial loss counts as that loss.
 
     With --executor slurm (pip install 'proxmom[cluster]') the folder of results must be on a disk that all nodes share.
     Jobs go on if this process ends; the next start waits for those that are still there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import load_study
 from proxmom.study.record.store import load_runs
 from proxmom.study.report.export import write_csv
@@ -50,6 +52,18 @@ def test_committed_rows_give_the_committed_table(folder: Path) -> None:
     """And say where they come from; `proxmom report` makes the page in the same way."""
     assert terminal_table([folder]) == (folder / "table.txt").read_text().rstrip("\n")
     assert read_source(folder).origin["commit"]
+
+
+@pytest.mark.parametrize("search_seeds", [1, 3])
+def test_committed_runs_keep_their_keys(search_seeds: int, tmp_path: Path) -> None:
+    """So that what was run before is used again, with more search seeds too."""
+    text = (EXPERIMENTS / "convex/minibatch.toml").read_text()
+    (tmp_path / "study.toml").write_text(text.replace("\nseeds = 5", f"\nseeds = 5\nsearch_seeds = {search_seeds}"))
+    cells = [cell for cell in plan(load_study(tmp_path / "study.toml")) if cell.ready and cell.stage == "search"]
+    with (EXPERIMENTS / "convex/minibatch/runs.csv").open(newline="") as stream:
+        committed = {row["key"] for row in csv.DictReader(stream)}
+    assert len({cell.seed for cell in cells}) == search_seeds
+    assert {cell.key for cell in cells if cell.seed == 0} <= committed
 
 
 def test_a_report_is_made_of_rows_as_of_runs_but_for_curves(tmp_path: Path) -> None:

@@ -337,6 +337,9 @@ class _Steepest:
     def apply(self, vector: Vector) -> Vector:
         found = []
         for part in split(vector, self.shapes):
+            if not np.isfinite(part).all():  # a decomposition would raise; such a step is skipped
+                found.append(np.full_like(part, np.nan))
+                continue
             dual, direction = self.norm.steepest(part)
             found.append(dual * direction if self.norm.form == "soft" else direction)
         return join(found)

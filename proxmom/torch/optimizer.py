@@ -120,8 +120,8 @@ class ProxOptimizer(torch.optim.Optimizer):
     def _check_metric(self, metric: Metric) -> None:
         if self._options["capturable"] and not by_element(metric):
             raise ValueError(
-                f"capturable must be False with {type(metric).__name__}, got True: a step reads numbers from the "
-                "device, or makes decisions there, which no CUDA graph can hold."
+                f"capturable must be False with {type(metric).__name__}, got True: steps in it cannot be "
+                "captured in a CUDA graph."
             )
 
     def _in_metric(self, metric: Metric) -> Step:

@@ -52,6 +52,8 @@ OURS = {
 WHOLE = {  # and what they are known to fail: there is one length of a step for a metric that is one for all groups
     "AMShampoo": (ours.AMShampoo, ()),
     "AMSOAP": (ours.AMSOAP, ()),
+    "AMSign": (ours.AMSign, ()),
+    "AMMuon": (ours.AMMuon, ()),
     "quasi-Newton": (
         partial(ours.ProxOptimizer, rule=AdaptiveMemory(), lr=0.1, metric=QuasiNewton()),
         ("each group its lr",),

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from proxmom import AdaptiveMemory, QuasiNewton
-from proxmom.torch import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from proxmom.torch import (
+    AMSGD,
+    AMSOAP,
+    AMAdamW,
+    AMMuon,
+    AMShampoo,
+    AMSign,
+    MoMo,
+    MoMoAdam,
+    ProxOptimizer,
+    TruncatedMemorySGD,
+)
 from tests.metrics import Full, Normed
 
 SHAPES = ((3, 4), (), (5,), (0,))
@@ -36,6 +47,8 @@ def with_metric(metric: Any) -> Callable[..., ProxOptimizer]:
 WHOLE: dict[str, Callable[..., ProxOptimizer]] = {  # their metrics are not element-wise
     "AMShampoo": lambda params, **given: AMShampoo(params, **{"lr": 0.1, "every": 2, **given}),
     "AMSOAP": lambda params, **given: AMSOAP(params, **{"lr": 0.1, "every": 2, **given}),
+    "AMSign": lambda params, **given: AMSign(params, **{"lr": 0.1, **given}),
+    "AMMuon": lambda params, **given: AMMuon(params, **{"lr": 0.1, "polar": "exact", **given}),
     "full matrix": with_metric(Full()),
     "normed": with_metric(Normed()),
     "quasi-Newton": with_metric(QuasiNewton(3)),

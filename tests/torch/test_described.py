@@ -12,12 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from proxmom import AdaptiveMemory, QuasiNewton, Shampoo, kernels
-from proxmom.torch import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, Options, ProxOptimizer, TruncatedMemorySGD
+from proxmom.torch import (
+    AMSGD,
+    AMSOAP,
+    AMAdamW,
+    AMMuon,
+    AMShampoo,
+    AMSign,
+    MoMo,
+    MoMoAdam,
+    Options,
+    ProxOptimizer,
+    TruncatedMemorySGD,
+)
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import cuda
 from tests.torch.followed import followed
 
-KINDS = [ProxOptimizer, AMSGD, AMAdamW, AMShampoo, AMSOAP, MoMo, MoMoAdam, TruncatedMemorySGD]
+KINDS = [ProxOptimizer, AMSGD, AMAdamW, AMMuon, AMShampoo, AMSign, AMSOAP, MoMo, MoMoAdam, TruncatedMemorySGD]
 FILES, FUNCTIONS = 14, 80
 WITHOUT_KERNELS = not kernels.available()
 

@@ -1,4 +1,4 @@
-"""Metrics that are not element-wise on many processes: the same parameters as one, sharded or replicated."""
+"""Metrics that are not element-wise and norms on many processes: the same as one process, sharded or replicated."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from proxmom import SOAP, AdaptiveMemory, QuasiNewton, Shampoo
-from proxmom.torch import AMSGD, AMSOAP, ProxOptimizer
+from proxmom import SOAP, AdaptiveMemory, LInf, QuasiNewton, Shampoo
+from proxmom.torch import AMSGD, AMSOAP, AMMuon, AMSign, ProxOptimizer
 from tests.metrics import Normed, Turned
 from tests.torch.processes import (
     STEPS,
@@ -49,6 +49,9 @@ MADE: dict[str, Factory] = {
     "operator of moves": with_metric(Turned(), weight_decay=0.1),
     "normed": with_metric(Normed(), inertia=0.1, scope="tensor"),
     "quasi-Newton": with_metric(QuasiNewton(4), weight_decay=0.1, scope="group"),
+    "AMSign": functools.partial(AMSign, lr=0.01, weight_decay=0.1, scope="group"),
+    "soft maximum norm": with_metric(LInf("soft"), scope="model"),
+    "AMMuon": functools.partial(AMMuon, lr=0.01, polar="exact", scope="model"),
 }
 
 

@@ -75,7 +75,11 @@ class _Planner:
             return [self._cell(method, point, number, after=after) for number, point in points]
         if not method.search:
             return self._finals(method, {}, 0, after)
-        searched = [self._cell(method, point, number, stage=SEARCH, after=after) for number, point in points]
+        searched = [
+            self._cell(method, point, number, seed, SEARCH, after)
+            for number, point in points
+            for seed in self.study.training.tried_seeds
+        ]
         best = None if after else self._best(searched)
         if best is None:
             return searched + self._finals(method, {}, 0, after or searched[0].key)
@@ -90,7 +94,7 @@ class _Planner:
         return self.cells(method) if method else []
 
     def _best(self, cells: Sequence[StudyCell]) -> Run | None:
-        """The best of these runs, once all are done; none if the machine aborted every one of them."""
+        """The best point of these runs, once all are done; none if the machine aborted every one of them."""
         if self.folder is None or store.pending(self.folder, (cell.key for cell in cells)):
             return None
         ended = [store.load_run(self.folder, planned(cell, "")) for cell in cells]

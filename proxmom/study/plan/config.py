@@ -18,7 +18,7 @@ from typing import Any
 from proxmom.study.methods.settings import OPTIMUM
 from proxmom.study.plan.entries import DETERMINISTIC, TRAINING, read_methods, read_rule, read_schedule
 from proxmom.study.plan.points import Dimension
-from proxmom.study.plan.specs import Evaluations, MethodSpec, ProblemSpec, Training
+from proxmom.study.plan.specs import MOST_SEEDS, Evaluations, MethodSpec, ProblemSpec, Training
 from proxmom.study.plan.toml import StudyError, Table, read_toml
 from proxmom.study.problems.collection import PROBLEMS
 
@@ -27,7 +27,7 @@ __all__ = ["Dimension", "Evaluations", "MethodSpec", "ProblemSpec", "Study", "St
 DEVICES = ("cpu", "cuda")
 _STUDY = ("name", "claim", "seed", "points", "reference")
 _EVALUATIONS = ("max_evaluations", "target")
-_TRAINING = ("steps", "seeds", "schedule", "warmup", "device", "targets")
+_TRAINING = ("steps", "seeds", "search_seeds", "schedule", "warmup", "device", "targets")
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,14 @@ def _training(head: Table) -> Training:
     targets = head.get("targets", list, [])
     if not all(type(target) in (int, float) and 0 < target < float("inf") for target in targets):
         raise head.error(f"targets must be validation losses > 0, got {targets}.", "targets")
+    seeds, search_seeds = head.whole("seeds", least=1), head.whole("search_seeds", 1, least=1, most=MOST_SEEDS)
+    if search_seeds > 1 and seeds > MOST_SEEDS:
+        taken = f"beside search_seeds > 1, which takes training seeds from {MOST_SEEDS + 1} on"
+        raise head.error(f"seeds must be <= {MOST_SEEDS} {taken}, got {seeds}.", "seeds")
     return Training(
         steps=head.whole("steps", least=1),
-        seeds=head.whole("seeds", least=1),
+        seeds=seeds,
+        search_seeds=search_seeds,
         device=device,
         targets=tuple(map(float, targets)),
         **schedule,

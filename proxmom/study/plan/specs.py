@@ -12,6 +12,8 @@ from proxmom.study.plan.points import Dimension, Point, sample
 from proxmom.study.record.run import Run
 
 FREEZABLE = ("momentum", "lr")
+MOST_SEEDS = 100
+"""Where points are tried with several training seeds, at most so many of them, and as many final ones."""
 AS_RULES = {  # as the message to whoever wants a control of them says
     "AMSGD": 'rule = "AdaptiveMemory", inertia = 0.1, decay = "coupled"',
     "AMAdamW": 'rule = "AdaptiveMemory", metric = "Adam", inertia = 0.1, weight_decay = 0.01, '
@@ -32,7 +34,8 @@ class Evaluations:
 class Training:
     """A run of a training study: `steps` steps, after which losses are compared.
 
-    seeds: the best point of each method is run with training seeds 1 to this. warmup: share of the steps, in [0, 1).
+    seeds: the best point of each method is run with training seeds 1 to this. search_seeds: with how many others each
+    point is tried, in [1, 100]; the best has the smallest mean validation loss. warmup: share of the steps, in [0, 1).
     device: "cpu" or "cuda". targets: validation losses whose first crossing is reported.
     """
 
@@ -42,6 +45,12 @@ class Training:
     warmup: float
     device: str
     targets: tuple[float, ...]
+    search_seeds: int = 1
+
+    @property
+    def tried_seeds(self) -> tuple[int, ...]:
+        """The training seeds that each point is tried with: fixed numbers, apart from those of the final runs."""
+        return (0, *range(MOST_SEEDS + 1, MOST_SEEDS + self.search_seeds))
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,8 @@ class MethodSpec:
 @dataclass(frozen=True)
 class Control:
     """A method with one thing frozen at its mean over the steps of the best run: is it only that constant?
+
+    Of a point that was tried with several seeds it is the mean over these.
 
     "momentum": heavy ball with that beta, or MoMo where the rule has a lower bound; lr is searched again, on as many
     points. "lr": the rule without its floor, at the mean step size; nothing is searched.

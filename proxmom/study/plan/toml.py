@@ -93,11 +93,12 @@ class Table:
             raise self.error(f"{key} must not be empty.", key)
         return value
 
-    def whole(self, key: str, default: int | None = None, *, least: int) -> int:
-        """A whole number >= `least`."""
+    def whole(self, key: str, default: int | None = None, *, least: int, most: int | None = None) -> int:
+        """A whole number >= `least`, and <= `most` if that is given."""
         value = int(self.get(key, int, default))
-        if value < least:
-            raise self.error(f"{key} must be >= {least}, got {value}.", key)
+        if value < least or (most is not None and value > most):
+            allowed = f">= {least}" + (f" and <= {most}" if most is not None else "")
+            raise self.error(f"{key} must be {allowed}, got {value}.", key)
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

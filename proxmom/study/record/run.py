@@ -67,7 +67,8 @@ class Ending:
 class Run:
     """A finished run: what `Planned` and `Ending` say of it.
 
-    seed: of the points or, in a training study, the training seed.
+    seed: of the points or, in a training study, the training seed. seeds: of the mean of a point's runs with several
+        training seeds, see `ranking.points`, those seeds; else none.
     """
 
     problem: str
@@ -90,6 +91,7 @@ class Run:
     variant_of: str = ""
     stage: str = ""
     directory: Path | None = field(default=None, repr=False)
+    seeds: tuple[int, ...] = ()
 
     @property
     def trained(self) -> bool:

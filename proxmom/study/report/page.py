@@ -132,6 +132,8 @@ def _losses(results: Losses, reference: str, sources: Sequence[Source]) -> dict[
         "answer": _bars(ratios, close=True),
         "seed_names": [f"seed {seed}" for seed in results.seeds],
         "infinity": np.inf,
+        "search_seeds": results.search_seeds,
+        "points_tried": _points_tried(results),
         "own_schedules": _own_schedules(results),
         "measure": results.measure,
         "gaps": any(results.by_ratio),
@@ -174,6 +176,12 @@ def _own_schedules(results: Losses) -> list[str]:
     asked = {method: runs[0].configuration["method"] for (_, method), runs in results.final.items()}
     own = {m: [f"{k} {asked[m][k]}" for k in ("schedule", "warmup") if k in asked[m]] for m in results.ran}
     return [f"{method} has its own: {', '.join(texts)}" for method, texts in own.items() if texts]
+
+
+def _points_tried(results: Losses) -> str:
+    """How many points each method was tried at, as text."""
+    sizes = [len(runs) for runs in results.searched.values()] or [0]
+    return f"{min(sizes)} points" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)} points"
 
 
 def _targets(results: Losses, sources: Sequence[Source]) -> list[dict[str, Any]]:

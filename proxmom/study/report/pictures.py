@@ -116,13 +116,17 @@ def units(results: Losses, styles: Sequence[Style]) -> list[Picture]:
 
 
 def lr_sensitivity(results: Results, styles: Sequence[Style]) -> list[Picture]:
-    """What runs came to against lr, all that were tried of methods with a searched lr; misses, or lost runs, on top."""
+    """What points came to against lr, all that were tried of methods with a searched lr; misses, or lost ones, on top.
+
+    Points that were tried with several seeds stand with their mean, and each run faintly.
+    """
     xlabel, ylabel = ("lr, in units of 1/L", "evaluations to target") if results.exact else ("lr", "validation loss")
     pictures = []
     for row, problem in enumerate(results.problems):
-        pairs = [(style, results.tried.get((problem, style.name), ())) for style in styles]
+        pairs = [(style, results.searched.get((problem, style.name), ())) for style in styles]
         searched = [(style, runs) for style, runs in pairs if len({run.point.get("lr") for run in runs}) > 1]
-        top = _top(results, [run for _, runs in searched for run in runs])
+        every = [results.tried[problem, style.name] for style, _ in searched]
+        top = _top(results, [run for runs in every for run in runs])
         if not np.isfinite(top):
             continue
         figure, axes = panel(xlabel, ylabel)
@@ -130,9 +134,16 @@ def lr_sensitivity(results: Results, styles: Sequence[Style]) -> list[Picture]:
         tried = [run.point["lr"] for _, runs in searched for run in runs]
         (log_span if results.exact else span)(axes, "x", 0.7 * min(tried), 1.4 * max(tried))
         points = [_by_lr(results, runs, top) for _, runs in searched]
-        rows = _top_rows(axes, results, top, np.concatenate([values for _, values in points]), len(points))
-        for height, (style, runs), (lr, values) in zip(rows, searched, points, strict=True):
-            _plot_points(axes, style, lr, values, height, line=all(len(run.point) == 1 for run in runs))
+        seeds = [
+            _by_lr(results, runs, top) if len(runs) > len(lr) else None
+            for runs, (lr, _) in zip(every, points, strict=True)
+        ]
+        shown = np.concatenate([values for found in (*points, *seeds) if found for values in found[1:]])
+        rows = _top_rows(axes, results, top, shown, len(points))
+        for height, (style, runs), point, seed in zip(rows, searched, points, seeds, strict=True):
+            _plot_points(axes, style, *point, height, line=all(len(run.point) == 1 for run in runs))
+            if seed:
+                _plot_points(axes, style, *seed, height, line=False, faint=True)
         pictures.append(picture(figure, f"lr{row}", problem, f"{ylabel} by lr", styles))
     return pictures
 
@@ -234,11 +245,13 @@ def _top_rows(axes: Axes, results: Results, top: float, values: Array, count: in
     return np.array([back(there(top) + share * height) for share in np.linspace(0.08, 0.32, count)], dtype=float)
 
 
-def _plot_points(axes: Axes, style: Style, lr: Array, values: Array, height: float, line: bool) -> None:
-    keywords: dict[str, Any] = {"marker": style.marker, "markersize": 3.2, "markeredgewidth": 0}
-    plot_line(axes, style, lr, values, **keywords, linewidth=0.9 if line else 0)
+def _plot_points(
+    axes: Axes, style: Style, lr: Array, values: Array, height: float, line: bool, faint: bool = False
+) -> None:
+    keywords: dict[str, Any] = {"marker": style.marker, "markersize": 2.4 if faint else 3.2, "markeredgewidth": 0}
+    plot_line(axes, style, lr, values, **keywords, linewidth=0.9 if line else 0, alpha=0.4 if faint else None)
     gone = np.isnan(values)
-    plot_line(axes, style, lr[gone], np.full(gone.sum(), height), **keywords, linewidth=0, alpha=0.55)
+    plot_line(axes, style, lr[gone], np.full(gone.sum(), height), **keywords, linewidth=0, alpha=0.3 if faint else 0.55)
 
 
 def _map(

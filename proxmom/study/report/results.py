@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from proxmom.study.record.ranking import best_run, evaluations, lost
+from proxmom.study.record.ranking import best_run, evaluations, initial_losses, lost, points
 from proxmom.study.record.run import Run
 from proxmom.study.report.statistics import Array, last_mean, least
 
@@ -66,10 +66,15 @@ class Results(ABC):
     def by_ratio(self) -> tuple[bool, ...]:
         """By problem, whether values are compared by ratios and have geometric means, for they span decades."""
 
+    @property
+    def searched(self) -> Runs:
+        """What was tried, a run for each point."""
+        return self.tried
+
     @cached_property
     def best(self) -> dict[Pair, Run]:
-        """The best run of each pair among those that were tried."""
-        return {pair: best_run(runs) for pair, runs in self.tried.items()}
+        """The best of each pair among the points that were tried."""
+        return {pair: best_run(runs) for pair, runs in self.searched.items()}
 
     @property
     def runs(self) -> list[Run]:
@@ -200,8 +205,8 @@ class Counts(Results):
 class Losses(Results):
     """Losses of training runs at the end: the test loss where there is one, else the validation loss.
 
-    Points are compared by their validation loss. A run that diverged or failed counts as the initial loss of its
-    problem and seed, and as accuracy 0; one that the machine aborted is not among the runs at all.
+    Points are compared by their validation loss, or its mean over seeds. A run that diverged or failed counts as the
+    initial loss of its problem and seed, and as accuracy 0; one that the machine aborted is not among the runs at all.
     """
 
     exact: ClassVar[bool] = False
@@ -246,20 +251,26 @@ class Losses(Results):
 
     @cached_property
     def initial(self) -> dict[tuple[str, int], float]:
-        """Validation loss before the first step, by problem and training seed.
+        """Validation loss before the first step, by problem and training seed; see `initial_losses`."""
+        return initial_losses(self.runs)
 
-        Where no run of that seed recorded it: the mean over the problem's other seeds, or nan.
-        """
-        known = {(run.problem, run.seed): run.final["initial loss"] for run in self.runs if "initial loss" in run.final}
-        values: dict[str, list[float]] = defaultdict(list)
-        for (problem, _), value in known.items():
-            values[problem].append(value)
-        wanted = {(run.problem, run.seed) for run in self.runs}
-        return {key: known.get(key, float(np.mean(values[key[0]] or [np.nan]))) for key in wanted}
+    @cached_property
+    def searched(self) -> Runs:
+        """What was tried, each point as one run: the mean over its seeds where there are several."""
+        return {pair: points(runs, self.initial) for pair, runs in self.tried.items()}
+
+    @cached_property
+    def search_seeds(self) -> int:
+        """With how many training seeds points were tried, at most; 0 if none was."""
+        return max((len({run.seed for run in runs}) for runs in self.tried.values()), default=0)
+
+    def start(self, run: Run) -> float:
+        """The initial loss of a run, or the mean over its seeds."""
+        return float(np.mean([self.initial[run.problem, seed] for seed in run.seeds or (run.seed,)]))
 
     def loss(self, run: Run, split: str = "validation") -> float:
         """Loss at the end, the initial one if the run was lost."""
-        return self.initial[run.problem, run.seed] if lost(run) else run.final.get(f"{split} loss", np.nan)
+        return self.start(run) if lost(run) else run.final.get(f"{split} loss", np.nan)
 
     def value(self, run: Run) -> float:
         return self.loss(run, self.splits[run.problem])
@@ -270,12 +281,12 @@ class Losses(Results):
     def excess(self, run: Run) -> float:
         """How much of the way from the initial loss to the best of all points is left; a loss above the first is 1."""
         best = least(self.points)[self.problems.index(run.problem)]
-        left, whole = self.loss(run) - best, self.initial[run.problem, run.seed] - best
+        left, whole = self.loss(run) - best, self.start(run) - best
         return float(np.clip(left / whole, 0.0, 1.0)) if whole > 0 else 1.0
 
     def as_good(self, runs: Sequence[Run], best: Run) -> NDArray[np.bool_]:
         smallest = self.loss(best)
-        gained = self.initial[best.problem, best.seed] - smallest
+        gained = self.start(best) - smallest
         bound = min(_TOLERANCE * smallest, smallest + _SHARE * gained) if gained > 0 else smallest
         return np.array([self.loss(run) for run in runs]) <= max(bound, LEAST)
 

@@ -85,8 +85,8 @@ def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
     """All runs of all sources, each once; reference: as for `write_report`.
 
     Raises ValueError if there is no source, or the sources cannot stand in one table: training studies beside others,
-    another target or budget, another number of steps or schedule, one name for two methods or problems, no finished run
-    of a best point, or none of the reference.
+    another target or budget, another number of steps or of search seeds, another schedule, one name for two methods or
+    problems, no finished run of a best point, or none of the reference.
     """
     if not sources:
         raise ValueError("a report needs at least one results directory, got none.")
@@ -97,7 +97,8 @@ def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
             "evaluations: they cannot stand in one table. Report them one by one."
         )
     asked = sources[0].asked
-    for key in ("steps", "schedule", "warmup") if isinstance(asked, Training) else ("target", "max_evaluations"):
+    shared = ("steps", "schedule", "warmup", "search_seeds") if kinds.get(True) else ("target", "max_evaluations")
+    for key in shared:
         _refuse_different(key, ((getattr(source.asked, key), source.folder) for source in sources))
     runs = _all_runs(sources)
     if isinstance(asked, Training):
@@ -136,6 +137,7 @@ def _asked(head: Table) -> Evaluations | Training:
     return Training(
         steps=head.whole("steps", least=1),
         seeds=head.whole("seeds", 1, least=1),
+        search_seeds=head.whole("search_seeds", 1, least=1),
         schedule=head.text("schedule", "constant"),
         warmup=head.number("warmup", 0.0),
         device=head.text("device", "cpu"),

@@ -31,7 +31,7 @@ def tables(results: Results, reference: str, bold: bool = False) -> list[str]:
         fill(" ".join(_sentences(results, reference)), WIDTH).splitlines(),
         _variants(results),
         _memory(results),
-        _sensitivity(results) if losses else [],
+        _sensitivity(losses) if losses else [],
     ]
     return list(chain.from_iterable(["", *part] for part in parts if part))[1:]
 
@@ -122,7 +122,7 @@ def _memory(results: Results) -> list[str]:
     return _lines([["method", "mean weight on memory", "share of steps at the cap"], *rows]) if rows else []
 
 
-def _sensitivity(results: Results) -> list[str]:
+def _sensitivity(results: Losses) -> list[str]:
     """How much is lost, on average, by an lr within a factor of ten of the best; the least sensitive method first."""
     found = sorted(tuning.lr_sensitivity(results).items(), key=lambda item: item[1].mean)
     if not found:
@@ -131,6 +131,7 @@ def _sensitivity(results: Results) -> list[str]:
         "lr-sensitivity: mean share of the way from the initial to the best validation loss that the points within a "
         "factor of ten of the method's best lr left, with its 95% bootstrap interval over problems or, with one, over "
         "points."
+        + (f" A point's loss is the mean over {results.search_seeds} seeds." if results.search_seeds > 1 else "")
     )
     rows = [["method", "lr-sensitivity"], *([method, ratio_text(value)] for method, value in found)]
     return [*_lines(rows), "", *fill(told, WIDTH).splitlines()]
@@ -153,7 +154,9 @@ def _sentences_of_losses(results: Losses, reference: str) -> Iterator[str]:
     gaps = results.by_ratio
     seeds = "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
     mean = "geometric mean" if all(gaps) else "mean (of relative gaps geometric)" if any(gaps) else "mean"
-    yield f"{results.measure.capitalize()} after {results.limit} steps, best point of each method, {mean} over {seeds};"
+    tried = f" by the mean validation loss of {results.search_seeds} seeds" if results.search_seeds > 1 else ""
+    yield f"{results.measure.capitalize()} after {results.limit} steps, best point of each method{tried}, {mean} over"
+    yield f"{seeds};"
     if len(results.problems) > 1:
         yield "* smallest. ratio: geometric mean over seeds and problems of that loss over the one of"
         yield f"{reference!r}, with its 95% bootstrap interval over problems; lower, higher: problems where the 95%"

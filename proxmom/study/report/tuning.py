@@ -38,9 +38,9 @@ def lr_sensitivity(results: Results, seed: int = 0) -> dict[str, Interval]:
     """Mean excess loss for lr up to a decade off its best: 0 if every lr gets to the best, 1 if none does anything.
 
     The mean is over the runs of a problem whose lr is within a factor of ten of the best run's, log-uniform as points
-    are, then over problems, with its bootstrap interval; with one problem of a training study, over points. A range
-    around each method's own best serves methods with other units of lr and other ranges alike. Methods that nowhere
-    have four such runs are left out.
+    are, then over problems, with its bootstrap interval; with one problem of a training study, over points. A point
+    tried with several training seeds is one run here, their mean. A range around each method's own best serves methods
+    with other units of lr and other ranges alike. Methods that nowhere have four such runs are left out.
     """
     found = {}
     for method in results.methods:
@@ -54,7 +54,7 @@ def lr_sensitivity(results: Results, seed: int = 0) -> dict[str, Interval]:
 
 def excess_near_best(results: Results, pair: Pair) -> Array:
     """The excess loss of the runs of a pair whose lr is within a factor of ten of the best; empty if lr is fixed."""
-    runs, best = results.tried[pair], results.best[pair].point
+    runs, best = results.searched[pair], results.best[pair].point
     if len({run.point.get("lr") for run in runs}) < 2:
         return np.empty(0)
     return np.array([results.excess(run) for run in runs if 0.1 <= run.point["lr"] / best["lr"] <= 10])
@@ -79,12 +79,12 @@ def edges(results: Results) -> list[Edge]:
 
 
 def _best_of_first(results: Results, budget: int) -> dict[Pair, Run]:
-    early = {pair: [r for r in runs if r.point_index < budget] for pair, runs in results.tried.items()}
+    early = {pair: [r for r in runs if r.point_index < budget] for pair, runs in results.searched.items()}
     return {pair: best_run(runs) for pair, runs in early.items() if runs}
 
 
 def _edges_of(results: Results, pair: Pair) -> Iterator[Edge]:
-    runs, best = results.tried[pair], results.best[pair]
+    runs, best = results.searched[pair], results.best[pair]
     names = [name for name in best.point if len({run.point[name] for run in runs}) > 2]
     for name in names:
         values = np.array([run.point[name] for run in runs], dtype=float)

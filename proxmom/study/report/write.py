@@ -29,8 +29,8 @@ def write_report(
 
     Raises:
         ValueError: if a directory has no study or no finished run, or if the directories cannot stand in one
-            table: another target or budget, another schedule of training, training studies beside others, or one
-            name for two methods or problems.
+            table: another target or budget, another schedule or number of search seeds, training studies beside
+            others, or one name for two methods or problems.
     """
     sources = [read_source(directory) for directory in directories]
     page = render(sources, merge(sources, reference), reference or sources[0].reference)

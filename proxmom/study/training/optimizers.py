@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from proxmom.lookup import find_factory
 from proxmom.study.methods.settings import Values, rule_of, step_of, with_optimum
-from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from proxmom.torch import AMSGD, AMAdamW, AMMuon, AMSign, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 
-OURS = {kind.__name__: kind for kind in (AMSGD, AMAdamW, MoMo, MoMoAdam, TruncatedMemorySGD)}
+OURS = {kind.__name__: kind for kind in (AMSGD, AMAdamW, AMSign, AMMuon, MoMo, MoMoAdam, TruncatedMemorySGD)}
 BETAS = ("beta1", "beta2")  # become an optimizer's `betas`
 REHEARSED = 2  # steps
 

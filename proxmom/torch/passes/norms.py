@@ -106,10 +106,15 @@ class NormPasses:
 
     def _steepest(self, frame: Frame, slope: Tensor) -> Tensor:
         """The steepest direction as a row, in the soft form times the dual norm."""
-        whole = slope if self._pieces else frame.whole(slope)
-        dual, direction = self._norm.steepest(whole)
+        if self._pieces:
+            piece: Tensor = self._norm.steepest(slope)[1]  # hard: pieces of soft directions know no dual norm
+            return piece
+        whole = frame.whole(slope)
+        finite = whole.isfinite().all()
+        # a decomposition of NaN would raise; such a step is skipped
+        dual, direction = self._norm.steepest(torch.where(finite, whole, 0.0))
         direction = direction if self._norm.form == "hard" else dual * direction
-        return direction if self._pieces else frame.row(direction)
+        return frame.row(torch.where(finite, direction, float("nan")))
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         direction, scales, shrinks = map(each, (motion.direction, motion.scale, motion.shrink))

@@ -15,6 +15,7 @@ from proxmom.study.report.results import Losses
 from proxmom.study.report.sources import merge, read_source
 
 STEPS, ROWS, SEEDS, UNITS = 400, 40, 5, 6
+SEARCH_SEEDS = (0, 101, 102)
 START = {0: 5.0, 1: 4.0, 2: 4.1, 3: 4.2, 4: 4.3, 5: 4.4}  # initial loss by seed: those of the network below
 PROVENANCE = {"proxmom": "0.1.0", "python": "3.11", "numpy": "2.0", "scipy": "1.15", "torch": "2.9", "cores": 2}
 PROVENANCE |= {"commit": "abc1234", "dirty": False, "processor": "Z80", "started": "2026-01-02T03:04:05+00:00"}
@@ -60,6 +61,29 @@ def sweep(losses: Any, name: str = "lr", values: Any = None, **more: Any) -> lis
     return [
         make_run(loss=loss, seed=0, stage="search", point={name: float(value)}, index=i, **more)
         for i, (loss, value) in enumerate(zip(losses, values, strict=True))
+    ]
+
+
+def seed_sweep(table: Any, start: Any = 4.0, **more: Any) -> list[Run]:
+    """Search runs of one method: losses by value of lr (rows) and training seed (columns); nan is one that diverged.
+
+    start: the initial loss, or one for each seed.
+    """
+    rows = np.atleast_2d(np.array(table, dtype=float))
+    starts = np.broadcast_to(start, rows.shape[1])
+    return [
+        make_run(
+            loss=float(loss),
+            seed=seed,
+            stage="search",
+            start=float(first),
+            status="diverged" if np.isnan(loss) else "finished",
+            point={"lr": 10.0 ** (0.4 * index - 4)},
+            index=index,
+            **more,
+        )
+        for index, row in enumerate(rows)
+        for seed, loss, first in zip(SEARCH_SEEDS, row, starts, strict=False)
     ]
 
 

@@ -25,7 +25,15 @@ BAD = [  # what is replaced, by what, and the message; its line is that of the l
     ("steps = 20", "steps = 0", r"steps must be >= 1, got 0"),
     ("seeds = 2", "seeds = 0", r"seeds must be >= 1, got 0"),
     ("seeds = 2", "seeds = 2.5", r"seeds must be a whole number, got 2.5"),
-    ("seeds = 2", "sedes = 2", r"unknown key 'sedes' in \[study\]; valid keys: name, .* steps, seeds, schedule"),
+    (
+        "seeds = 2",
+        "sedes = 2",
+        r"unknown key 'sedes' in \[study\]; valid keys: name, .* steps, seeds, search_seeds, sch",
+    ),
+    ("seeds = 2", "seeds = 2\nsearch_seeds = 0", r"search_seeds must be >= 1 and <= 100, got 0"),
+    ("seeds = 2", "seeds = 2\nsearch_seeds = 101", r"search_seeds must be >= 1 and <= 100, got 101"),
+    ("seeds = 2", "seeds = 2\nsearch_seeds = 1.5", r"search_seeds must be a whole number, got 1.5"),
+    ("seeds = 2", "search_seeds = 2\nseeds = 101", r"seeds must be <= 100 beside search_seeds > 1, .* 101 on, got 101"),
     ('"cosine"', '"cosinus"', r"schedule must be one of constant, linear, cosine, inverse-sqrt, got 'cosinus'"),
     ("warmup = 0.1", "warmup = 1", r"warmup must be a share of the steps, >= 0 and < 1, got 1"),
     ("warmup = 0.1", 'device = "tpu"', r"device must be one of cpu, cuda, got 'tpu'"),
@@ -100,6 +108,12 @@ def test_what_is_wrong_elsewhere_is_named_where_it_belongs(
     assert not (tmp_path / "out").exists()
 
 
+def test_one_search_seed_leaves_all_others_to_the_final_runs(study: Any) -> None:
+    for text in ("seeds = 101", "seeds = 101\nsearch_seeds = 1"):
+        training = load_study(study(SMALL.replace("seeds = 2", text))).training
+        assert (training.seeds, training.tried_seeds) == (101, (0,))
+
+
 def test_an_optimum_that_nobody_knows_is_refused(study: Any) -> None:
     text = SMALL.replace("AdaptiveMemory", "MoMo").replace('inertia = 0.1\nscope = "tensor"\n', "")
     text = text.replace(SEARCH, SEARCH + '\narguments = {lower_bound = "optimum"}')
@@ -146,6 +160,7 @@ lr = 1
         ('rule = "HeavyBall"', 'torch = "torch.optim:SGD"', r"torch belongs to training studies, .*; here give a rule"),
         ("lr = 1", 'lr = 1\nscope = "tensor"', r"scope belongs to training studies"),
         ("lr = 1", 'lr = 1\nschedule = "cosine"', r"schedule belongs to training studies, .* here lr is constant"),
+        ("target = 1e-3", "target = 1e-3\nsearch_seeds = 3", r"search_seeds belongs to training studies, which give"),
         ("target = 1e-3", "target = 1e-3\nseeds = 3", r"seeds belongs to training studies, which give steps"),
         ('"quadratic"', '"mlp"', r"unknown kind of problem 'mlp'"),
     ],
