@@ -66,7 +66,11 @@ class LInf:
         return xp.sum(xp.abs(slope)), xp.sign(slope)
 
     def keep(self, memory: Array, direction: Array) -> Array:
-        """Memory in which `recall` finds the direction: where that is no sign, memory is zero up to rounding."""
+        """Memory in which `recall` finds the direction: where that is no sign, memory is zero up to rounding.
+
+        Args:
+            memory, direction: of one shape, any.
+        """
         xp = namespace(memory)
         return xp.where(xp.abs(direction) < 1, FAINT * direction, direction * xp.clip(xp.abs(memory), min=FAINT))
 
@@ -75,7 +79,7 @@ class LInf:
         return namespace(memory).clip(memory / FAINT, -1.0, 1.0)
 
     def expression(self, cvxpy: Any, move: Any) -> Any:
-        """The norm of a cvxpy expression of any shape."""
+        """The norm of a cvxpy expression `move` of any shape."""
         return cvxpy.norm_inf(move)
 
 
@@ -119,7 +123,7 @@ class Spectral:
         return 60 if self.exact else 5
 
     def check_shape(self, shape: tuple[int, ...], name: str) -> None:
-        """ValueError for what is no matrix."""
+        """ValueError for a tensor of a shape that is no matrix; `name` is what the message calls it."""
         if len(shape) < 2:
             raise ValueError(
                 f"{name} must have two or more dimensions with Spectral, got shape {tuple(shape)}. Give vectors to an "
@@ -141,7 +145,7 @@ class Spectral:
         return 0.2 * sqrt(max(rows, columns)) if self.scale == "match_rms_adamw" else 1.0
 
     def expression(self, cvxpy: Any, move: Any) -> Any:
-        """The norm of a cvxpy expression of a matrix's shape."""
+        """The norm of a cvxpy expression `move` of a matrix's shape."""
         return cvxpy.sigma_max(move) / self._scale(move.shape)
 
 
