@@ -123,7 +123,12 @@ class Spectral:
         return 60 if self.exact else 5
 
     def check_shape(self, shape: tuple[int, ...], name: str) -> None:
-        """ValueError for a tensor of a shape that is no matrix; `name` is what the message calls it."""
+        """ValueError for what is no matrix.
+
+        Args:
+            shape: of a tensor, any; fewer than two dimensions are refused.
+            name: what the message calls it.
+        """
         if len(shape) < 2:
             raise ValueError(
                 f"{name} must have two or more dimensions with Spectral, got shape {tuple(shape)}. Give vectors to an "
