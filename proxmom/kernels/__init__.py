@@ -270,7 +270,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.proxmom_glance.argtypes = (*of_signs, pointer, pointer, number, pointer, pointer)
     library.proxmom_pull.argtypes = (*of_signs, *[pointer] * 3)
     library.proxmom_focus.argtypes = (*of_signs, *[pointer] * 3)
-    library.proxmom_mix.argtypes = (*of_signs, *[pointer] * 4, number)
+    library.proxmom_mix.argtypes = (*of_signs, *[pointer] * 4, number, number)
     library.proxmom_pull_aside.argtypes = (pointer, pointer, number, pointer)
     library.proxmom_forget.argtypes = (pointer,)
     library.proxmom_forget.restype = None

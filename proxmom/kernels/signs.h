@@ -118,6 +118,16 @@ INLINE void pull_span(const Arrays<X> &at, const Signed<S> &c, const Slope<S> &s
     sums[0] += double(pull_g), sums[1] += double(pull_d);
 }
 
+// 64 bytes that are 0 or 1 as bits; the product brings those of 8 to the top.
+INLINE std::uint64_t mask_of(const std::uint8_t *flags) {
+    std::uint64_t mask = 0, eight;
+    for (int k = 0; k < 8; ++k) {
+        std::memcpy(&eight, flags + 8 * k, sizeof eight);
+        mask |= eight * 0x0102040810204080u >> 56 << (8 * k);
+    }
+    return mask;
+}
+
 // Sums of the elements whose sign is the same at both slopes; the others are appended to `aside`, (g, d) each.
 template <bool Coupled, class X, class S>
 INLINE void focus_span(const Arrays<X> &at, const Signed<S> &c, const Slope<S> &low, const Slope<S> &high,
@@ -139,16 +149,15 @@ INLINE void focus_span(const Arrays<X> &at, const Signed<S> &c, const Slope<S> &
     for (std::int64_t i = end - start; i < SPAN; ++i) apart[i] = 0;
 #pragma omp simd
     for (std::int64_t i = 0; i < SPAN; ++i) flags[i] = std::uint8_t(apart[i]);
-    for (std::int64_t block = 0; block < end - start; block += 8) {
-        std::uint64_t any;
-        std::memcpy(&any, flags + block, sizeof any);
-        if (!any) continue;
-        for (std::int64_t i = block; i < block + 8; ++i)
-            if (flags[i]) {
-                aside.push_back(gradient_of<Coupled>(at, c, start + i));
-                aside.push_back(at.memory[start + i]);
-            }
-    }
+    S found[2 * SPAN];
+    std::size_t count = 0;
+    for (std::int64_t block = 0; block < end - start; block += 64)
+        for (std::uint64_t mask = mask_of(flags + block); mask; mask &= mask - 1) {
+            const std::int64_t i = start + block + __builtin_ctzll(mask);
+            found[count++] = gradient_of<Coupled>(at, c, i);
+            found[count++] = at.memory[i];
+        }
+    aside.insert(aside.end(), found, found + count);
 }
 
 // Memory keeps the direction: where that is no sign, it is `faint` times the direction, and elsewhere not below that.
@@ -406,7 +415,9 @@ int set_aside(const SignPasses<S> &passes, const Batch &batch, const SignSetting
     to.few.resize(pieces.size());
     std::vector<double> partial(pieces.size() * 2, 0.0);
     std::atomic<int> status{OK};
-    each(pieces, threads, [&](std::size_t k) {
+    const std::size_t last = pieces.size() - 1; // from the end: what was read last is still in cache
+    each(pieces, threads, [&](std::size_t place) {
+        const std::size_t k = last - place;
         if (status != OK) return;
         try { // nothing may be thrown out of a thread
             if (!passes.focus(batch, s, pieces[k], slopes, &partial[k * 2], to.few[k])) status = TOO_MANY;
@@ -506,12 +517,14 @@ EXPORT void proxmom_forget(void *aside) { delete static_cast<Aside *>(aside); }
 
 // direction: (units, 2); scale, shrink: (units,); parts: (units, count, 3), slopes and shares.
 EXPORT int proxmom_mix(BATCH_ARGUMENTS, const double *direction, const double *scale, const double *shrink,
-                       const double *parts, int count) {
+                       const double *parts, int count, int backwards) {
     WITH_SIGNS({
         const Mixture mixture{direction, scale, shrink, parts, count};
         const std::vector<Piece> pieces = pieces_of(batch);
-        const std::size_t last = pieces.size() - 1; // from the end, as in `proxmom_move`
-        each(pieces, threads, [&](std::size_t k) { passes.mix(batch, settings, pieces[last - k], mixture); });
+        const std::size_t last = pieces.size() - 1; // not from where the pass before has begun
+        each(pieces, threads, [&](std::size_t k) {
+            passes.mix(batch, settings, pieces[backwards ? last - k : k], mixture);
+        });
         return OK;
     });
 }

@@ -111,7 +111,7 @@ def focus(batch: Batch, given: Given, slopes: Any) -> Window | None:
     return None if aside.value is None else Window(rest, aside.value)
 
 
-def mix(batch: Batch, given: Given, direction: Any, *, scale: Values, shrink: Values, parts: Any) -> None:
+def mix(batch: Batch, given: Given, direction: Any, *, scale: Values, shrink: Values, parts: Any, backwards: bool = True) -> None:
     """Write memory and x, in place.
 
     With (cg, cd) the unit's direction and step = Σ share·sign(a·g + b·d) over the parts:
@@ -123,11 +123,12 @@ def mix(batch: Batch, given: Given, direction: Any, *, scale: Values, shrink: Va
         direction: (U, 2), coefficients of gradient and memory in what becomes memory.
         scale, shrink: (U,) of the step and of x.
         parts: (U, Q, 3), slopes and shares.
+        backwards: whether to begin at the end, where the pass before has ended; `focus` ends at the beginning.
     """
     units = given.units
     parts = _slopes(parts, units, np.shape(parts)[1], 3)
     scale, shrink = _per_unit("scale", scale, units), _per_unit("shrink", shrink, units)
-    _call("mix", batch, given, _slopes(direction, units, 2), scale, shrink, parts, parts.shape[1])
+    _call("mix", batch, given, _slopes(direction, units, 2), scale, shrink, parts, parts.shape[1], int(backwards))
 
 
 def _call(name: str, batch: Batch, given: Given, *more: Any) -> None:

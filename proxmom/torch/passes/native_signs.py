@@ -23,9 +23,8 @@ from proxmom.torch.layout import Layout, as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.native import batches_of, dtype_name
 
-SAMPLE = 1 << 18  # elements of a unit that a glance looks at, about
-SPARSEST = 127  # of so many spans it looks at one at least; odd, so that it meets every column of a matrix
-PARTS = 1 << 17  # of the ways of all units together
+WHOLE = 1 << 14  # elements of a unit that a glance looks at all of
+PARTS = 1 << 14  # of the ways of all units together
 FEWEST, MOST = 64, 1024  # parts of one way
 
 
@@ -53,7 +52,9 @@ class NativeSignPasses:
         self._count = np.zeros(len(layout.groups))
         for part in layout.parts:
             self._count[part.unit] += part.count
-        self._stride = np.clip(self._count // SAMPLE, 1, SPARSEST).astype(np.int64) | 1
+        # The sample costs as it is long, and the elements near the best slope as its error, which is 1/√: both alike.
+        # Odd, so that it meets every column of a matrix.
+        self._stride = np.where(self._count > WHOLE, np.cbrt(self._count) / 4, 1).astype(np.int64) | 1
         self._parts = int(np.clip(PARTS // max(len(layout.groups), 1), FEWEST, MOST))
         self.scalars: Mapping[str, Array] | None = {}
         self._windows: list[signs.Window | None] = []
@@ -124,10 +125,9 @@ class NativeSignPasses:
         parts = np.zeros((len(layout.groups), len(motion.parts), 3))
         for place, (slopes, shares) in enumerate(motion.parts):
             parts[:, place, :2], parts[:, place, 2] = slopes, shares
+        lengths = {"scale": motion.scale, "shrink": motion.shrink, "backwards": not self._windows}
         for batch in self._batches:
-            signs.mix(
-                batch.table, self._given, motion.direction, scale=motion.scale, shrink=motion.shrink, parts=parts
-            )
+            signs.mix(batch.table, self._given, motion.direction, parts=parts, **lengths)
 
     def _total(self, ask: Any, shape: tuple[int, ...]) -> Any:
         """Over the types of parameters."""
