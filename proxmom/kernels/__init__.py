@@ -265,13 +265,4 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.proxmom_measure.argtypes = (*settings, number, number, pointer)
     library.proxmom_move.argtypes = (*settings, *[pointer] * 3, number)
     library.proxmom_measure.restype = library.proxmom_move.restype = number
-    of_signs = (number, index, *[pointer] * 5, index, double, pointer, double, number)
-    library.proxmom_recall.argtypes = (*of_signs, number, pointer)
-    library.proxmom_glance.argtypes = (*of_signs, pointer, pointer, number, pointer, pointer)
-    library.proxmom_pull.argtypes = (*of_signs, *[pointer] * 3)
-    library.proxmom_focus.argtypes = (*of_signs, *[pointer] * 3)
-    library.proxmom_mix.argtypes = (*of_signs, *[pointer] * 4, number, number)
-    library.proxmom_pull_aside.argtypes = (pointer, pointer, number, pointer)
-    library.proxmom_forget.argtypes = (pointer,)
-    library.proxmom_forget.restype = None
     return library

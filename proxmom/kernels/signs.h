@@ -132,18 +132,23 @@ INLINE std::uint64_t mask_of(const std::uint8_t *flags) {
 template <bool Coupled, class X, class S>
 INLINE void focus_span(const Arrays<X> &at, const Signed<S> &c, const Slope<S> &low, const Slope<S> &high,
                        std::int64_t start, std::int64_t end, double *sums, std::vector<S> &aside) {
-    using Flag = std::conditional_t<sizeof(S) == 4, std::int32_t, std::int64_t>; // compilers vectorise it with S
-    Flag apart[SPAN];
+    using Bits = std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>; // compilers vectorise it with S
+    constexpr int TOP = 8 * sizeof(S) - 1;
+    Bits apart[SPAN];
     std::uint8_t flags[SPAN];
     S pull_g = 0, pull_d = 0;
     const S *memory = at.memory + start;
 #pragma omp simd reduction(+ : pull_g, pull_d)
     for (std::int64_t i = 0; i < end - start; ++i) {
         const S g = gradient_of<Coupled>(at, c, start + i), d = memory[i];
-        const S t0 = along(low, g, d), t1 = along(high, g, d);
-        const bool up = (t0 > 0) & (t1 > 0), down = (t0 < 0) & (t1 < 0), dead = (g == 0) & (d == 0);
-        pull_g += up ? g : down ? -g : S(0), pull_d += up ? d : down ? -d : S(0);
-        apart[i] = up | down | dead ? 0 : 1;
+        const Bits t0 = bits_of<Bits>(along(low, g, d)), t1 = bits_of<Bits>(along(high, g, d));
+        // Only zero, of either sign, has another sign once 1 is subtracted; where g and d are zero nothing is there.
+        const Bits level = (t0 ^ (t0 - 1)) | (t1 ^ (t1 - 1)), size = (bits_of<Bits>(g) | bits_of<Bits>(d)) << 1;
+        const Bits differ = ((t0 ^ t1) | (level & (size | (0 - size)))) >> TOP;
+        const Bits kept = differ - 1, negative = t0 >> TOP << TOP; // all ones where the signs are the same
+        pull_g += bits_of<S>((bits_of<Bits>(g) ^ negative) & kept);
+        pull_d += bits_of<S>((bits_of<Bits>(d) ^ negative) & kept);
+        apart[i] = differ;
     }
     sums[0] += double(pull_g), sums[1] += double(pull_d);
     for (std::int64_t i = end - start; i < SPAN; ++i) apart[i] = 0;

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,15 @@ class Window:
 
     def __init__(self, rest: Floats, aside: int) -> None:
         self._rest, self._aside = rest, ctypes.c_void_p(aside)
-        self._end = weakref.finalize(self, _library().proxmom_forget, self._aside)
+        self._end = weakref.finalize(self, _functions().proxmom_forget, self._aside)
 
     def pull(self, slopes: Any, threads: int) -> Floats:
         """Of slopes (U, 2), between the two, the pull, (U, 2)."""
         sums = np.zeros_like(self._rest)
         slopes = _slopes(slopes, len(sums), 2)
-        _raise_for(_library().proxmom_pull_aside(self._aside, _address(slopes), int(threads), _address(sums)), len(sums))
+        _raise_for(
+            _functions().proxmom_pull_aside(self._aside, _address(slopes), int(threads), _address(sums)), len(sums)
+        )
         return self._rest + sums
 
     def close(self) -> None:
@@ -111,7 +114,9 @@ def focus(batch: Batch, given: Given, slopes: Any) -> Window | None:
     return None if aside.value is None else Window(rest, aside.value)
 
 
-def mix(batch: Batch, given: Given, direction: Any, *, scale: Values, shrink: Values, parts: Any, backwards: bool = True) -> None:
+def mix(
+    batch: Batch, given: Given, direction: Any, *, scale: Values, shrink: Values, parts: Any, backwards: bool = True
+) -> None:
     """Write memory and x, in place.
 
     With (cg, cd) the unit's direction and step = Σ share·sign(a·g + b·d) over the parts:
@@ -134,8 +139,31 @@ def mix(batch: Batch, given: Given, direction: Any, *, scale: Values, shrink: Va
 def _call(name: str, batch: Batch, given: Given, *more: Any) -> None:
     arguments, alive = given.arguments(batch)
     rest = (_address(value) if isinstance(value, np.ndarray) else value for value in more)
-    _raise_for(getattr(_library(), f"proxmom_{name}")(*arguments, *rest), given.units)
+    _raise_for(getattr(_functions(), f"proxmom_{name}")(*arguments, *rest), given.units)
     del alive  # the array behind the address lived until here
+
+
+def _functions() -> Any:
+    return _typed(_library())
+
+
+@cache
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, with the signatures of these passes too."""
+    number, index, double, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+    batch: Any = (number, index, *[pointer] * 5, index, double, pointer, double, number)
+    rest = {
+        "recall": (number, pointer),
+        "glance": (pointer, pointer, number, pointer, pointer),
+        "pull": (pointer, pointer, pointer),
+        "focus": (pointer, pointer, pointer),
+        "mix": (pointer, pointer, pointer, pointer, number, number),
+    }
+    for name, more in rest.items():
+        getattr(library, f"proxmom_{name}").argtypes = (*batch, *more)
+    library.proxmom_pull_aside.argtypes = (pointer, pointer, number, pointer)
+    library.proxmom_forget.argtypes, library.proxmom_forget.restype = (pointer,), None
+    return library
 
 
 def _slopes(values: Any, *shape: int) -> NDArray[np.float64]:

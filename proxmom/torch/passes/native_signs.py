@@ -115,9 +115,10 @@ class NativeSignPasses:
         if self._between is None:
             return np.zeros(len(slopes), dtype=bool)
         low, high = self._between[:, 0], self._between[:, 1]
-        turn = np.sign(_cross(low, high))
         slack = 16 * np.finfo(np.float64).eps * _size(slopes)
-        near = (turn * _cross(low, slopes) >= -slack * _size(low)) & (turn * _cross(slopes, high) >= -slack * _size(high))
+        turn, after, before = np.sign(_cross(low, high)), _cross(low, slopes), _cross(slopes, high)
+        near = (turn * after >= -slack * _size(low)) & (turn * before >= -slack * _size(high))
+        near &= (turn != 0) | (abs(after) <= slack * _size(low))
         inside: Any = near & (np.sum((low + high) * slopes, axis=1) > 0)
         return inside
 
