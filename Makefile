@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Clones of a function are chosen before the sanitizer is ready.
 ASAN := g++ -fsanitize=address -fno-omit-frame-pointer -DPROXMOM_NO_CLONES
 
-KERNELS := hatch_build.py proxmom/kernels/build.py proxmom/kernels/passes.cpp   # compiled on installation, where it can be
+KERNELS := hatch_build.py proxmom/kernels/build.py $(wildcard proxmom/kernels/*.cpp proxmom/kernels/*.h)   # compiled on installation, where it can be
 
 .PHONY: run test quick test-slow mutants theory asan verify bench conformance lint docs pictures clean help
 

@@ -90,7 +90,12 @@ def python(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_archives_hold_what_they_should(archives: dict[str, Path]) -> None:
     wheel = set(zipfile.ZipFile(archives["wheel"]).namelist())
-    assert {"proxmom/py.typed", "proxmom/kernels/passes.cpp", "proxmom/study/report/counts.html.jinja"} <= wheel
+    assert {
+        "proxmom/py.typed",
+        "proxmom/kernels/passes.cpp",
+        "proxmom/kernels/signs.h",
+        "proxmom/study/report/counts.html.jinja",
+    } <= wheel
     assert all(name.startswith("proxmom") for name in wheel)
     assert any(name.endswith("LICENSE") for name in wheel)
     assert wheel == set(zipfile.ZipFile(archives["again"]).namelist())

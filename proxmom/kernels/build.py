@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = "passes.cpp"
+INCLUDED = ("signs.h",)  # by the source
 LIBRARY = "passes" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 RECORD = "passes.json"
 # No -ffast-math: NaN and infinity must arrive. Without contraction every instruction set rounds alike.
@@ -57,7 +58,7 @@ def fingerprint(folder: Path, command: list[str], cxx: str, processor: str) -> s
 
     command: compiler and arguments; cxx: $CXX; processor: the only one it runs on, or empty.
     """
-    made_of = json.dumps([_digest(folder / SOURCE), FLAGS, command, cxx, processor])
+    made_of = json.dumps([_source(folder), FLAGS, command, cxx, processor])
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
@@ -76,7 +77,7 @@ def recorded(folder: Path) -> dict[str, Any]:
         raise ValueError(f"has {library.stat().st_size} bytes, not the {record['size']} that were built: it is cut off")
     if _digest(library) != record["digest"]:
         raise ValueError("has other content than was built: it is damaged, or another one")
-    if record["source"] != _digest(folder / SOURCE):
+    if record["source"] != _source(folder):
         raise ValueError("is of another source")
     if record["flags"] != list(FLAGS):
         raise ValueError(f"was built with other flags ({shlex.join(record['flags'])})")
@@ -152,7 +153,7 @@ def _compile(command: list[str], folder: Path) -> str:
             "fingerprint": made_of,
             "size": made.stat().st_size,
             "digest": _digest(made),
-            "source": _digest(folder / SOURCE),
+            "source": _source(folder),
             "flags": FLAGS,
             "command": command,
             "cxx": cxx,
@@ -195,6 +196,12 @@ def _record(file: Path) -> dict[str, Any]:
         if type(value) is not kind or not texts:
             raise ValueError(f"has a record {file.name} without its {name}")
     return found
+
+
+def _source(folder: Path) -> str:
+    """The digest of the source and of what it includes, as far as that is there."""
+    files = [folder / SOURCE, *(file for name in INCLUDED if (file := folder / name).exists())]
+    return hashlib.sha256("".join(map(_digest, files)).encode()).hexdigest()
 
 
 def _digest(file: Path) -> str:

@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <memory>
 #include <new>
 #include <system_error>
 #include <thread>
@@ -43,7 +45,7 @@ constexpr std::int64_t PIECE = 1 << 16;    // elements of one task
 constexpr std::int64_t THREADED = 1 << 18; // elements below which a thread costs more than it saves
 constexpr int SUMS = 8;                    // <g,Mg> <g,Md> <d,Md> <g,PMg> <g,PMd> <d,PMd> <g,x> <d,x>
 
-enum Status : int { OK = 0, OUT_OF_MEMORY = 1, BAD_INDEX = 2, BAD_TYPE = 3 };
+enum Status : int { OK = 0, OUT_OF_MEMORY = 1, BAD_INDEX = 2, BAD_TYPE = 3, TOO_MANY = 4 };
 
 // ---- Types: load to S, store from S, rounded to nearest even; integer arithmetic, which every compiler vectorises
 
@@ -384,3 +386,5 @@ EXPORT int proxmom_move(int type, std::int64_t tensors, const std::int64_t *size
         return OK;
     });
 }
+
+#include "signs.h"

@@ -6,14 +6,16 @@ T tensors, S scopes (one for the whole model, or one per tensor), B named vector
 """
 
 from proxmom.step.method import DECAYS, Method
-from proxmom.step.records import MEMORY, Inputs, Outcome, Products, Scalars, Scope, Solution
+from proxmom.step.records import MEMORY, Glance, Inputs, Narrowing, Outcome, Products, Scalars, Scope, Solution
 from proxmom.step.take import Step, observe
 
 __all__ = [
     "DECAYS",
     "MEMORY",
+    "Glance",
     "Inputs",
     "Method",
+    "Narrowing",
     "Outcome",
     "Products",
     "Scalars",

@@ -14,7 +14,7 @@ small, whatever vectors stand behind it. It also is the exact step where v is no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from proxmom.planes import Array, namespace
 from proxmom.step.cutting_planes import Answer, many_planes
 from proxmom.step.dual import stack
 from proxmom.step.method import Method
+from proxmom.step.narrowing import near
 from proxmom.step.records import Inputs, Part, Solution
 
 ROUNDING = 8  # eps of a difference that counts as zero
@@ -36,7 +37,8 @@ class Problem:
 
     pull: slopes (S, B) -> (S, B), the gradient of ψ over the named vectors; power: 1 hard, 2 soft; calls: at most;
     looks: whether the rule looks at the loss, and so must know how far its planes fall; precision: relative, of the
-    vectors; exact: whether steepest directions are.
+    vectors; exact: whether steepest directions are; narrowed: the dual's derivative at weights -> two weights that a
+    backend has made cheap to ask between.
     """
 
     linear: Array
@@ -48,6 +50,7 @@ class Problem:
     looks: bool
     precision: float
     exact: bool
+    narrowed: Callable[[Callable[[Array, Array, Array], Array]], tuple[Array, Array]] | None = None
 
     @property
     def shortens(self) -> bool:
@@ -59,7 +62,7 @@ class Problem:
         xp = namespace(height)
         if self.floor is None:
             return 1 + 0 * height
-        above = height - self.floor
+        above = height - (self.floor if height.ndim == 1 else self.floor[:, None])
         # a step that changes nothing is taken whole, or not at all
         part = xp.where(size > 0, above / xp.where(size > 0, size, 1.0), xp.astype(above > 0, above.dtype))
         return xp.clip(part, 0.0, 1.0)
@@ -69,7 +72,7 @@ class Problem:
 class Point:
     """A weight b of the second plane, (S,), and what is known there: see `Problem`.
 
-    first, change: <A, s_1> and <A, s_2 - s_1>, (S,); value: of the dual; signal: its derivative's sign.
+    first, change: <A, s_1> and <A, s_2 - s_1>, (S,); value: of the dual; signal: its derivative, zero up to rounding.
     """
 
     b: Array
@@ -125,6 +128,8 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
         inputs.precision,
         exact,
     )
+    if inputs.narrows is not None and len(sloped) == 2:
+        problem = replace(problem, narrowed=_narrowing(problem, inputs, lr))
     answer = solve(problem)
     share = answer.share
     return Solution(
@@ -148,6 +153,20 @@ def solve(problem: Problem) -> Answer:
     if planes > 2:
         return many_planes(problem.linear, problem.slopes, problem.floor, problem.power, problem.pull)
     return _one(problem) if planes == 1 else _two(problem)
+
+
+def _narrowing(problem: Problem, inputs: Inputs, lr: Array) -> Callable[..., tuple[Array, Array]]:
+    """See `Problem.narrowed`."""
+    narrows, scope = inputs.narrows, inputs.scope
+    assert narrows is not None
+
+    def narrowed(signal: Callable[[Array, Array, Array], Array]) -> tuple[Array, Array]:
+        first, last = problem.slopes[:, 0, :], problem.slopes[:, 1, :]
+        low, high = near(scope, lr, narrows.glance(first, last), problem.slopes, signal)
+        narrows.focus(*(first + b[:, None] * (last - first) for b in (low, high)))
+        return low, high
+
+    return narrowed
 
 
 def _weights(power: int, answer: Answer, linear: Array, sloped: list[int], floors: list[int]) -> Array:
@@ -192,13 +211,9 @@ def _one(problem: Problem) -> Answer:
 
 def _two(problem: Problem) -> Answer:
     """A bracket of the best weight, and the mixture of the steps at its ends."""
-    zero = 0 * problem.linear[:, 0]
-    xp = namespace(zero)
-    high = _look(problem, zero + 1)
-    low = high if _everywhere(high.signal >= 0) else _look(problem, zero)
-    low = high.where(high.signal >= 0, low)  # memory's end is the best
-    high = low.where(low.signal < 0, high)  # the gradient's is
-    calls = problem.calls if isinstance(zero, np.ndarray) else min(problem.calls, UNSEEN)
+    xp = namespace(problem.linear)
+    low, high = _ends(problem) if problem.narrowed is None else _near(problem)
+    calls = problem.calls if isinstance(low.b, np.ndarray) else min(problem.calls, UNSEEN)
     for call in range(calls - 3):
         if problem.exact and _everywhere(_done(problem, low, high)):
             break
@@ -217,6 +232,34 @@ def _two(problem: Problem) -> Answer:
     parts = (Part(low.slope, 1 - part), Part(high.slope, part))
     along = parts[0].share[:, None] * low.pull + parts[1].share[:, None] * high.pull
     return Answer(xp.stack([1 - best.b, best.b], axis=-1), share, parts, gap, along)
+
+
+def _ends(problem: Problem) -> tuple[Point, Point]:
+    """Where memory alone counts, and the gradient alone; twice the same where that is the best."""
+    zero = 0 * problem.linear[:, 0]
+    high = _look(problem, zero + 1)
+    low = high if _everywhere(high.signal >= 0) else _look(problem, zero)
+    low = high.where(high.signal >= 0, low)
+    return low, low.where(low.signal < 0, high)
+
+
+def _near(problem: Problem) -> tuple[Point, Point]:
+    """The bracket that the backend can look into at little cost; from end to end where the best weight is elsewhere."""
+    assert problem.narrowed is not None
+    c, other = (problem.linear[:, k, None] for k in (0, 1))
+
+    def signal(b: Array, first: Array, change: Array) -> Array:
+        share = problem.share(c + b * (other - c), first + b * change)
+        return other - c - share * change
+
+    b = problem.narrowed(signal)
+    low, high = (_look(problem, weight) for weight in b)
+    elsewhere = ((low.signal < 0) & (low.b > 0)) | ((high.signal >= 0) & (high.b < 1))
+    low, high = high.where(high.signal >= 0, low), low.where(low.signal < 0, high)
+    if _everywhere(~elsewhere):
+        return low, high
+    gradient, memory = _ends(problem)
+    return gradient.where(elsewhere, low), memory.where(elsewhere, high)
 
 
 def _everywhere(flags: Array) -> bool:

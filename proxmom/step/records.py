@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from proxmom.planes import Array, namespace
 
@@ -34,6 +34,29 @@ class Part(NamedTuple):
 
     slope: Array
     share: Array
+
+
+class Glance(NamedTuple):
+    """What a look at some elements tells of the way between two slopes in a norm, per tensor.
+
+    pull: of the first slope, (T, B), exact; changes: by what it changes in each of E equal parts of the way, (T, E, B);
+    total: by what all of them change the slope's norm, (T,); variance: of that, as far as elements were not seen.
+    """
+
+    pull: Array
+    changes: Array
+    total: Array
+    variance: Array
+
+
+class Narrowing(Protocol):
+    """A backend that can look at some elements, and make a part of the way between two slopes (S, B) cheap to ask.
+
+    What `Inputs.pull` says is the same with it and without, up to rounding.
+    """
+
+    def glance(self, first: Array, last: Array) -> Glance: ...
+    def focus(self, first: Array, last: Array) -> None: ...
 
 
 class Scope:
@@ -132,6 +155,7 @@ class Inputs:
     loss: Array | None = None  # f(x), (S,), finite
     pull: Callable[[Array], Array] | None = None  # in a norm (S, B) -> (T, B): of slopes Σ ||s||_*^{0 or 1}·<v, u>
     precision: float = 2.0**-52  # > 0, relative, of the coarsest vectors
+    narrows: Narrowing | None = None  # in a norm, where the backend can
 
     @cached_property
     def mass(self) -> Array:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from proxmom.metrics.protocol import recalls
 from proxmom.planes import Array, namespace
-from proxmom.step import MEMORY, Inputs, Outcome, Products, Scope, Step
+from proxmom.step import MEMORY, Glance, Inputs, Outcome, Products, Scope, Step
 from proxmom.torch.layout import LOSS, MEMORY_HEIGHT, SKIPPED, STEP, Layout
 from proxmom.torch.passes import Motion, Numbers
 
@@ -57,9 +57,10 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
         layout.passes.check_rates(groups, ("lr",) if coupled else ("lr", "weight_decay"))
     measured = layout.passes.measure(layout, numbers)
     sums = layout.array(measured if layout.meshes is None else layout.meshes.total(measured))
-    pull = None
+    pull = narrows = None
     if step.method.measures == "norm":
         products, pull = _in_norm(layout, step, sums, with_x=numbers.with_x), _asked(layout)
+        narrows = _Narrowing(layout) if hasattr(layout.passes, "focus") else None
     elif step.method.measures == "low rank":
         products = layout.passes.products(layout, sums, with_x=numbers.with_x)
         sums = products.dual  # a pair that overflows is left out of it
@@ -67,7 +68,7 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
         places = layout.array(_places(len(step.method.names), layout.device))
         products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below
-        outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss, pull, layout.precision))
+        outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss, pull, layout.precision, narrows))
     solution = outcome.solution
     decided = solution.gap if solution.quadratic is None else solution.quadratic
     checked = [sums, solution.linear, decided, *([] if loss is None else [loss])]
@@ -150,6 +151,32 @@ def _asked(layout: Layout) -> Callable[[Array], Array]:
         return layout.array(found if layout.meshes is None else layout.meshes.total(found))
 
     return pull
+
+
+@dataclass(frozen=True)
+class _Narrowing:
+    """See `Narrowing`; over all processes."""
+
+    layout: Layout
+
+    def glance(self, first: Array, last: Array) -> Glance:
+        layout = self.layout
+        found = layout.passes.glance(layout, self._both(first, last))
+        found = layout.array(found if layout.meshes is None else layout.meshes.total(found))
+        count = first.shape[1]
+        xp = namespace(found)
+        return Glance(
+            found[:, :count],
+            xp.reshape(found[:, count:-2], (found.shape[0], -1, count)),
+            total=found[:, -2],
+            variance=found[:, -1],
+        )
+
+    def focus(self, first: Array, last: Array) -> None:
+        self.layout.passes.focus(self.layout, self._both(first, last))
+
+    def _both(self, first: Array, last: Array) -> Array:
+        return namespace(first).stack([_per_vector(self.layout.scope, slopes) for slopes in (first, last)], axis=1)
 
 
 @lru_cache

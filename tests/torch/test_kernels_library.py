@@ -34,7 +34,7 @@ def test_the_environment_switches_the_kernels_off(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the library, its source and its record; $CXX as it was when the library was built."""
-    for name in (build.SOURCE, build.LIBRARY, build.RECORD):
+    for name in (build.SOURCE, *build.INCLUDED, build.LIBRARY, build.RECORD):
         shutil.copy(FOLDER / name, tmp_path)
     kernels._load.cache_clear()
     return tmp_path
@@ -123,8 +123,9 @@ def test_a_library_made_of_or_for_something_else_is_refused(
 
 
 @usable
-def test_another_source_beside_a_library_refuses_it(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = there / build.SOURCE
+@pytest.mark.parametrize("name", [build.SOURCE, *build.INCLUDED])
+def test_another_source_beside_a_library_refuses_it(name: str, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = there / name
     source.write_text(source.read_text() + "// newer\n")
     assert "is of another source" in refused(there, monkeypatch)
 

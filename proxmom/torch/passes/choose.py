@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxmom.metrics import kind_of
 from proxmom.torch.entries import by_element
 from proxmom.torch.layout import Layout
-from proxmom.torch.passes import Passes, Settings, cuda, native
+from proxmom.torch.passes import Passes, Settings, cuda, native, native_signs
 from proxmom.torch.passes.low_rank import LowRankPasses
 from proxmom.torch.passes.norms import NormPasses
 from proxmom.torch.passes.operations import TorchPasses
@@ -15,11 +15,13 @@ from proxmom.torch.passes.whole import WholePasses
 def choose(layout: Layout, settings: Settings, foreach: bool | None) -> Passes:
     """The fastest passes that serve; torch operations where `foreach` asks for them, on blocks if it is True.
 
-    A metric that is not element-wise has one way, whatever `foreach` says.
+    A metric that is not element-wise has one way, whatever `foreach` says, but for a hard step in the maximum norm.
     """
     if kind_of(settings.metric) == "low rank":
         return LowRankPasses(layout, settings)
     if kind_of(settings.metric) == "norm":
+        if foreach is None and native_signs.serves(layout, settings):
+            return native_signs.NativeSignPasses(layout, settings)
         return NormPasses(layout, settings)
     if not by_element(settings.metric):
         return WholePasses(layout, settings)

@@ -21,7 +21,7 @@ def serves(layout: Layout, settings: Settings) -> bool:
         layout.on_host
         and kernels.available()
         and settings.for_kernels
-        and all(kernels.supports(_name(part.dtype)) for part in layout.parts)
+        and all(kernels.supports(dtype_name(part.dtype)) for part in layout.parts)
     )
 
 
@@ -33,9 +33,7 @@ class NativePasses:
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings
-        dtypes = [part.dtype for part in layout.parts]
-        alike = [[i for i, kind in enumerate(dtypes) if kind == dtype] for dtype in dict.fromkeys(dtypes)]
-        self._batches = [_Addresses(layout.parts, places) for places in alike]
+        self._batches = batches_of(layout)
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         self._given = self._numbers(numbers)
@@ -74,7 +72,7 @@ def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
     return total - b, b, metric.beta2
 
 
-class _Addresses:
+class Addresses:
     """Parameters of one dtype, as addresses; the layout has looked at all of them in this step."""
 
     def __init__(self, parts: Sequence[Part], places: list[int]) -> None:
@@ -83,7 +81,7 @@ class _Addresses:
         parts = [parts[i] for i in places]
         moments = [part.vectors["second_moment"].data_ptr() for part in parts if part.vectors]
         self.table = kernels.Batch(
-            dtype=_name(parts[0].dtype),
+            dtype=dtype_name(parts[0].dtype),
             size=np.array([part.count for part in parts]),
             unit=np.array([part.unit for part in parts]),
             x=np.zeros(len(parts), dtype=np.uint64),
@@ -100,5 +98,13 @@ class _Addresses:
         self.table.gradient[:] = layout.gradient_at[self._places]
 
 
-def _name(dtype: torch.dtype) -> str:
+def batches_of(layout: Layout) -> list[Addresses]:
+    """The parameters of a layout, those of one dtype together."""
+    dtypes = [part.dtype for part in layout.parts]
+    alike = [[i for i, kind in enumerate(dtypes) if kind == dtype] for dtype in dict.fromkeys(dtypes)]
+    return [Addresses(layout.parts, places) for places in alike]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As `kernels` calls it."""
     return str(dtype).removeprefix("torch.")
