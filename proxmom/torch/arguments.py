@@ -58,7 +58,8 @@ class Options(TypedDict, total=False):
         foreach: which of three ways that agree up to rounding moves the arrays. None, the default: the fastest there is
             (the C++ kernels on the CPU where they were built, Triton on CUDA, else as True). True: torch operations on
             blocks, small parameters together. False: torch operations, one parameter at a time. Without effect where
-            the metric is not element-wise: there is one way then.
+            the metric is not element-wise: there is one way then, but for hard steps in the maximum norm, which the C++
+            kernels know.
         capturable: keep lr on the device, so that a captured CUDA graph follows a scheduler; default False. Refused
             where the metric is not element-wise.
         stochastic_rounding: round bfloat16 parameters at random, so that small steps add up; default False. In torch
