@@ -9,8 +9,8 @@ are sequences of operations over whole tensors, counted operation by operation:
 Fused, everything is read once and written once: g, d, p and d, p are 5; g, m, v, p and m, v, p are 7. Adaptive memory
 needs two passes, since the weight on memory is known only after the inner products: g, d, then as fused SGD, are 7;
 g, d, v, p (weight decay) and v written, then g, d, v, p and d, p written, are 11. A block in cache counts once.
-AMSign's 7 are AMSGD's: its first pass knows from a sample between which two slopes the best one lies, and sets aside
-what changes sign there. Here the gradient is the same at every step, and few elements do.
+AMSign reads g and d once more, to set aside what changes sign between the two slopes that a sample says the best one
+lies between: 9. Here the gradient is the same at every step, and few elements do.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ FAMILIES = (
             Contender("AMSGD", 7, {"scope": "tensor"}, _SMALL),
             Contender("AMSGD", 7, {"foreach": True}, _SMALL),
             Contender("AMSGD", 7, {"foreach": False}, _SMALL),
-            Contender("AMSign", 7, {}, _SMALL),
-            Contender("AMSign", 7, {"scope": "model"}, _SMALL),
+            Contender("AMSign", 9, {}, _SMALL),
+            Contender("AMSign", 9, {"scope": "model"}, _SMALL),
         ),
         compiled=(
             Contender("SGD", 5, {"foreach": True}, _MOMENTUM, compiled=True),

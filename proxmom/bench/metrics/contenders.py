@@ -1,4 +1,4 @@
-"""Who is compared: every metric of `proxmom.metrics.METRICS`, some with several settings."""
+"""Who is compared: every metric of `proxmom.metrics.METRICS`, norms apart, some with several settings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ SETTINGS: dict[str, tuple[Contender, ...]] = {
 
 def contenders(where: str) -> list[Contender]:
     """All that are in the table of a set; a metric without an entry in `SETTINGS` is there with its defaults."""
-    everybody = (one for name in METRICS for one in SETTINGS.get(name, (Contender(name),)))
+    names = [name for name, metric in METRICS.items() if not hasattr(metric, "steepest")]
+    everybody = (one for name in names for one in SETTINGS.get(name, (Contender(name),)))
     return [one for one in everybody if one.only in (None, where)]
 
 
