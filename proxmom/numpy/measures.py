@@ -326,7 +326,7 @@ class _Steepest:
         return np.stack([self.named @ self.apply(slope @ self.named) for slope in slopes])
 
     def image(self, solution: Solution, vector: Vector) -> Vector:
-        shares = ((float(part.share[0]), part.slope[0]) for part in solution.parts)
+        shares = ((float(part.share[0]), part.slope[0]) for part in solution.atoms)
         return sum(
             (share * self.apply(slope @ self.named) for share, slope in shares if share), start=np.zeros_like(vector)
         )

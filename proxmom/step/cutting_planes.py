@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxmom.planes import Array
-from proxmom.step.records import Part
+from proxmom.step.records import Atom
 
 GAP = 1e-10  # relative, at which nothing more is asked
 ROUNDS = 200  # slopes at most
@@ -24,14 +24,14 @@ Vector = NDArray[np.float64]
 
 
 class Answer(NamedTuple):
-    """Of S models: weights of the planes with a slope (S, K), share of the step (S,), its parts, the gap (S,).
+    """Of S models: weights of the planes with a slope (S, K), share of the step (S,), its atoms, the gap (S,).
 
     along: products (S, B) of the whole step, negated, with the named vectors.
     """
 
     weights: Array
     share: Array
-    parts: tuple[Part, ...]
+    atoms: tuple[Atom, ...]
     gap: Array
     along: Array
 
@@ -144,14 +144,14 @@ def many_planes(
         if all(model.done for model in models):
             break
     weights, share, mixtures, asked, gap, along = zip(*(model.answer() for model in models), strict=True)
-    parts = []
+    mixed = []
     for j in range(max(map(len, mixtures))):
         part = np.array([mixture[j] if j < len(mixture) else 0.0 for mixture in mixtures])
         if part.any():
             slope = np.array([own[j] if j < len(own) else 0 * own[0] for own in asked])
-            parts.append(Part(_like(slope, linear), _like(part, linear)))
+            mixed.append(Atom(_like(slope, linear), _like(part, linear)))
     found = [_like(np.array(each), linear) for each in (weights, share, gap, along)]
-    return Answer(found[0], found[1], tuple(parts), found[2], found[3])
+    return Answer(found[0], found[1], tuple(mixed), found[2], found[3])
 
 
 def _programme(

@@ -25,7 +25,7 @@ from proxmom.step.cutting_planes import Answer, many_planes
 from proxmom.step.dual import stack
 from proxmom.step.method import Method
 from proxmom.step.narrowing import near
-from proxmom.step.records import Inputs, Part, Solution
+from proxmom.step.records import Inputs, Atom, Solution
 
 ROUNDING = 8  # eps of a difference that counts as zero
 UNSEEN = 32  # slopes that are asked about where nobody can look whether it is enough
@@ -141,7 +141,7 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
         slopes=slopes,
         linear=linear,
         quadratic=None,
-        parts=answer.parts,
+        atoms=answer.atoms,
         gap=answer.gap,
         along=answer.along if method.facts.needs_loss else None,
     )
@@ -206,7 +206,7 @@ def _one(problem: Problem) -> Answer:
     pull = problem.pull(slope) if problem.looks else 0 * slope
     share = problem.share(height, xp.sum(pull * slope, axis=-1))
     one = 1 + 0 * share
-    return Answer(one[:, None], share, (Part(slope, one),), 0 * share, pull)
+    return Answer(one[:, None], share, (Atom(slope, one),), 0 * share, pull)
 
 
 def _two(problem: Problem) -> Answer:
@@ -229,9 +229,9 @@ def _two(problem: Problem) -> Answer:
         near = xp.where(best.share < 1, between.share >= best.share - level, near) if problem.shortens else near
         best = between.where(near, best)  # else there is a kink, and an end lies on it
     share, part, gap = _mixture(problem, low, high, best)
-    parts = (Part(low.slope, 1 - part), Part(high.slope, part))
-    along = parts[0].share[:, None] * low.pull + parts[1].share[:, None] * high.pull
-    return Answer(xp.stack([1 - best.b, best.b], axis=-1), share, parts, gap, along)
+    atoms = (Atom(low.slope, 1 - part), Atom(high.slope, part))
+    along = atoms[0].share[:, None] * low.pull + atoms[1].share[:, None] * high.pull
+    return Answer(xp.stack([1 - best.b, best.b], axis=-1), share, atoms, gap, along)
 
 
 def _ends(problem: Problem) -> tuple[Point, Point]:

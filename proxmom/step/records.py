@@ -29,7 +29,7 @@ class Products(NamedTuple):
     last: Array | None = None  # <u, v>, (T, B), v the direction that memory recalls; None: P⁻¹memory
 
 
-class Part(NamedTuple):
+class Atom(NamedTuple):
     """One of the steepest directions that a step in a norm is mixed of: that of a slope (S, B), and its share (S,)."""
 
     slope: Array
@@ -169,7 +169,7 @@ class Solution:
 
     direction (S, B): slope of the active model over the planes that have one, v = Σ_b direction_b u_b. slope_weight:
     what those planes weigh, 1 without floors; in a norm how much of the step is taken. stays: whether memory and x stay
-    as they are. In a norm quadratic is None, and instead there are the parts of the step, the gap, (S,), of its model
+    as they are. In a norm quadratic is None, and instead there are the atoms of the step, the gap, (S,), of its model
     above the best, and along, (S, B), products of the named vectors with -z, where the rule looks at the loss.
     """
 
@@ -181,7 +181,7 @@ class Solution:
     slopes: Array  # (S, K, B)
     linear: Array  # (S, K), c
     quadratic: Array | None  # (S, K, K), Q
-    parts: tuple[Part, ...] = ()
+    atoms: tuple[Atom, ...] = ()
     gap: Array | None = None
     along: Array | None = None
 
@@ -196,7 +196,7 @@ class Outcome:
     """What the backend must do.
 
     Memory becomes (v + λP·memory) / (1 + λP), with v the solution's direction, and x moves by
-    -lr·slope_weight·P⁻¹memory, with the weight decay asked for; in a norm by the mixture of its parts, each with its
+    -lr·slope_weight·P⁻¹memory, with the weight decay asked for; in a norm by the mixture of its atoms, each with its
     steepest direction times ||slope||_*^{0 or 1}, instead of P⁻¹memory. Further memories become what `Memory` says of
     their kind, combinations what is given here: name -> coefficients over the named vectors, (S, B).
     """

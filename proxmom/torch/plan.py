@@ -90,8 +90,8 @@ def commit(plan: Plan, sound: Tensor | None) -> None:
     shrink = 1 / (1 + plan.lr * plan.weight_decay) if proximal else 1 - plan.lr * plan.weight_decay
     scale = plan.lr * scope.spread(solution.slope_weight) * (shrink if proximal else 1)
     combinations = {name: _per_vector(scope, parts) for name, parts in plan.outcome.combinations.items()}
-    parts = [(_per_vector(scope, part.slope), scope.spread(part.share)) for part in solution.parts]
-    motion = Motion(_per_vector(scope, solution.direction), scale, shrink, sound, combinations, parts)
+    atoms = [(_per_vector(scope, atom.slope), scope.spread(atom.share)) for atom in solution.atoms]
+    motion = Motion(_per_vector(scope, solution.direction), scale, shrink, sound, combinations, atoms)
     layout.passes.move(layout, plan.numbers, motion)
     layout.arrive()
     new = _new_scalars(plan, step)

@@ -69,7 +69,7 @@ class Planes:
         return self.lr * join([v if self.power == 1 else dual * v for dual, v in found])
 
     def step(self, answer: Answer, s: int = 0) -> Any:
-        parts = [part.share[s] * self.atom(part.slope[s] @ self.named[s]) for part in answer.parts]
+        parts = [part.share[s] * self.atom(part.slope[s] @ self.named[s]) for part in answer.atoms]
         return -answer.share[s] * sum(parts, start=0 * self.vectors[s, 0])
 
     def value(self, move: Any, s: int = 0) -> float:
@@ -264,7 +264,7 @@ def test_cutting_planes_that_are_not_finite_are_a_gap_that_is_not(random: Any) -
         return np.full_like(slopes, np.nan)
 
     found = cutting_planes.many_planes(np.zeros((1, 3)), np.eye(3)[None], None, 1, pull)
-    assert not found.parts
+    assert not found.atoms
     assert np.isnan(found.gap).all()
     assert np.isnan(found.share).all()
 

@@ -39,7 +39,7 @@ class Motion:
 
     direction: coefficients of gradient, memory, further memories in the slope, (U, B); scale, shrink: (U,); sound:
     whether to do anything at all, a flag on the device, or None where it is known. combinations: what the
-    further memories of this kind become, as coefficients, (U, B) each. parts: in a norm the slopes (U, B) of whose
+    further memories of this kind become, as coefficients, (U, B) each. atoms: in a norm the slopes (U, B) of whose
     steepest directions the step is mixed, and their shares, (U,).
     """
 
@@ -48,7 +48,7 @@ class Motion:
     shrink: Array
     sound: Tensor | None
     combinations: Mapping[str, Array] = field(default_factory=dict)
-    parts: Sequence[tuple[Array, Array]] = ()
+    atoms: Sequence[tuple[Array, Array]] = ()
 
 
 class Passes(Protocol):

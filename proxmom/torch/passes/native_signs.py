@@ -123,8 +123,8 @@ class NativeSignPasses:
         return inside
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
-        parts = np.zeros((len(layout.groups), len(motion.parts), 3))
-        for place, (slopes, shares) in enumerate(motion.parts):
+        parts = np.zeros((len(layout.groups), len(motion.atoms), 3))
+        for place, (slopes, shares) in enumerate(motion.atoms):
             parts[:, place, :2], parts[:, place, 2] = slopes, shares
         lengths = {"scale": motion.scale, "shrink": motion.shrink, "backwards": not self._windows}
         for batch in self._batches:

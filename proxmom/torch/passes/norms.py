@@ -119,7 +119,7 @@ class NormPasses:
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         direction, scales, shrinks = map(each, (motion.direction, motion.scale, motion.shrink))
         combinations = {name: each(parts) for name, parts in motion.combinations.items()}
-        mixture = [(each(slopes), each(shares)) for slopes, shares in motion.parts]
+        mixture = [(each(slopes), each(shares)) for slopes, shares in motion.atoms]
         for place, (seen, target) in enumerate(zip(self._seen, self._xs, strict=True)):
             if seen is None:
                 continue
