@@ -25,7 +25,7 @@ from proxmom.step.cutting_planes import Answer, many_planes
 from proxmom.step.dual import stack
 from proxmom.step.method import Method
 from proxmom.step.narrowing import near
-from proxmom.step.records import Inputs, Atom, Solution
+from proxmom.step.records import Atom, Inputs, Solution
 
 ROUNDING = 8  # eps of a difference that counts as zero
 UNSEEN = 32  # slopes that are asked about where nobody can look whether it is enough
