@@ -89,7 +89,8 @@ class ProxOptimizer(torch.optim.Optimizer):
     def path(self) -> str:
         """What moves the arrays: "C++ kernels", "Triton kernels", "foreach blocks" or "torch operations".
 
-        Where the metric is not element-wise, "whole tensors" or "low rank". Chosen when a set of parameters
+        Where the metric is not element-wise, "whole tensors" or "low rank", and in a norm "steepest directions", but
+        for hard steps in the maximum norm, which the C++ kernels make. Chosen when a set of parameters
         steps for the first time, for each device; see `Options.foreach`.
         """
         names = {layout.passes.name: layout.device for layout in self._layouts}
