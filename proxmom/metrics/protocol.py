@@ -138,13 +138,14 @@ class Norm(Protocol):
             norm, the same for every tensor of a shape; `proxmom verify` looks.
 
     A norm may also have:
-        exact: False where steepest directions are approximate: then the step is the last one asked about, no mixture.
-        elementwise: True where v's elements depend on those of the slope alone, and dual norms of pieces add up.
-        check_shape(shape, name): raises ValueError for a tensor that it cannot measure.
-        recalls: True where memory tells how the last move went, by two more methods: keep(memory, direction), memory
-            with that in it, and recall(memory), the direction. Without it backends keep where the last step started.
-        expression(cvxpy, move): the norm of a cvxpy expression of the shape of a tensor, one of three dimensions and
-            more as a matrix (first, all others); `proxmom verify` needs it.
+
+    * exact: False where steepest directions are approximate: then the step is the last one asked about, no mixture.
+    * elementwise: True where v's elements depend on those of the slope alone, and dual norms of pieces add up.
+    * check_shape(shape, name): raises ValueError for a tensor that it cannot measure.
+    * recalls: True where memory tells how the last move went, by two more methods: keep(memory, direction), memory with
+      that in it, and recall(memory), the direction. Without it backends keep where the last step started.
+    * expression(cvxpy, move): the norm of a cvxpy expression of the shape of a tensor, one of three dimensions and more
+      as a matrix (first, all others); `proxmom verify` needs it.
     """
 
     @property
