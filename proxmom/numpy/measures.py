@@ -25,9 +25,9 @@ class Sight(Protocol):
     """What a metric is after one more gradient; nothing has changed yet.
 
     products: of the named vectors, for the one tensor that all of them are; pull: see `Inputs`, None but for norms.
-    image: P⁻¹ of the solution's direction, which is `vector` (n,). stored: memory as it is to be
-    kept. apply: P⁻¹ of any vector (n,), until the next step. held: the same,
-    for good. arrays: what must be finite. diagonal: of P, None for the identity and where there is none.
+    image: P⁻¹ of the solution's direction, which is `vector` (n,). stored: memory as it is to be kept. apply: P⁻¹ of
+    any vector (n,), until the next step. held: the same, for good. arrays: what must be finite. diagonal: of P, None
+    for the identity and where there is none.
     """
 
     products: Products

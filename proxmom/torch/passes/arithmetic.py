@@ -92,6 +92,11 @@ def add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
         vector.add_(other, alpha=coefficient)
 
 
+def store(target: Tensor, value: Tensor, sound: Tensor | None) -> None:
+    """target <- value, where `sound` if that is given."""
+    target.copy_(value if sound is None else torch.where(sound, value.to(target.dtype), target))
+
+
 def scale(vector: Tensor, factor: Scalar) -> None:
     """vector *= factor."""
     if isinstance(factor, Tensor) or factor != 1:

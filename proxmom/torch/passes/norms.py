@@ -16,7 +16,7 @@ from proxmom.metrics.protocol import recalls
 from proxmom.planes import Array
 from proxmom.torch.layout import LAST_LR, PREVIOUS_X, Layout, Part, as_tensor, working
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import each, following, rounded
+from proxmom.torch.passes.arithmetic import each, following, rounded, store
 from proxmom.torch.passes.whole import Frame
 from proxmom.torch.shards import absent
 
@@ -140,10 +140,10 @@ class NormPasses:
             if recalls(self._norm):
                 memory = self._norm.keep(memory, step)
             else:
-                _store(part.vectors[PREVIOUS_X], here, motion.sound)
+                store(part.vectors[PREVIOUS_X], here, motion.sound)
             for row, value in zip(part.memories, [memory, *after], strict=True):
-                _store(row, value, motion.sound)
-            _store(target, x, motion.sound)
+                store(row, value, motion.sound)
+            store(target, x, motion.sound)
 
 
 def _combined(vectors: Sequence[Tensor], coefficients: Sequence[Any]) -> Tensor:
@@ -156,7 +156,3 @@ def _combined(vectors: Sequence[Tensor], coefficients: Sequence[Any]) -> Tensor:
 
 def _dot(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
     return torch.dot(a.to(like.dtype), b.to(like.dtype))
-
-
-def _store(target: Tensor, value: Tensor, sound: Tensor | None) -> None:
-    target.copy_(value if sound is None else torch.where(sound, value.to(target.dtype), target))

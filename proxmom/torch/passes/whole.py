@@ -17,7 +17,7 @@ from proxmom.metrics import kind_of
 from proxmom.planes import Array, namespace
 from proxmom.torch.layout import LAST_LR, PREVIOUS_X, Layout, Part, as_tensor, flat, shaped, working
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import add, combine, each, following, pairs, products, rounded
+from proxmom.torch.passes.arithmetic import add, combine, each, following, pairs, products, rounded, store
 from proxmom.torch.shards import absent, gathered, is_sharded, local, sharded_like
 
 
@@ -241,7 +241,7 @@ class WholePasses:
             if self._settings.stochastic_rounding:
                 x = rounded(x, part.dtype)
             self._write(part, look, [memory, *after], motion.sound)
-            _store(target, x, motion.sound)
+            store(target, x, motion.sound)
 
     def _advanced(self, look: Look, direction: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """The new memory, and P⁻¹ of it: by linearity the metric need not be asked again."""
@@ -256,16 +256,12 @@ class WholePasses:
     def _write(self, part: Part, look: Look, memories: Sequence[Tensor], sound: Tensor | None) -> None:
         """All but the parameter, which `look.x` may be a view of."""
         for row, value in zip(part.memories, memories, strict=True):
-            _store(row, value, sound)
+            store(row, value, sound)
         for name, row in part.vectors.items():
-            _store(row, look.x if name == PREVIOUS_X else look.state[name], sound)
+            store(row, look.x if name == PREVIOUS_X else look.state[name], sound)
         for name, array in part.arrays.items():
             if look.state[name] is not array:
-                _store(array, look.state[name], sound)
-
-
-def _store(target: Tensor, value: Tensor, sound: Tensor | None) -> None:
-    target.copy_(value if sound is None else torch.where(sound, value.to(target.dtype), target))
+                store(array, look.state[name], sound)
 
 
 def _like(wanted: Tensor, value: Any, part: Part, what: str) -> Tensor:
