@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from proxmom import AdaptiveMemory, GradientDescent, HeavyBall, LInf, MoMo, Polyak, TruncatedMemory, kernels
+from proxmom.kernels import signs
 from proxmom.step import in_norm
 from proxmom.torch import ProxOptimizer
 from proxmom.torch.passes.native_signs import NativeSignPasses
@@ -156,8 +157,6 @@ def test_of_many_elements_few_are_between(dtype: torch.dtype, scope: str) -> Non
 
 def test_few_elements_answer_after_one_look_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often the solver asks, the arrays are read once to find its bracket."""
-    from proxmom.kernels import signs
-
     optimizer = twins(AdaptiveMemory(0.95), torch.float32, shapes=((400, 401), (5, 5)))[0]
     calls = []
     for name in ("pull", "focus"):
@@ -275,3 +274,20 @@ def test_the_state_is_memory_and_numbers() -> None:
             assert [name for name, value in optimizer.state[p].items() if value.numel() > 1] == ["memory"]
     passes = optimizer._layouts[0].passes
     assert not passes._windows
+
+
+def test_a_window_is_let_go_at_the_end_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set aside is of gradients that are gone."""
+    made: list[Any] = []
+    focus = signs.focus
+    monkeypatch.setattr(signs, "focus", lambda *given: made.append(focus(*given)) or made[-1])
+    params, random = parameters(torch.float64), np.random.default_rng(0)
+    optimizer = ProxOptimizer(params, AdaptiveMemory(), 0.1, metric=LInf())
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.tensor(random.normal(size=p.shape))
+        optimizer.step()
+        passes = optimizer._layouts[0].passes
+        assert not passes._windows
+        assert passes._between is None
+    assert any(window is not None for window in made)
