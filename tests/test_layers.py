@@ -32,6 +32,7 @@ LAYERS = {
     "lookup": 2,
     "columns": 1,
     "step": 3,
+    "tape": 3,
     "kernels": 3,
     "numpy": 4,
     "torch": 4,

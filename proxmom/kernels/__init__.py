@@ -210,11 +210,14 @@ def _integers(column: Any) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=np.uint64 if array.dtype.kind == "u" else np.int64)
 
 
-def _address(array: NDArray[Any] | None) -> int | None:
-    if array is None:
-        return None
+def address_of(array: NDArray[Any]) -> int:
+    """Where an array's numbers lie."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else address_of(array)
 
 
 def _raise_for(status: int, units: int) -> None:

@@ -388,3 +388,4 @@ EXPORT int proxmom_move(int type, std::int64_t tensors, const std::int64_t *size
 }
 
 #include "signs.h"
+#include "tape.h"

@@ -357,7 +357,7 @@ class Optimizer:
         if self._scalars.step[0] == 0:
             seed(method, named)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
-            sight = self._measure.see(named, self._x, self._step.factor(self._scalars), with_x=mu > 0)
+            sight = self._measure.see(named, self._x, self._step.factor(self._scalars.missing), with_x=mu > 0)
             inputs = Inputs(
                 sight.products,
                 self._scalars,

@@ -61,6 +61,10 @@ class Method:
         # of memory and the further ones: whether it starts as the first gradient
         self.seeded = [self.memory_from_gradient, *(kind.start == "gradient" for kind in self.memories.values())]
         self.mass_in_metric = not (self.facts.normalised or self.memory_from_gradient)
+        # of a backend that records what a step does: the recordings, what they hold for, why there is none
+        self.recorded: dict[Any, Any] = {}
+        self.recorded_with: list[Any] | None = None
+        self.not_recorded = ""
         self._check_pairs()
 
     def _joined(self, kind: str) -> dict[str, Any]:
@@ -128,6 +132,10 @@ class Method:
                 ) from error
             except Exception:  # whatever else is wrong is said where it takes a step
                 continue
+
+    def holds(self) -> list[Any]:
+        """The attributes of rule, metric and step size, as they are now."""
+        return [dict(getattr(part, "__dict__", {})) for part in (self.rule, self.metric, self.step_size)]
 
     @cached_property
     def weight_on_memory(self) -> float:

@@ -66,8 +66,8 @@ class Scope:
     """
 
     def __init__(self, membership: Array | None = None, *, sizes: Array | None = None) -> None:
-        self._membership = membership
-        self._shares = None if membership is None or sizes is None else membership * sizes
+        self._membership, self._sizes = membership, sizes
+        self.shared = membership is not None
 
     def total(self, per_tensor: Array) -> Array:
         """Sum over the tensors of each scope, (T, ...) -> (S, ...)."""
@@ -77,12 +77,12 @@ class Scope:
         flat = self._membership @ xp.reshape(per_tensor, (per_tensor.shape[0], -1))
         return xp.reshape(flat, (flat.shape[0], *per_tensor.shape[1:]))
 
-    def mean(self, per_tensor: Array) -> Array:
-        """Mean over the tensors of each scope, (T,) -> (S,)."""
+    def least(self, per_tensor: Array) -> Array:
+        """Minimum over the tensors of each scope, (T,) -> (S,)."""
         if self._membership is None:
             return per_tensor
-        shares = self._membership if self._shares is None else self._shares
-        return shares @ per_tensor / namespace(per_tensor).sum(shares, axis=-1)
+        xp = namespace(per_tensor)
+        return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=1)  # those of others do not count
 
     def spread(self, per_scope: Array) -> Array:
         """Each tensor's copy of its scope's value, (S, ...) -> (T, ...)."""
@@ -92,29 +92,27 @@ class Scope:
         flat = self._membership.T @ xp.reshape(per_scope, (per_scope.shape[0], -1))
         return xp.reshape(flat, (flat.shape[0], *per_scope.shape[1:]))
 
+    def mean(self, per_tensor: Array) -> Array:
+        """Mean over the tensors of each scope, (T,) -> (S,)."""
+        if not self.shared:
+            return per_tensor
+        sizes = 0 * per_tensor + 1 if self._sizes is None else self._sizes
+        return self.total(sizes * per_tensor) / self.total(sizes)
+
     def divide(self, per_scope: Array) -> Array:
         """Each tensor's equal share of its scope's value, (S, ...) -> (T, ...): `total` gives it back."""
-        if self._membership is None:
+        if not self.shared:
             return per_scope
-        count = namespace(per_scope).sum(self._membership, axis=-1)
-        return self.spread(per_scope / namespace(count).reshape(count, (-1,) + (1,) * (per_scope.ndim - 1)))
-
-    def least(self, per_tensor: Array) -> Array:
-        """Minimum over the tensors of each scope, (T,) -> (S,)."""
-        if self._membership is None:
-            return per_tensor
-        xp = namespace(per_tensor)
-        return xp.min(xp.where(self._membership > 0, per_tensor, xp.inf), axis=1)  # those of others do not count
+        each = self.spread(per_scope)
+        count = self.total(0 * each + 1)
+        return each / self.spread(count)
 
     def oldest(self, per_tensor: Array, steps: Array) -> Array:
         """Of `per_tensor` (T,), what those tensors of each scope share that have taken most of `steps` (T,), (S,)."""
-        if self._membership is None:
+        if not self.shared:
             return per_tensor
-        xp = namespace(per_tensor)
-        most = -self.least(-steps)
-        chosen = self._membership * xp.astype(steps == self.spread(most), per_tensor.dtype)
-        # a product with zero would keep what is infinite in younger tensors
-        return xp.sum(xp.where(chosen > 0, per_tensor, 0.0), axis=-1) / xp.sum(chosen, axis=-1)
+        most = self.spread(-self.least(-steps))
+        return -self.least(namespace(steps).where(steps == most, -per_tensor, float("inf")))
 
 
 @dataclass(frozen=True)

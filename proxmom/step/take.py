@@ -23,9 +23,9 @@ class Step:
 
     method: Method
 
-    def factor(self, scalars: Scalars) -> Scalar:
-        """The factor that the metric carries for the mass of memory, (T,), or the number 1."""
-        return 1 - self.method.facts.beta_max * scalars.missing if self.method.mass_in_metric else 1.0
+    def factor(self, missing: Array) -> Scalar:
+        """The factor that the metric carries for what is missing of memory's mass, (T,), or the number 1."""
+        return 1 - self.method.facts.beta_max * missing if self.method.mass_in_metric else 1.0
 
     def take(self, inputs: Inputs) -> Outcome:
         """What to do, from what was measured."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from proxmom.metrics import kind_of
 from proxmom.metrics.protocol import recalls
 from proxmom.step import MEMORY, Step
-from proxmom.torch.layout import KEPT, MEMBERS, OF_LOSSES, PREVIOUS_GRADIENT, PREVIOUS_X, SCALARS, working
+from proxmom.torch.decision import SCALARS
+from proxmom.torch.layout import KEPT, MEMBERS, OF_LOSSES, PREVIOUS_GRADIENT, PREVIOUS_X, working
 from proxmom.torch.memory import require_storage
 from proxmom.torch.shards import is_sharded, local
 

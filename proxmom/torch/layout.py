@@ -20,22 +20,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxmom.planes import Array, namespace
-from proxmom.step import Scalars, Scope
+from proxmom.planes import Array
+from proxmom.step import Scope, Step
 from proxmom.torch import memory
+from proxmom.torch.decision import SCALARS
 from proxmom.torch.memory import Spans
+from proxmom.torch.recording import Decision
 from proxmom.torch.shards import Meshes, local, placed
 
 Member = tuple[int, int, Tensor]  # index of the parameter group, place among all parameters, the parameter
 
-SCALARS = ("step", "last_lr", "slope_weight", "missing", "loss", "memory_height", "skipped")
 MANY = 2000  # numbers of all units
 OF_LOSSES = ("slope_weight", "loss", "memory_height")  # what only rules that look at the loss ever change
 PREVIOUS_X, PREVIOUS_GRADIENT = "previous_x", "previous_gradient"  # where the last step started, where metrics ask
 KEPT = "kept"  # the vectors that a metric of low rank keeps, (V, *shape)
 MEMBERS = "members"  # how many parameters took the last step together, where such a metric is one for all of them
 NOWHERE = np.zeros(0, dtype=np.int64)
-STEP, LAST_LR, SLOPE_WEIGHT, MISSING, LOSS, MEMORY_HEIGHT, SKIPPED = range(len(SCALARS))
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
@@ -116,7 +116,7 @@ class Layout:
     how many parameters each has, (U,), or None if no two share one; meshes: over which processes inner products add
     up, if over several; states: the members' entries in the optimizer's state; memories, named: the names in them of
     memories and numbers; unseeded: whether a unit has perhaps not stepped yet; step: what they take; passes: what moves
-    the arrays.
+    the arrays; decision: what decides how.
 
     precision: relative, of the coarsest vectors that a step computes with.
 
@@ -136,9 +136,10 @@ class Layout:
     states: list[dict[str, Any]]
     memories: tuple[str, ...]
     unseeded: bool = True
+    version: int = 0
     step: Any = None
     passes: Any = None
-    version: int = 0
+    decision: Any = None
 
     def __post_init__(self) -> None:
         self.device = self.scalar_rows.device
@@ -172,9 +173,22 @@ class Layout:
         self._kinds: memory.Kinds | None = None  # of the parameters
         self._params_at = NOWHERE
         self._known = False  # whether gradients of this kind have been looked at one by one
+        self.rates: dict[str, Any] = {}  # of the last step: values of the groups, and of the units
         self._alike: Any = None  # the guard of gradients that fit
         self._copies: dict[int, Tensor] = {}
         self.end()
+
+    def take(self, step: Step, passes: Any) -> None:
+        """Say what steps are taken here, and what moves the arrays."""
+        membership, sizes = self.membership or (None, None)
+        on_host = None if membership is None else membership.numpy(force=True)
+        self.step, self.passes = step, passes
+        self.decision = Decision(
+            self.scope,
+            on_host,
+            None if sizes is None else self.array(sizes),
+            records=passes.by_kernels and self.on_host,
+        )
 
     def _here(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return list(map(local, tensors)) if self._sharded else tensors
@@ -330,24 +344,6 @@ class Layout:
     def on_host(self) -> bool:
         """Whether scalars can be read without waiting for a device."""
         return self.device.type == "cpu"
-
-    def scalars(self, loss: Array | None) -> Scalars:
-        """The columns that the step reads; the last loss is that of the oldest unit, before the first step today's."""
-        column = self.rows.T
-        xp = namespace(column)
-        oldest = xp.reshape(xp.argmax(column[STEP]), (1,))
-        return Scalars(
-            step=-self.scope.least(-column[STEP]),
-            last_lr=column[LAST_LR],
-            slope_weight=column[SLOPE_WEIGHT],
-            missing=column[MISSING],
-            loss=None if loss is None else xp.where(column[STEP][oldest] > 0, column[LOSS][oldest], loss),
-            memory_height=column[MEMORY_HEIGHT][oldest],
-            rule_scalars={
-                name: self.scope.oldest(column[i], column[STEP])
-                for i, name in enumerate(self.rule_scalars, len(SCALARS))
-            },
-        )
 
     def metric_scalars(self) -> dict[str, Array]:
         """The metric's scalars, (U, 1) each."""

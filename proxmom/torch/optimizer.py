@@ -16,8 +16,9 @@ from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, Options, check_rate, explicit
 from proxmom.torch.arrange import arrange, at_rest, indices_of
+from proxmom.torch.decision import SKIPPED, STEP
 from proxmom.torch.entries import by_element
-from proxmom.torch.layout import SKIPPED, STEP, Layout, as_tensor
+from proxmom.torch.layout import Layout, as_tensor
 from proxmom.torch.passes import Settings
 from proxmom.torch.passes.choose import choose
 from proxmom.torch.plan import commit, plan_step, scalar
@@ -91,12 +92,13 @@ class ProxOptimizer(torch.optim.Optimizer):
 
         Where the metric is not element-wise, "whole tensors" or "low rank", and in a norm "steepest directions", but
         for hard steps in the maximum norm, which the C++ kernels make. Chosen when a set of parameters
-        steps for the first time, for each device; see `Options.foreach`.
+        steps for the first time, for each device; see `Options.foreach`. Kernels decide what a step does by a
+        recording of rule, solver and metric (`proxmom.tape`); where there can be none, it says why.
         """
-        names = {layout.passes.name: layout.device for layout in self._layouts}
-        if len(names) > 1:
-            return ", ".join(f"{layout.passes.name} on {layout.device}" for layout in self._layouts)
-        return next(iter(names), "chosen at the first step")
+        names = [layout.passes.name + layout.decision.note for layout in self._layouts]
+        if len(set(names)) > 1:
+            names = [f"{name} on {layout.device}" for name, layout in zip(names, self._layouts, strict=True)]
+        return ", ".join(dict.fromkeys(names)) or "chosen at the first step"
 
     def __repr__(self) -> str:
         """As in torch, with what all groups share before them."""
@@ -334,7 +336,7 @@ class ProxOptimizer(torch.optim.Optimizer):
                 stochastic_rounding=self._options["stochastic_rounding"],
             )
             for layout in arrange(self.param_groups, params, elsewhere, self.state, step, self._scope):
-                layout.step, layout.passes = step, choose(layout, settings, self._options["foreach"])
+                layout.take(step, choose(layout, settings, self._options["foreach"]))
                 layouts.append(layout)
         layouts.sort(key=lambda layout: not layout.on_host)
         self._follow(layouts, params)  # takes the addresses
@@ -381,8 +383,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         else:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
-        solution = plans[0].outcome.solution
-        new = (as_tensor(solution.weights), as_tensor(solution.beta))
+        new = (as_tensor(plans[0].decided["weights"]), as_tensor(plans[0].decided["beta"]))
         if self._last is not None and self._last[0].shape == new[0].shape and not first.on_host:
             new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
         self._last = new

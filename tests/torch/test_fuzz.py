@@ -99,7 +99,7 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         memory_height=np.zeros(1),
         rule_scalars=own,
     )
-    factor = np.broadcast_to(step.factor(scalars), (len(members),))
+    factor = np.broadcast_to(step.factor(scalars.missing), (len(members),))
     ps, vs = [], []
     for old, g, f in zip(olds, gs, factor, strict=True):
         v = 0.9 * old.get("second_moment", 0) + 0.1 * g * g if adam else 0 * g

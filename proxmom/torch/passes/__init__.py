@@ -24,13 +24,15 @@ class Numbers:
     """What one step's passes need besides the vectors; U units, accumulator's dtype, arrays of `Layout.array`'s kind.
 
     coupled: weight decay to be added to the gradient, (U,), or None; factor: of the metric, for the mass of memory,
-    (U,), or None for 1; metric_scalars: those of the metric, (U, 1) each; with_x: whether products with x are wanted.
+    (U,), or None for 1; metric_scalars: those of the metric, (U, 1) each; with_x: whether products with x are wanted;
+    diagonal: P of each unit where v is 0 and where it is 1, (U,) each, for kernels with Adam's metric.
     """
 
     coupled: Array | None
     factor: Array | None
     metric_scalars: dict[str, Array]
     with_x: bool
+    diagonal: tuple[Array, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Motion:
 class Passes(Protocol):
     """Two passes over the memory of a layout's parameters; the layout is given each time, as it owns the passes.
 
-    name: what users are told that moves their arrays.
+    name: what users are told that moves their arrays; by_kernels: whether they are kernels of ours, which read the few
+    numbers of a step from memory too.
     scalars: what the metric's scalars become, (U, 1) each, known once all is measured; None where the metric tells
     without the gradients.
     measure: sums over each unit, (U, 2·B(B+1)/2 + B): products of all pairs of the B vectors gradient, memory, ...
@@ -65,6 +68,7 @@ class Passes(Protocol):
     """
 
     name: str
+    by_kernels: bool
 
     @property
     def scalars(self) -> Mapping[str, Array] | None: ...

@@ -82,6 +82,7 @@ class TritonPasses:
     """See `Passes`."""
 
     name = "Triton kernels"
+    by_kernels = True
     scalars = None
 
     def __init__(self, layout: Layout, settings: Settings) -> None:

@@ -20,7 +20,8 @@ from proxmom.metrics import Expansion
 from proxmom.planes import Array, namespace
 from proxmom.step import Products, Scope
 from proxmom.step import low_rank as ranks
-from proxmom.torch.layout import LAST_LR, MEMBERS, PREVIOUS_GRADIENT, PREVIOUS_X, STEP, Layout, Part, as_tensor, working
+from proxmom.torch.decision import LAST_LR, STEP
+from proxmom.torch.layout import MEMBERS, PREVIOUS_GRADIENT, PREVIOUS_X, Layout, Part, as_tensor, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import each, following, rounded
 from proxmom.torch.passes.blocks import DEVICE_BLOCK, HOST_BLOCK
@@ -32,6 +33,7 @@ class LowRankPasses:
     """See `Passes`."""
 
     name = "low rank"
+    by_kernels = False
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings

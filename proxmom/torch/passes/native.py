@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from proxmom import kernels
-from proxmom.metrics import Adam
 from proxmom.torch.layout import Layout, Part, as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 
@@ -29,6 +28,7 @@ class NativePasses:
     """See `Passes`."""
 
     name = "C++ kernels"
+    by_kernels = True
     scalars = None
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
@@ -57,19 +57,17 @@ class NativePasses:
         return {
             "sign": settings.sign,
             "coupled": numbers.coupled,
-            "adam": _adam(settings.metric, numbers) if isinstance(settings.metric, Adam) else None,
+            "adam": self._adam(numbers.diagonal),
             "inertia": settings.inertia,
             "threads": torch.get_num_threads(),
         }
 
-
-def _adam(metric: Adam, numbers: Numbers) -> tuple[Any, Any, float]:
-    """a, b with P = a·sqrt(v) + b for each unit, read off the metric's own formula at v = 0 and v = 1."""
-    count = numbers.metric_scalars["count"][:, 0] + 1
-    factor = 1.0 if numbers.factor is None else numbers.factor
-    zero, one = np.zeros_like(count), np.ones_like(count)
-    b, total = (metric.diagonal({"second_moment": v, "count": count}, factor) for v in (zero, one))
-    return total - b, b, metric.beta2
+    def _adam(self, diagonal: tuple[Any, Any] | None) -> tuple[Any, Any, float] | None:
+        """a, b with P = a·sqrt(v) + b for each unit, from P at v = 0 and at v = 1."""
+        if diagonal is None:
+            return None
+        zero, one = diagonal
+        return one - zero, zero, self._settings.metric.beta2
 
 
 class Addresses:

@@ -45,6 +45,7 @@ class NativeSignPasses:
     """See `Passes`; what `measure` gives is as for `NormPasses`."""
 
     name = "C++ kernels"
+    by_kernels = False
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._sign = settings.sign

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from proxmom.metrics.protocol import recalls
 from proxmom.planes import Array
-from proxmom.torch.layout import LAST_LR, PREVIOUS_X, Layout, Part, as_tensor, working
+from proxmom.torch.decision import LAST_LR
+from proxmom.torch.layout import PREVIOUS_X, Layout, Part, as_tensor, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import each, following, rounded, store
 from proxmom.torch.passes.whole import Frame
@@ -35,6 +36,7 @@ class NormPasses:
     """See `Passes`; `measure` gives products of the B named vectors with the last move, then with x, (U, 2·B)."""
 
     name = "steepest directions"
+    by_kernels = False
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings, self._norm = settings, settings.metric

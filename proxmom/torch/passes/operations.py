@@ -23,6 +23,7 @@ class TorchPasses:
     """See `Passes`."""
 
     scalars = None
+    by_kernels = False
 
     def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
         self.name = "foreach blocks" if pack else "torch operations"

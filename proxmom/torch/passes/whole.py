@@ -15,7 +15,8 @@ from torch import Tensor
 
 from proxmom.metrics import kind_of
 from proxmom.planes import Array, namespace
-from proxmom.torch.layout import LAST_LR, PREVIOUS_X, Layout, Part, as_tensor, flat, shaped, working
+from proxmom.torch.decision import LAST_LR
+from proxmom.torch.layout import PREVIOUS_X, Layout, Part, as_tensor, flat, shaped, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import add, combine, each, following, pairs, products, rounded, store
 from proxmom.torch.shards import absent, gathered, is_sharded, local, sharded_like
@@ -67,6 +68,7 @@ class WholePasses:
     """See `Passes`."""
 
     name = "whole tensors"
+    by_kernels = False
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings

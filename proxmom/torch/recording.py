@@ -1,0 +1,138 @@
+"""Runs the scalars of a step: recorded once and played in one call where that can be, else as `decision` stands.
+
+What is recorded is the very code of `decision`, with rule, metric and step size in it, a user's own included; the
+numbers are the same to rounding. Code that branches on a value, or that changes something, runs as it is. A rule whose
+attributes are changed later is noticed, and runs as it is from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from proxmom.kernels.tape import Player
+from proxmom.planes import Array
+from proxmom.step import Method, Scope, Step
+from proxmom.tape import Tape, Untraceable, record
+from proxmom.tape.record import Given
+from proxmom.tape.trace import SCOPE
+from proxmom.torch.decision import PER_SCOPE, STEP, Arrays, Kind, Measured, decide, numbers, spread_vectors
+
+
+class Decision:
+    """`numbers` and `decide` for the units of one layout.
+
+    Args:
+        scope: which units share a model; membership: the same as a 0/1 matrix (S, U), or None where each has its own;
+            sizes: how many parameters each unit has, (U,), or None; records: whether to record at all.
+    """
+
+    def __init__(self, scope: Scope, membership: Any, sizes: Any, *, records: bool) -> None:
+        self._scope, self._sizes, self._records = scope, sizes, records
+        self._scope_of = None if membership is None else np.argmax(membership, axis=0)
+        self._scopes = None if membership is None else len(membership)
+        self._players: dict[Any, Player | None] = {}
+        self.note = ""  # for users, where nothing can be recorded
+
+    def numbers(self, kind: Kind, rows: Array) -> Arrays:
+        """See `decision.numbers`."""
+        player = self._player("numbers", kind, len(rows), None)
+        if player is not None:
+            return player.play({"rows": rows})
+        with np.errstate(all="ignore"):  # what is not finite is seen when all is decided
+            return numbers(kind, self._scope, rows)
+
+    def decide(
+        self, kind: Kind, rows: Array, sums: Array, lr: Array, decay: Array, loss: Array | None, more: Measured | None
+    ) -> tuple[Arrays, Sequence[tuple[Array, Array]]]:
+        """See `decision.decide`; beside it the atoms of a step in a norm, as in `Motion`."""
+        player = self._player("decide", kind, len(rows), sums.shape[1]) if more is None else None
+        if player is not None:
+            given = {"rows": rows, "sums": sums, "lr": lr, "decay": decay, "loss": loss, "sizes": self._sizes}
+            return player.play(given), ()
+        with np.errstate(all="ignore"):
+            found, solution = decide(kind, self._scope, rows, sums, lr, decay, loss, more or Measured())
+        spread = self._scope.spread
+        return found, [(spread_vectors(self._scope, atom.slope), spread(atom.share)) for atom in solution.atoms]
+
+    def _player(self, name: str, kind: Kind, units: int, sums: int | None) -> Player | None:
+        """What plays a function; None where it is not recorded."""
+        if not self._records:
+            return None
+        key, method = (name, kind, sums), kind.step.method
+        if key not in self._players:
+            tape = _tape(name, kind, sums, shared=self._scope.shared)
+            scopes = self._scopes or units
+            self._players[key] = None if tape is None else Player(tape, units, scopes, self._scope_of)
+        why = method.not_recorded if self._players[key] is None else "" if _unchanged(method) else "attributes changed"
+        self.note = f" ({name} not recorded: {why})" if why else self.note
+        return None if why else self._players[key]
+
+
+def _unchanged(method: Method) -> bool:
+    """Whether rule, metric and step size hold what they held when they were recorded; False where nobody can tell."""
+    try:
+        return bool(method.recorded_with == method.holds())
+    except Exception:  # of an array there is no one answer
+        return False
+
+
+def _tape(name: str, kind: Kind, sums: int | None, *, shared: bool) -> Tape | None:
+    """The tape of a function of `decision`, recorded once for each method; None where it cannot be."""
+    method = kind.step.method
+    key = (name, kind.columns, kind.decays, kind.diagonal, sums, shared)
+    if key not in method.recorded:
+        if method.recorded_with is None:
+            method.recorded_with = deepcopy(method.holds())
+        try:
+            method.recorded[key] = _recorded(name, kind, sums, shared=shared)
+        except Untraceable as error:
+            method.recorded[key], method.not_recorded = None, str(error)
+    found: Tape | None = method.recorded[key]
+    return found
+
+
+def _recorded(name: str, kind: Kind, sums: int | None, *, shared: bool) -> Tape:
+    """Recorded on a copy of rule, metric and step size, which is thrown away: nothing of theirs may hold a symbol."""
+    try:
+        kind = replace(kind, step=Step(deepcopy(kind.step.method)))
+    except Exception as error:
+        raise Untraceable(f"a rule, metric or step size that cannot be copied ({error})") from error
+    if not _unchanged(kind.step.method):
+        raise Untraceable("attributes of rule, metric or step size that cannot be compared")
+    given = {"rows": Given(shape=(len(kind.columns),), finite=(STEP,))}
+    if name == "decide":
+        given |= {"sizes": Given()} if shared else {}
+        given |= {"sums": Given(shape=(sums or 0,)), "lr": Given(), "decay": Given()}
+        given |= {"loss": Given(per=SCOPE)} if kind.step.method.facts.needs_loss else {}
+
+    def function(scope: Scope, **arrays: Array) -> Arrays:
+        return numbers(kind, scope, **arrays) if name == "numbers" else decide(kind, scope, **arrays)[0]
+
+    tape = record(function, given, shared=shared, per_scope=PER_SCOPE)
+    _check(tape, function, shared=shared)
+    if not _unchanged(kind.step.method):
+        raise Untraceable("a rule, metric or step size that changes itself")
+    return tape
+
+
+def _check(tape: Tape, function: Callable[..., Arrays], *, shared: bool) -> None:
+    """Play a tape beside its function, on random numbers of three units: no unit may depend on the others."""
+    random = np.random.default_rng(0)
+    membership = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) if shared else np.eye(3)
+    scopes = len(membership)
+    given = {
+        name: np.abs(random.normal(size=(scopes if per == SCOPE else 3, *shape)))
+        for name, (_, per, shape) in tape.given.items()
+    }
+    found = Player(tape, 3, scopes, np.argmax(membership, axis=0) if shared else None).play(given)
+    scope = Scope(membership, sizes=given.pop("sizes", None)) if shared else Scope()
+    with np.errstate(all="ignore"):
+        right = function(scope, **given)
+    for name, value in right.items():
+        if value.shape != found[name].shape or not np.allclose(value, found[name], rtol=1e-6, equal_nan=True):
+            raise Untraceable(f"{name}, which depends on other units")
