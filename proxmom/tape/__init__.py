@@ -7,7 +7,8 @@ is written twice, and a rule of a user's own is recorded like any other; code th
 the same each time, cannot be recorded and runs as it is.
 """
 
+from proxmom.tape.play import play
 from proxmom.tape.record import Tape, record
 from proxmom.tape.trace import Untraceable
 
-__all__ = ["Tape", "Untraceable", "record"]
+__all__ = ["Tape", "Untraceable", "play", "record"]

@@ -37,7 +37,7 @@ FOLDS: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
     "log": np.log,
     "isfinite": np.isfinite,
-    "where": lambda condition, yes, no: yes if condition else no,
+    "where": lambda condition, yes, no: np.multiply(np.where(condition, yes, no), 1.0),
     "single": lambda value: np.float64(np.float32(value)),
 }
 STAYS_FINITE = ("negative", "abs", "least", "total", "spread", "less", "less_equal", "equal", "logical_not", "isfinite")

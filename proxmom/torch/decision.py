@@ -28,6 +28,11 @@ PER_SCOPE = ("weights", "beta", "sound")  # what `decide` returns one of for eac
 Arrays = Mapping[str, Any]
 
 
+def as_tensor(array: Array) -> Tensor:
+    """An array of `Layout.array`'s kind as a tensor on the same memory, whatever device is the default."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
+
+
 @dataclass(frozen=True)
 class Kind:
     """All that stays the same from step to step.

@@ -43,11 +43,6 @@ def working(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def as_tensor(array: Array) -> Tensor:
-    """An array of `Layout.array`'s kind as a tensor on the same memory, whatever device is the default."""
-    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
-
-
 def flat(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
     """All entries in one row: a view where the tensor is contiguous under `order`, else a copy."""
     turned = tensor if order is None else tensor.permute(order)
@@ -181,13 +176,11 @@ class Layout:
     def take(self, step: Step, passes: Any) -> None:
         """Say what steps are taken here, and what moves the arrays."""
         membership, sizes = self.membership or (None, None)
-        on_host = None if membership is None else membership.numpy(force=True)
+        matrix = None if membership is None else membership.numpy(force=True)
+        counts = None if sizes is None else self.array(sizes)
         self.step, self.passes = step, passes
         self.decision = Decision(
-            self.scope,
-            on_host,
-            None if sizes is None else self.array(sizes),
-            records=passes.by_kernels and self.on_host,
+            self.scope, matrix, counts, records=passes.by_kernels, on_host=self.on_host, device=self.device
         )
 
     def _here(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -16,9 +16,9 @@ from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, Options, check_rate, explicit
 from proxmom.torch.arrange import arrange, at_rest, indices_of
-from proxmom.torch.decision import SKIPPED, STEP
+from proxmom.torch.decision import SKIPPED, STEP, as_tensor
 from proxmom.torch.entries import by_element
-from proxmom.torch.layout import Layout, as_tensor
+from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Settings
 from proxmom.torch.passes.choose import choose
 from proxmom.torch.plan import commit, plan_step, scalar
@@ -209,7 +209,7 @@ class ProxOptimizer(torch.optim.Optimizer):
 
         With several devices (scope "tensor") the first one's.
         """
-        weights, beta = (None, None) if self._last is None else self._last
+        weights, beta = (None, None) if self._last is None else (value.clone() for value in self._last)
         counts = [state["skipped"] for state in self.state.values() if "skipped" in state]
         return {"weights": weights, "beta": beta, "skipped": torch.stack(counts).max() if counts else None}
 
@@ -375,7 +375,9 @@ class ProxOptimizer(torch.optim.Optimizer):
                 memory.zero_()
             return
         for plan in plans:
-            commit(plan, None if first.on_host else sound.to(plan.layout.device))
+            flag = None if first.on_host else sound.to(plan.layout.device)
+            settled = commit(plan, flag, self._last if plan is plans[0] else None)
+            self._last = settled if plan is plans[0] else self._last
         for last_lr in self._resting:  # what does not move adds nothing to the next step's height
             last_lr.mul_(0 if first.on_host else (~sound).to(last_lr.device))
         if first.on_host:
@@ -383,10 +385,6 @@ class ProxOptimizer(torch.optim.Optimizer):
         else:
             for memory in seeded:
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
-        new = (as_tensor(plans[0].decided["weights"]), as_tensor(plans[0].decided["beta"]))
-        if self._last is not None and self._last[0].shape == new[0].shape and not first.on_host:
-            new = (torch.where(sound, new[0], self._last[0]), torch.where(sound, new[1], self._last[1]))
-        self._last = new
 
     def _seed(self, layout: Layout) -> list[Tensor]:
         """Where a memory starts as the first gradient, put it there; returns the memories written."""

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from proxmom.planes import Array, namespace
 from proxmom.step import Glance
-from proxmom.torch.decision import SKIPPED, Kind, Measured, spread_vectors
+from proxmom.torch.decision import Kind, Measured, as_tensor, spread_vectors
 from proxmom.torch.layout import Layout
-from proxmom.torch.passes import Motion, Numbers
+from proxmom.torch.passes import Motion, Numbers, cuda
+from proxmom.torch.recording import Last
 
 Groups = Sequence[Mapping[str, Any]]  # torch's parameter groups
 
@@ -40,7 +40,7 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
     lr, decay = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
     coupled = step.method.decay == "coupled"
     decays = any(group["weight_decay"] for group in groups)
-    kind = Kind(step, layout.columns, decays, diagonal=passes.by_kernels and layout.on_host)
+    kind = Kind(step, layout.columns, decays, diagonal=passes.by_kernels)
     found = layout.decision.numbers(kind, rows)
     numbers = Numbers(
         coupled=decay if coupled and decays else None,
@@ -71,18 +71,19 @@ def _besides(layout: Layout, kind: Kind, sums: Array) -> Measured | None:
     return Measured(products, layout.passes.scalars, inputs)
 
 
-def commit(plan: Plan, sound: Tensor | None) -> None:
-    """Move the parameters and write down what the next step needs; all of it only where `sound`, if that is given."""
+def commit(plan: Plan, sound: Tensor | None, last: Last | None) -> Last:
+    """Move the parameters and write down what the next step needs; all of it only where `sound`, if that is given.
+
+    Returns weights and beta of this step, or `last`, those of the last one, where it is not sound.
+    """
     layout, decided = plan.layout, plan.decided
     names = layout.step.method.memories
     combinations = {name: decided[key] for name in names if (key := f"combination {name}") in decided}
     motion = Motion(decided["direction"], decided["scale"], decided["shrink"], sound, combinations, plan.atoms)
     layout.passes.move(layout, plan.numbers, motion)
     layout.arrive()
-    new = decided["rows"]
-    layout.rows[:] = new if sound is None else torch.where(sound, new, layout.scalar_rows)
-    if sound is not None:
-        layout.scalar_rows[:, SKIPPED] += ~sound
+    settled: Last = layout.decision.settle(layout.rows, last, decided, sound)
+    return settled
 
 
 def scalar(value: Tensor | float, like: Tensor) -> Tensor:
@@ -94,12 +95,15 @@ def scalar(value: Tensor | float, like: Tensor) -> Tensor:
 
 def _per_unit(layout: Layout, groups: Groups, key: str) -> Array:
     """A group's setting for each of its units, (U,)."""
+    values = [group[key] for group in groups]
     if layout.on_host:
-        values = [float(group[key]) for group in groups]
-        if layout.rates.get(key, ((), None))[0] != values:
-            layout.rates[key] = (values, np.array(values)[layout.group_of])
-        return layout.rates[key][1]
-    return torch.cat([scalar(group[key], layout.scalar_rows) for group in groups])[layout.group_of]
+        values = list(map(float, values))
+    elif any(isinstance(value, Tensor) for value in values) or cuda.is_capturing(layout.device):
+        return torch.cat([scalar(value, layout.scalar_rows) for value in values])[layout.group_of]
+    if layout.rates.get(key, ((), None))[0] != values:
+        units = layout.scalar_rows.new_tensor(values)[as_tensor(layout.group_of)]
+        layout.rates[key] = (values, layout.array(units))
+    return layout.rates[key][1]
 
 
 def _asked(layout: Layout) -> Callable[[Array], Array]:

@@ -10,47 +10,66 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from proxmom.kernels.tape import Player
 from proxmom.planes import Array
 from proxmom.step import Method, Scope, Step
-from proxmom.tape import Tape, Untraceable, record
+from proxmom.tape import Tape, Untraceable, play, record
 from proxmom.tape.record import Given
 from proxmom.tape.trace import SCOPE
-from proxmom.torch.decision import PER_SCOPE, STEP, Arrays, Kind, Measured, decide, numbers, spread_vectors
+from proxmom.torch.decision import (
+    PER_SCOPE,
+    SKIPPED,
+    STEP,
+    Arrays,
+    Kind,
+    Measured,
+    as_tensor,
+    decide,
+    numbers,
+    spread_vectors,
+)
+
+Last = tuple[Tensor, Tensor]  # weights (S, K) and beta (S,)
 
 
 class Decision:
-    """`numbers` and `decide` for the units of one layout.
+    """`numbers` and `decide` for the units of one layout, and what becomes of their scalars.
 
     Args:
         scope: which units share a model; membership: the same as a 0/1 matrix (S, U), or None where each has its own;
-            sizes: how many parameters each unit has, (U,), or None; records: whether to record at all.
+            sizes: how many parameters each unit has, (U,), or None; records: whether to record at all; on_host,
+            device: where scalars are, and whether that is here.
     """
 
-    def __init__(self, scope: Scope, membership: Any, sizes: Any, *, records: bool) -> None:
+    def __init__(self, scope: Scope, membership: Any, sizes: Any, *, records: bool, on_host: bool, device: Any) -> None:
         self._scope, self._sizes, self._records = scope, sizes, records
+        self._on_host, self._device = on_host, device
         self._scope_of = None if membership is None else np.argmax(membership, axis=0)
         self._scopes = None if membership is None else len(membership)
-        self._players: dict[Any, Player | None] = {}
+        self._players: dict[Any, Any] = {}
         self.note = ""  # for users, where nothing can be recorded
 
     def numbers(self, kind: Kind, rows: Array) -> Arrays:
         """See `decision.numbers`."""
-        player = self._player("numbers", kind, len(rows), None)
+        player = self._player("numbers", kind, rows, None)
         if player is not None:
-            return player.play({"rows": rows})
+            found: Arrays = player.play({"rows": rows})
+            return found
         with np.errstate(all="ignore"):  # what is not finite is seen when all is decided
-            return numbers(kind, self._scope, rows)
+            return numbers(kind, self._scope, rows if isinstance(rows, np.ndarray) else rows.double())
 
     def decide(
         self, kind: Kind, rows: Array, sums: Array, lr: Array, decay: Array, loss: Array | None, more: Measured | None
     ) -> tuple[Arrays, Sequence[tuple[Array, Array]]]:
         """See `decision.decide`; beside it the atoms of a step in a norm, as in `Motion`."""
-        player = self._player("decide", kind, len(rows), sums.shape[1]) if more is None else None
+        player = self._player("decide", kind, rows, sums.shape[1]) if more is None else None
         if player is not None:
             given = {"rows": rows, "sums": sums, "lr": lr, "decay": decay, "loss": loss, "sizes": self._sizes}
             return player.play(given), ()
@@ -59,18 +78,48 @@ class Decision:
         spread = self._scope.spread
         return found, [(spread_vectors(self._scope, atom.slope), spread(atom.share)) for atom in solution.atoms]
 
-    def _player(self, name: str, kind: Kind, units: int, sums: int | None) -> Player | None:
+    def settle(self, rows: Array, last: Last | None, decided: Arrays, sound: Tensor | None) -> Last:
+        """Write down the scalars after a step, where it is sound; returns the weights and beta of the last such step.
+
+        sound: a flag on the device; None where it is known.
+        """
+        new = (as_tensor(decided["weights"]), as_tensor(decided["beta"]))
+        if sound is None:
+            rows[:] = decided["rows"]
+            return new
+        if last is None or last[0].shape != new[0].shape:
+            last = (new[0].clone(), new[1].clone())
+        if any(self._players.values()):
+            self._triton().settle(sound, rows, decided["rows"], last, new, SKIPPED)
+            return last
+        kept = torch.where(sound, decided["rows"], rows)
+        kept[:, SKIPPED] += ~sound
+        rows[:] = kept
+        return torch.where(sound, new[0], last[0]), torch.where(sound, new[1], last[1])
+
+    def _player(self, name: str, kind: Kind, rows: Array, sums: int | None) -> Any:
         """What plays a function; None where it is not recorded."""
         if not self._records:
             return None
         key, method = (name, kind, sums), kind.step.method
         if key not in self._players:
-            tape = _tape(name, kind, sums, shared=self._scope.shared)
-            scopes = self._scopes or units
-            self._players[key] = None if tape is None else Player(tape, units, scopes, self._scope_of)
+            self._players[key] = self._made(_tape(name, kind, sums, rows.dtype, shared=self._scope.shared), len(rows))
         why = method.not_recorded if self._players[key] is None else "" if _unchanged(method) else "attributes changed"
         self.note = f" ({name} not recorded: {why})" if why else self.note
         return None if why else self._players[key]
+
+    def _made(self, tape: Tape | None, units: int) -> Any:
+        scopes = self._scopes or units
+        if tape is None:
+            return None
+        if self._on_host:
+            return Player(tape, units, scopes, self._scope_of)
+        return self._triton().TritonPlayer(tape, units, scopes, self._scope_of, self._device)
+
+    @staticmethod
+    def _triton() -> Any:
+        """Late, as Triton takes a while to load."""
+        return import_module("proxmom.torch.passes.triton_tape")
 
 
 def _unchanged(method: Method) -> bool:
@@ -81,22 +130,23 @@ def _unchanged(method: Method) -> bool:
         return False
 
 
-def _tape(name: str, kind: Kind, sums: int | None, *, shared: bool) -> Tape | None:
+def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) -> Tape | None:
     """The tape of a function of `decision`, recorded once for each method; None where it cannot be."""
     method = kind.step.method
-    key = (name, kind.columns, kind.decays, kind.diagonal, sums, shared)
+    dtype = np.dtype(str(dtype).removeprefix("torch."))
+    key = (name, kind.columns, kind.decays, kind.diagonal, sums, dtype, shared)
     if key not in method.recorded:
         if method.recorded_with is None:
             method.recorded_with = deepcopy(method.holds())
         try:
-            method.recorded[key] = _recorded(name, kind, sums, shared=shared)
+            method.recorded[key] = _recorded(name, kind, sums, dtype, shared=shared)
         except Untraceable as error:
             method.recorded[key], method.not_recorded = None, str(error)
     found: Tape | None = method.recorded[key]
     return found
 
 
-def _recorded(name: str, kind: Kind, sums: int | None, *, shared: bool) -> Tape:
+def _recorded(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) -> Tape:
     """Recorded on a copy of rule, metric and step size, which is thrown away: nothing of theirs may hold a symbol."""
     try:
         kind = replace(kind, step=Step(deepcopy(kind.step.method)))
@@ -113,7 +163,7 @@ def _recorded(name: str, kind: Kind, sums: int | None, *, shared: bool) -> Tape:
     def function(scope: Scope, **arrays: Array) -> Arrays:
         return numbers(kind, scope, **arrays) if name == "numbers" else decide(kind, scope, **arrays)[0]
 
-    tape = record(function, given, shared=shared, per_scope=PER_SCOPE)
+    tape = record(function, given, shared=shared, per_scope=PER_SCOPE, dtype=dtype)
     _check(tape, function, shared=shared)
     if not _unchanged(kind.step.method):
         raise Untraceable("a rule, metric or step size that changes itself")
@@ -129,7 +179,8 @@ def _check(tape: Tape, function: Callable[..., Arrays], *, shared: bool) -> None
         name: np.abs(random.normal(size=(scopes if per == SCOPE else 3, *shape)))
         for name, (_, per, shape) in tape.given.items()
     }
-    found = Player(tape, 3, scopes, np.argmax(membership, axis=0) if shared else None).play(given)
+    with np.errstate(all="ignore"):
+        found = play(tape, given, np.argmax(membership, axis=0))
     scope = Scope(membership, sizes=given.pop("sizes", None)) if shared else Scope()
     with np.errstate(all="ignore"):
         right = function(scope, **given)

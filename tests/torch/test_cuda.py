@@ -23,7 +23,7 @@ from torch import nn
 from proxmom import AdaptiveMemory, Euclidean, HeavyBall
 from proxmom.step import Method, Step
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
-from proxmom.torch.passes import Numbers, cuda
+from proxmom.torch.passes import cuda
 from proxmom.torch.passes.operations import TorchPasses
 from tests.torch.triton_cases import (
     CASES,
@@ -119,7 +119,7 @@ def test_many_chunks_are_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "ROWS", 2)  # several rounds of adding up
     case = Case()
     layout = case.layout(((20000,), (9000,)), (0, 1))
-    numbers = Numbers(None, None, layout.metric_scalars(), with_x=True)
+    numbers = case.bare(layout)
     want = TorchPasses(layout, case.settings(), pack=True).measure(layout, numbers)
     assert_same_sums(cuda.TritonPasses(layout, case.settings()).measure(layout, numbers), want, case)
 
@@ -130,7 +130,7 @@ def test_nothing_at_all_can_be_measured() -> None:
     layout = case.layout(((0,),), (0,))
     passes, numbers = (
         cuda.TritonPasses(layout, case.settings()),
-        Numbers(None, None, layout.metric_scalars(), with_x=True),
+        case.bare(layout),
     )
     assert passes.measure(layout, numbers).tolist() == [[0.0] * 8]
     passes.move(layout, numbers, case.motion(layout))
@@ -156,7 +156,7 @@ def test_a_pass_is_one_launch_and_one_to_add_up(tensors: int, monkeypatch: pytes
     layout = Case().layout(((7,),) * tensors, tuple(i % UNITS for i in range(tensors)))
     passes, numbers = (
         cuda.TritonPasses(layout, Case().settings()),
-        Numbers(None, None, layout.metric_scalars(), with_x=False),
+        Case().bare(layout, with_x=False),
     )
     passes.measure(layout, numbers)
     passes.move(layout, numbers, Case().motion(layout))
@@ -189,7 +189,7 @@ def test_a_captured_step_has_a_table_of_its_own(monkeypatch: pytest.MonkeyPatch)
     passes.measure(layout, numbers)
     held = len(cuda._captured)
     with monkeypatch.context() as patch:
-        patch.setattr(cuda, "_capturing", lambda _: True)
+        patch.setattr(cuda, "is_capturing", lambda _: True)
         tables = []
         for _ in range(cuda.SPARE + 1):
             passes.measure(layout, numbers)
@@ -246,7 +246,7 @@ def test_an_optimizer_takes_the_same_path(make: Any, monkeypatch: pytest.MonkeyP
 def test_in_the_interpreter() -> None:
     pytest.importorskip("triton")
     sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
-    files = [__file__, sequences]
+    files = [__file__, str(Path(__file__).with_name("test_triton_tape.py")), sequences]
     command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "12"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -77,12 +77,25 @@ class Case:
         def row(*values: float) -> Tensor:
             return layout.scalar_rows.new_tensor(values)
 
+        factor = row(1.0, 0.5, 0.8, 1.0) if self.adam else None
         return Numbers(
             coupled=row(0.3, 0.0, -0.2, 0.1) if self.coupled else None,
-            factor=row(1.0, 0.5, 0.8, 1.0) if self.adam else None,
+            factor=factor,
             metric_scalars=layout.metric_scalars(),
             with_x=self.with_x,
+            diagonal=None if factor is None else self._diagonal(layout, factor.double()),
         )
+
+    def bare(self, layout: Layout, *, with_x: bool = True) -> Numbers:
+        """Without decay or factor, however many units there are."""
+        one = torch.ones((), dtype=torch.float64, device=DEVICE)
+        return Numbers(None, None, layout.metric_scalars(), with_x, self._diagonal(layout, one))
+
+    def _diagonal(self, layout: Layout, factor: Tensor) -> tuple[Tensor, ...]:
+        count = layout.metric_scalars()["count"][:, 0].double() + 1
+        moments = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=DEVICE).repeat(1, UNITS)
+        diagonal: Tensor = self.metric.diagonal({"second_moment": moments[:, : len(count)], "count": count}, factor)
+        return diagonal.unbind()
 
     def motion(self, layout: Layout, sound: bool | None = None) -> Motion:
         def row(*values: Any) -> Tensor:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxmom.metrics import Adam
 from proxmom.torch.layout import Layout, Part, working
 from proxmom.torch.memory import Integers
 from proxmom.torch.passes import Motion, Numbers, Settings
@@ -95,7 +94,6 @@ class TritonPasses:
         ]
         self._rows = len(chunks)
         self._ends = _ends([parts[chunk.part].unit for chunk in chunks], len(table)).to(layout.device)
-        self._moments = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=layout.device).repeat(1, len(table))
         self._given: tuple[Numbers, dict[str, Any]] | None = None
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
@@ -122,9 +120,7 @@ class TritonPasses:
 
     def _scalars(self, numbers: Numbers) -> dict[str, Any]:
         """What both kernels take besides addresses; numbers that are one for all steps are compiled into them."""
-        metric, at_zero, at_one = self._settings.metric, None, None
-        if isinstance(metric, Adam):
-            at_zero, at_one = self._diagonal(metric, numbers)
+        metric, (at_zero, at_one) = self._settings.metric, numbers.diagonal or (None, None)
         return {
             "coupled": None if numbers.coupled is None else numbers.coupled.contiguous(),
             "at_zero": at_zero,
@@ -133,13 +129,6 @@ class TritonPasses:
             "BETA2": getattr(metric, "beta2", None),
             "INERTIA": float(self._settings.inertia),
         }
-
-    def _diagonal(self, metric: Adam, numbers: Numbers) -> tuple[Tensor, ...]:
-        """P of each unit at v = 0 and v = 1, by the metric's own formula; float64, as the kernels take differences."""
-        count = numbers.metric_scalars["count"][:, 0].double() + 1
-        factor = 1.0 if numbers.factor is None else numbers.factor.double()
-        diagonal: Tensor = metric.diagonal({"second_moment": self._moments, "count": count}, factor)
-        return diagonal.unbind()
 
 
 class _Pointers:
@@ -170,7 +159,7 @@ class _Pointers:
     def refresh(self, layout: Layout) -> None:
         """Upload where x and gradients lie, if that has changed; uploads do not wait for the device."""
         seen = np.stack([layout.x_at[self._used], layout.gradient_at[self._used]])
-        capturing = _capturing(self._device)
+        capturing = is_capturing(self._device)
         if np.array_equal(seen, self._seen) and not capturing:
             return
         buffer = self._spare.pop() if capturing and self._spare else self._buffer(1)[0]
@@ -201,7 +190,7 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _capturing(device: torch.device) -> bool:
+def is_capturing(device: torch.device) -> bool:
     """Whether what is asked of the device now goes into a CUDA graph."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from proxmom import kernels
-from proxmom.torch.layout import Layout, Part, as_tensor
+from proxmom.torch.decision import as_tensor
+from proxmom.torch.layout import Layout, Part
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from proxmom.metrics.protocol import recalls
 from proxmom.planes import Array
-from proxmom.torch.decision import LAST_LR
-from proxmom.torch.layout import PREVIOUS_X, Layout, Part, as_tensor, working
+from proxmom.torch.decision import LAST_LR, as_tensor
+from proxmom.torch.layout import PREVIOUS_X, Layout, Part, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import each, following, rounded, store
 from proxmom.torch.passes.whole import Frame

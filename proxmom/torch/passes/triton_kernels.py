@@ -198,4 +198,34 @@ def move(
         tl.store(x + at, (shrunk * old - by * pulled).to(X), mask=there)
 
 
+@triton.jit
+def power(a, b):
+    """a ** b; a negative a has powers that are whole numbers."""
+    size = tl.exp(b * tl.log(tl.abs(a)))
+    at_zero = tl.where(b == 0, 1.0, tl.where(b > 0, 0.0, 1 / tl.abs(a))).to(tl.float64)
+    half = b * 0.5
+    odd = tl.floor(half) != half
+    of_negative = tl.where(tl.floor(b) == b, tl.where(odd, -size, size), b - b + (a - a) / (a - a))
+    return tl.where(a > 0, size, tl.where(a == 0, at_zero, of_negative))
+
+
+@triton.jit(do_not_specialize=["rows_count", "weights_count", "beta_count"])
+def settle(
+    sound, rows, new_rows, rows_count, weights, new_weights, weights_count, beta, new_beta, beta_count,
+    COLUMNS: tl.constexpr, SKIPPED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What was decided takes the place of what was, where the step is sound; else it is counted as skipped."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    taken = tl.load(sound)
+    old = tl.load(rows + at, mask=at < rows_count, other=0.0)
+    skipped = old + tl.where(at % COLUMNS == SKIPPED, 1.0, 0.0).to(old.dtype)
+    new = tl.load(new_rows + at, mask=at < rows_count, other=0.0).to(old.dtype)
+    tl.store(rows + at, tl.where(taken, new, skipped), mask=at < rows_count)
+    kept = tl.where(taken, at, -1)  # without a step these stay as they are
+    there = (kept >= 0) & (at < weights_count)
+    tl.store(weights + at, tl.load(new_weights + at, mask=there, other=0.0), mask=there)
+    there = (kept >= 0) & (at < beta_count)
+    tl.store(beta + at, tl.load(new_beta + at, mask=there, other=0.0), mask=there)
+
+
 COMPILED = isinstance(move, triton.runtime.JITFunction)  # not so under TRITON_INTERPRET=1
