@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from proxmom.kernels.batch import MOST_FURTHER
 from proxmom.memories import Memory
 from proxmom.metrics import Adam, Euclidean
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
-
 
 @dataclass(frozen=True)
 class Numbers:
@@ -86,5 +86,6 @@ class Settings:
 
     @property
     def for_kernels(self) -> bool:
-        """Whether this is what kernels are written for: one memory, the Euclidean or Adam's metric, plain rounding."""
-        return type(self.metric) in (Euclidean, Adam) and not self.memories and not self.stochastic_rounding
+        """Whether this is what kernels are written for: the Euclidean or Adam's metric, plain rounding, few memories."""
+        few = len(self.memories) <= MOST_FURTHER
+        return type(self.metric) in (Euclidean, Adam) and few and not self.stochastic_rounding
