@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr std::int64_t STRIP = 512; // elements, summed in S; short, so that float keeps its digits
+constexpr std::int64_t STRIP = 1024; // elements, summed in S; short, so that float keeps its digits
 constexpr int MOST = 16;            // vectors, the gradient included
 
 // What a further memory becomes: the vector of that number as it was, or one of these.
@@ -27,37 +27,70 @@ struct Turns {
     const double *coefficient, *combinations;  // of averages, (count,); (units, count, vectors), or null for none
 };
 
+// One strip: where its vectors are, and room for what is computed once. x is converted where it is not of type S.
 template <class S> struct Strip {
-    S g[STRIP], x[STRIP], p[STRIP], m[STRIP]; // m: M in the first pass, the new memory in the second
+    std::int64_t size;
+    int vectors;
+    const S *u[MOST]; // u[0] is g
+    S *second_moment, *x;
+    Scalars<S> c;
+    bool adam, inertia;
+    S g[STRIP], converted[STRIP], p[STRIP], m[STRIP]; // m: M in the first pass, the new memory in the second
+
+    S *memory(std::int64_t k) const { return const_cast<S *>(u[k]); }
 };
 
-// Where g and x of a strip are; X is converted only if it is not S.
-template <class X, class S>
-INLINE const S *loaded(const Arrays<X> &at, const Scalars<S> &c, std::int64_t start, std::int64_t size, bool with_x,
-                       Strip<S> &strip) {
-    const X *gradient = at.gradient + start, *from = at.x + start;
-    const S *x = strip.x;
-    if constexpr (std::is_same_v<X, S>)
-        x = from;
-    else if (with_x || c.mu != 0)
-#pragma omp simd
-        for (std::int64_t i = 0; i < size; ++i) strip.x[i] = load(from[i]);
-    if (c.mu != 0)
-#pragma omp simd
-        for (std::int64_t i = 0; i < size; ++i) strip.g[i] = c.sign * load(gradient[i]) + c.mu * x[i];
-    else
-#pragma omp simd
-        for (std::int64_t i = 0; i < size; ++i) strip.g[i] = c.sign * load(gradient[i]);
-    return x;
+template <class S> INLINE S *state_at(const std::uint64_t *addresses, const Piece &piece, std::int64_t start) {
+    return reinterpret_cast<S *>(static_cast<std::uintptr_t>(addresses[piece.tensor])) + piece.start + start;
 }
 
+// What is the same for all strips of a piece.
+template <class S> void prepare(const Batch &batch, const Further &further, const Settings &s, const Piece &piece,
+                                Strip<S> &strip) {
+    strip.vectors = further.vectors();
+    strip.u[0] = strip.g;
+    strip.c = scalars_of<S>(s, batch.unit[piece.tensor]);
+    strip.adam = s.a != nullptr;
+    strip.inertia = s.inertia != 0;
+}
+
+// The strip that begins at an element of a piece: its vectors, and g.
+template <class X, class S>
+INLINE void load_strip(const Batch &batch, const Further &further, const Arrays<X> &at, const Piece &piece,
+                       std::int64_t start, bool with_x, Strip<S> &strip) {
+    const std::int64_t size = strip.size = piece.size - start < STRIP ? piece.size - start : STRIP;
+    const X *gradient = at.gradient + start, *from = at.x + start;
+    const S sign = strip.c.sign, mu = strip.c.mu;
+    strip.u[1] = at.memory + start;
+    for (std::int64_t k = 0; k < further.count; ++k)
+        strip.u[k + 2] = state_at<S>(further.at + k * batch.tensors, piece, start);
+    strip.second_moment = strip.adam ? at.second_moment + start : nullptr;
+    if constexpr (std::is_same_v<X, S>) {
+        strip.x = at.x + start;
+    } else {
+        strip.x = strip.converted;
+        if (with_x || mu != 0)
+#pragma omp simd
+            for (std::int64_t i = 0; i < size; ++i) strip.converted[i] = load(from[i]);
+    }
+    const S *x = strip.x;
+    if (mu != 0)
+#pragma omp simd
+        for (std::int64_t i = 0; i < size; ++i) strip.g[i] = sign * load(gradient[i]) + mu * x[i];
+    else
+#pragma omp simd
+        for (std::int64_t i = 0; i < size; ++i) strip.g[i] = sign * load(gradient[i]);
+}
+
+// ---- The first pass
+
 // P and M in Adam's metric. Returns 0, or NaN where some P is infinite: divided by it, every product is 0.
-template <class S>
-INLINE S weigh(const S *second_moment, const Scalars<S> &c, std::int64_t size, Strip<S> &strip) {
+template <class S> INLINE S weigh(Strip<S> &strip) {
+    const Scalars<S> c = strip.c;
     S total = 0;
 #pragma omp simd reduction(+ : total)
-    for (std::int64_t i = 0; i < size; ++i) {
-        const S g = strip.g[i], v = c.beta2 * second_moment[i] + c.fresh * (g * g), p = c.a * std::sqrt(v) + c.b;
+    for (std::int64_t i = 0; i < strip.size; ++i) {
+        const S g = strip.g[i], v = c.beta2 * strip.second_moment[i] + c.fresh * (g * g), p = c.a * std::sqrt(v) + c.b;
         strip.p[i] = p;
         strip.m[i] = 1 / (p * (1 + c.inertia * p));
         total += p;
@@ -67,13 +100,13 @@ INLINE S weigh(const S *second_moment, const Scalars<S> &c, std::int64_t size, S
 
 // Products of one vector with COUNT of those from it on, weighted by M if Weighted, and by PM too if Pulled.
 template <int COUNT, bool Weighted, bool Pulled, class S>
-INLINE void products(const S *left, const S *const *right, const Strip<S> &strip, std::int64_t size, double *sums,
+INLINE void products(const S *left, const S *const *right, const Strip<S> &strip, double *sums,
                      double *pulled) {
     static_assert(COUNT >= 1 && COUNT <= 4);
     const S *r0 = right[0], *r1 = right[COUNT > 1 ? 1 : 0], *r2 = right[COUNT > 2 ? 2 : 0], *r3 = right[COUNT - 1];
     S s0 = 0, s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
 #pragma omp simd reduction(+ : s0, s1, s2, s3, t0, t1, t2, t3)
-    for (std::int64_t i = 0; i < size; ++i) {
+    for (std::int64_t i = 0; i < strip.size; ++i) {
         const S w = Weighted ? strip.m[i] * left[i] : left[i], v = Pulled ? strip.p[i] * w : S(0);
         s0 += w * r0[i];
         if constexpr (Pulled) t0 += v * r0[i];
@@ -92,56 +125,71 @@ INLINE void products(const S *left, const S *const *right, const Strip<S> &strip
 
 // Of one vector with all of `count` others.
 template <bool Weighted, bool Pulled, class S>
-INLINE void row(const S *left, const S *const *right, int count, const Strip<S> &strip, std::int64_t size, double *sums,
+INLINE void row(const S *left, const S *const *right, int count, const Strip<S> &strip, double *sums,
                 double *pulled) {
     for (; count >= 4; count -= 4, right += 4, sums += 4, pulled += 4)
-        products<4, Weighted, Pulled>(left, right, strip, size, sums, pulled);
-    if (count == 3) products<3, Weighted, Pulled>(left, right, strip, size, sums, pulled);
-    if (count == 2) products<2, Weighted, Pulled>(left, right, strip, size, sums, pulled);
-    if (count == 1) products<1, Weighted, Pulled>(left, right, strip, size, sums, pulled);
+        products<4, Weighted, Pulled>(left, right, strip, sums, pulled);
+    if (count == 3) products<3, Weighted, Pulled>(left, right, strip, sums, pulled);
+    if (count == 2) products<2, Weighted, Pulled>(left, right, strip, sums, pulled);
+    if (count == 1) products<1, Weighted, Pulled>(left, right, strip, sums, pulled);
 }
 
-template <class X> INLINE const StateOf<X> *further_at(const Further &further, const Batch &batch, const Piece &piece,
-                                                       std::int64_t k) {
-    const std::uint64_t address = further.at[k * batch.tensors + piece.tensor];
-    return reinterpret_cast<const StateOf<X> *>(static_cast<std::uintptr_t>(address)) + piece.start;
-}
-
-// Where the vectors of a strip are, g in the strip itself.
-template <class X, class S>
-INLINE void vectors_at(const Further &further, const Batch &batch, const Piece &piece, const Arrays<X> &at,
-                       std::int64_t start, const Strip<S> &strip, const S **u) {
-    u[0] = strip.g;
-    u[1] = at.memory + start;
-    for (std::int64_t k = 0; k < further.count; ++k) u[k + 2] = further_at<X>(further, batch, piece, k) + start;
-}
-
-template <class X>
-INLINE void measure_vectors(const Batch &batch, const Further &further, const Settings &s, const Piece &piece,
-                            double *sums) {
-    using S = StateOf<X>;
-    const auto at = arrays_of<X>(batch, piece);
-    const auto c = scalars_of<S>(s, batch.unit[piece.tensor]);
-    const int vectors = further.vectors(), pairs = vectors * (vectors + 1) / 2;
-    double *pulled = sums + pairs, *with_x = pulled + pairs;
-    Strip<S> strip;
-    const S *u[MOST];
-    for (std::int64_t start = 0; start < piece.size; start += STRIP) {
-        const std::int64_t size = piece.size - start < STRIP ? piece.size - start : STRIP;
-        const S *x = loaded(at, c, start, size, s.with_x, strip);
-        vectors_at(further, batch, piece, at, start, strip, u);
-        if (s.a) sums[0] += double(weigh(at.second_moment + start, c, size, strip));
-        for (int i = 0, k = 0; i < vectors; k += vectors - i, ++i) {
-            if (!s.a)
-                row<false, false>(u[i], u + i, vectors - i, strip, size, sums + k, pulled + k);
-            else if (s.inertia != 0)
-                row<true, true>(u[i], u + i, vectors - i, strip, size, sums + k, pulled + k);
-            else
-                row<true, false>(u[i], u + i, vectors - i, strip, size, sums + k, pulled + k);
+// All products of 3 or 4 vectors in one loop, which waits for memory alone: few enough for the registers.
+template <int COUNT, bool Adam, bool Inertia, class S>
+INLINE void few(const Strip<S> &strip, double *sums, double *pulled) {
+    static_assert(COUNT == 3 || COUNT == 4);
+    const S *u0 = strip.u[0], *u1 = strip.u[1], *u2 = strip.u[2], *u3 = strip.u[COUNT - 1];
+    const S *second_moment = strip.second_moment;
+    const Scalars<S> c = strip.c;
+    S s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0, s8 = 0, s9 = 0, total = 0;
+    S t0 = 0, t1 = 0, t2 = 0, t3 = 0, t4 = 0, t5 = 0, t6 = 0, t7 = 0, t8 = 0, t9 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, total)
+    for (std::int64_t i = 0; i < strip.size; ++i) {
+        const S a = u0[i], b = u1[i], d = u2[i], e = COUNT > 3 ? u3[i] : S(0);
+        S m = 1, p = 1;
+        if constexpr (Adam) {
+            p = c.a * std::sqrt(c.beta2 * second_moment[i] + c.fresh * (a * a)) + c.b;
+            m = 1 / (Inertia ? p * (1 + c.inertia * p) : p);
+            total += p;
         }
-        if (s.with_x) row<false, false>(x, u, vectors, strip, size, with_x, with_x);
+        const S ma = m * a, mb = m * b, md = m * d;
+        s0 += ma * a, s1 += ma * b, s2 += ma * d, s3 += mb * b, s4 += mb * d, s5 += md * d;
+        if constexpr (COUNT > 3) s6 += ma * e, s7 += mb * e, s8 += md * e, s9 += m * e * e;
+        if constexpr (Adam && Inertia) {
+            const S pa = p * ma, pb = p * mb, pd = p * md;
+            t0 += pa * a, t1 += pa * b, t2 += pa * d, t3 += pb * b, t4 += pb * d, t5 += pd * d;
+            if constexpr (COUNT > 3) t6 += pa * e, t7 += pb * e, t8 += pd * e, t9 += p * m * e * e;
+        }
     }
-    if (!s.a) scale_euclidean(s.inertia, pairs, sums);
+    const S s[10] = {s0 + 0 * total, s1, s2, s3, s4, s5, s6, s7, s8, s9}; // NaN where some P is infinite
+    const S t[10] = {t0, t1, t2, t3, t4, t5, t6, t7, t8, t9};
+    constexpr int PLACES[2][10] = {{0, 1, 2, 3, 4, 5}, {0, 1, 2, 4, 5, 7, 3, 6, 8, 9}}; // where the columns are
+    for (int k = 0; k < COUNT * (COUNT + 1) / 2; ++k) {
+        sums[PLACES[COUNT - 3][k]] += double(s[k]);
+        pulled[PLACES[COUNT - 3][k]] += double(t[k]);
+    }
+}
+
+// All products of any number of vectors, row by row.
+template <bool Adam, bool Inertia, class S> INLINE void many(Strip<S> &strip, double *sums, double *pulled) {
+    if constexpr (Adam) sums[0] += double(weigh(strip));
+    for (int i = 0, k = 0; i < strip.vectors; k += strip.vectors - i, ++i)
+        row<Adam, Adam && Inertia>(strip.u[i], strip.u + i, strip.vectors - i, strip, sums + k, pulled + k);
+}
+
+template <class S> INLINE void sum_up(Strip<S> &strip, bool with_x, double *sums) {
+    const int vectors = strip.vectors, pairs = vectors * (vectors + 1) / 2;
+    double *pulled = sums + pairs, *of_x = pulled + pairs;
+    choose([&](auto adam, auto inertia) FLAT {
+        constexpr bool Adam = decltype(adam)::value, Inertia = decltype(inertia)::value;
+        if (vectors == 3)
+            few<3, Adam, Inertia>(strip, sums, pulled);
+        else if (vectors == 4)
+            few<4, Adam, Inertia>(strip, sums, pulled);
+        else
+            many<Adam, Inertia>(strip, sums, pulled);
+    }, strip.adam, strip.adam && strip.inertia);
+    if (with_x) row<false, false>(strip.x, strip.u, vectors, strip, of_x, of_x);
 }
 
 // ---- The second pass
@@ -158,51 +206,129 @@ INLINE void combine(const double *coefficients, const S *const *u, int vectors, 
     }
 }
 
-// The new second moment, and from the slope in strip.m the new memory, which is laid aside there, and x.
-template <bool Adam, bool Inertia, class X, class S>
-INLINE void advance(const Arrays<X> &at, const Scalars<S> &c, const Coefficients<S> &to, std::int64_t start,
-                    std::int64_t size, Strip<S> &strip) {
-    X *to_x = at.x + start;
-    S *second_moment = at.second_moment + (Adam ? start : 0);
-    const S *memory = at.memory + start;
+// A further memory m of a strip that becomes keep·m + add·from; what stood before it has not changed yet.
+template <class S> struct Turn {
+    S *m;
+    const S *from;
+    S keep, add;
+};
+
+template <class S> INLINE Turn<S> turn_of(const Turns &turns, const Strip<S> &strip, std::int64_t k) {
+    S *m = strip.memory(k + 2);
+    if (turns.becomes[k] >= 0) return {m, strip.u[turns.becomes[k]], S(0), S(1)};
+    return {m, strip.u[0], S(1 - turns.coefficient[k]), S(turns.coefficient[k])};
+}
+
+// All of a move in one loop: memories that are no combinations, K of them, or none, which are then another's concern:
+// from the slope in strip.m the new memory, which is laid aside there.
+template <bool Adam, bool Inertia, int K, class S>
+INLINE void advance(const Coefficients<S> &to, const S *slopes, const Turn<S> *turns, Strip<S> &strip) {
+    S *x = strip.x, *second_moment = strip.second_moment, *memory = strip.memory(1);
+    const Scalars<S> c = strip.c;
+    const Turn<S> first = turns[0], second = turns[K > 1 ? 1 : 0];
+    const S to_first = slopes[0], to_second = slopes[K > 1 ? 1 : 0];
 #pragma omp simd
-    for (std::int64_t i = 0; i < size; ++i) {
-        const S g = strip.g[i];
-        S p = 1, next = strip.m[i];
+    for (std::int64_t i = 0; i < strip.size; ++i) {
+        const S g = strip.g[i], d = memory[i];
+        S p = 1, next;
         if constexpr (Adam) {
             const S v = c.beta2 * second_moment[i] + c.fresh * (g * g);
             p = c.a * std::sqrt(v) + c.b;
             second_moment[i] = v;
         }
+        if constexpr (K > 0) {
+            next = to.gradient * g + to.memory * d + to_first * first.m[i];
+            const S one = first.keep * first.m[i] + first.add * first.from[i];
+            if constexpr (K > 1) {
+                next += to_second * second.m[i];
+                const S two = second.keep * second.m[i] + second.add * second.from[i];
+                second.m[i] = two;
+            }
+            first.m[i] = one;
+        } else {
+            next = strip.m[i];
+        }
         if constexpr (Inertia) {
             const S held = c.inertia * p;
-            next = (next + held * memory[i]) / (1 + held);
+            next = (next + held * d) / (1 + held);
         }
-        strip.m[i] = next;
-        store(to_x[i], to.shrink * load(to_x[i]) - to.scale * (next / p));
+        if constexpr (K > 0)
+            memory[i] = next;
+        else
+            strip.m[i] = next;
+        x[i] = to.shrink * x[i] - to.scale * (next / p);
     }
 }
 
 // All further memories of a strip, from what the vectors were before; `laid` has room for the combinations.
 template <class S>
-INLINE void turn(const Further &further, const Turns &turns, const double *combinations, const S *const *u,
-                 std::int64_t size, S (*laid)[STRIP]) {
-    for (std::int64_t k = 0, n = 0; k < further.count; ++k)
+INLINE void turn(const Turns &turns, const double *combinations, const Strip<S> &strip, S (*laid)[STRIP]) {
+    const std::int64_t further = strip.vectors - 2, size = strip.size;
+    for (std::int64_t k = 0, n = 0; k < further; ++k)
         if (turns.becomes[k] == COMBINATION)
-            combine(combinations + k * further.vectors(), u, further.vectors(), size, laid[n++]);
+            combine(combinations + k * strip.vectors, strip.u, strip.vectors, size, laid[n++]);
     std::int64_t laid_aside = 0;
-    for (std::int64_t k = further.count; k-- > 0;) { // from the end: a vector keeps one that stands before it
-        S *m = const_cast<S *>(u[k + 2]);
-        const S *g = u[0], c = S(turns.coefficient[k]);
+    for (std::int64_t k = further; k-- > 0;) { // from the end: a vector keeps one that stands before it
+        S *m = strip.memory(k + 2);
+        const S *g = strip.u[0], c = S(turns.coefficient[k]);
         if (turns.becomes[k] == AVERAGE)
 #pragma omp simd
             for (std::int64_t i = 0; i < size; ++i) m[i] += c * (g[i] - m[i]);
         else if (turns.becomes[k] >= 0)
-            std::memcpy(m, u[turns.becomes[k]], std::size_t(size) * sizeof(S));
+            std::memcpy(m, strip.u[turns.becomes[k]], std::size_t(size) * sizeof(S));
     }
-    for (std::int64_t k = 0; k < further.count; ++k)
+    for (std::int64_t k = 0; k < further; ++k)
         if (turns.becomes[k] == COMBINATION)
-            std::memcpy(const_cast<S *>(u[k + 2]), laid[laid_aside++], std::size_t(size) * sizeof(S));
+            std::memcpy(strip.memory(k + 2), laid[laid_aside++], std::size_t(size) * sizeof(S));
+}
+
+template <class S>
+INLINE void move_strip(const Coefficients<S> &to, const double *direction, const double *combinations,
+                       const Turns &turns, Strip<S> &strip) {
+    const int further = strip.vectors - 2;
+    const bool few = further <= 2 && !combinations;
+    const S slopes[2] = {S(direction[2]), S(direction[further + 1])};
+    Turn<S> simple[2] = {};
+    for (std::int64_t k = 0; few && k < further; ++k) simple[k] = turn_of(turns, strip, k);
+    if (!few) combine(direction, strip.u, strip.vectors, strip.size, strip.m);
+    choose([&](auto adam, auto inertia) FLAT {
+        constexpr bool Adam = decltype(adam)::value, Inertia = decltype(inertia)::value;
+        if (!few)
+            advance<Adam, Inertia, 0>(to, slopes, simple, strip);
+        else if (further == 1)
+            advance<Adam, Inertia, 1>(to, slopes, simple, strip);
+        else
+            advance<Adam, Inertia, 2>(to, slopes, simple, strip);
+    }, strip.adam, strip.inertia);
+    if (few) return;
+    S laid[MOST - 2][STRIP];
+    turn(turns, combinations, strip, laid);
+    std::memcpy(strip.memory(1), strip.m, std::size_t(strip.size) * sizeof(S));
+}
+
+// ---- What depends on the type of x and gradient is loading and storing; the rest has clones of its own
+
+#define STRIPS_FOR(S)                                                                                                  \
+    CLONES void strip_sums(Strip<S> &strip, bool with_x, double *sums) { sum_up(strip, with_x, sums); }                \
+    CLONES void strip_move(const Coefficients<S> &to, const double *direction, const double *combinations,             \
+                           const Turns &turns, Strip<S> &strip) {                                                      \
+        move_strip(to, direction, combinations, turns, strip);                                                         \
+    }
+
+STRIPS_FOR(float)
+STRIPS_FOR(double)
+
+template <class X>
+INLINE void measure_vectors(const Batch &batch, const Further &further, const Settings &s, const Piece &piece,
+                            double *sums) {
+    const auto at = arrays_of<X>(batch, piece);
+    Strip<StateOf<X>> strip;
+    prepare(batch, further, s, piece, strip);
+    for (std::int64_t start = 0; start < piece.size; start += STRIP) {
+        load_strip(batch, further, at, piece, start, s.with_x, strip);
+        strip_sums(strip, s.with_x, sums);
+    }
+    if (!s.a) scale_euclidean(s.inertia, strip.vectors * (strip.vectors + 1) / 2, sums);
 }
 
 template <class X>
@@ -211,23 +337,19 @@ INLINE void move_vectors(const Batch &batch, const Further &further, const Setti
     using S = StateOf<X>;
     const std::int64_t unit = batch.unit[piece.tensor], vectors = further.vectors();
     const auto at = arrays_of<X>(batch, piece);
-    const auto c = scalars_of<S>(s, unit);
     const double *direction = targets.direction + unit * vectors;
-    const double *combinations = turns.combinations + (turns.combinations ? unit * further.count * vectors : 0);
+    const double *combinations = turns.combinations ? turns.combinations + unit * further.count * vectors : nullptr;
     const Coefficients<S> to = {S(direction[0]), S(direction[1]), S(targets.scale[unit]), S(targets.shrink[unit])};
     Strip<S> strip;
-    S laid[MOST - 2][STRIP];
-    const S *u[MOST];
+    prepare(batch, further, s, piece, strip);
     for (std::int64_t start = 0; start < piece.size; start += STRIP) {
-        const std::int64_t size = piece.size - start < STRIP ? piece.size - start : STRIP;
-        loaded(at, c, start, size, false, strip);
-        vectors_at(further, batch, piece, at, start, strip, u);
-        combine(direction, u, int(vectors), size, strip.m);
-        choose([&](auto adam, auto inertia) FLAT {
-            advance<decltype(adam)::value, decltype(inertia)::value>(at, c, to, start, size, strip);
-        }, s.a != nullptr, s.inertia != 0);
-        turn(further, turns, combinations, u, size, laid);
-        std::memcpy(at.memory + start, strip.m, std::size_t(size) * sizeof(S));
+        load_strip(batch, further, at, piece, start, true, strip);
+        strip_move(to, direction, combinations, turns, strip);
+        if constexpr (!std::is_same_v<X, S>) {
+            X *x = at.x + start;
+#pragma omp simd
+            for (std::int64_t i = 0; i < strip.size; ++i) store(x[i], strip.x[i]);
+        }
     }
 }
 
