@@ -152,14 +152,12 @@ INLINE void few(const Strip<S> &strip, double *sums, double *pulled) {
             m = 1 / (Inertia ? p * (1 + c.inertia * p) : p);
             total += p;
         }
-        const S ma = m * a, mb = m * b, md = m * d;
-        s0 += ma * a, s1 += ma * b, s2 += ma * d, s3 += mb * b, s4 += mb * d, s5 += md * d;
-        if constexpr (COUNT > 3) s6 += ma * e, s7 += mb * e, s8 += md * e, s9 += m * e * e;
-        if constexpr (Adam && Inertia) {
-            const S pa = p * ma, pb = p * mb, pd = p * md;
-            t0 += pa * a, t1 += pa * b, t2 += pa * d, t3 += pb * b, t4 += pb * d, t5 += pd * d;
-            if constexpr (COUNT > 3) t6 += pa * e, t7 += pb * e, t8 += pd * e, t9 += p * m * e * e;
-        }
+        const S ma = m * a, mb = m * b, md = m * d, me = m * e, aa = ma * a, ab = ma * b, ad = ma * d, bb = mb * b;
+        const S bd = mb * d, dd = md * d, ae = ma * e, be = mb * e, de = md * e, ee = me * e;
+        s0 += aa, s1 += ab, s2 += ad, s3 += bb, s4 += bd, s5 += dd;
+        if constexpr (COUNT > 3) s6 += ae, s7 += be, s8 += de, s9 += ee;
+        if constexpr (Adam && Inertia) t0 += p * aa, t1 += p * ab, t2 += p * ad, t3 += p * bb, t4 += p * bd, t5 += p * dd;
+        if constexpr (Adam && Inertia && COUNT > 3) t6 += p * ae, t7 += p * be, t8 += p * de, t9 += p * ee;
     }
     const S s[10] = {s0 + 0 * total, s1, s2, s3, s4, s5, s6, s7, s8, s9}; // NaN where some P is infinite
     const S t[10] = {t0, t1, t2, t3, t4, t5, t6, t7, t8, t9};
@@ -206,56 +204,53 @@ INLINE void combine(const double *coefficients, const S *const *u, int vectors, 
     }
 }
 
-// A further memory m of a strip that becomes keep·m + add·from; what stood before it has not changed yet.
-template <class S> struct Turn {
-    S *m;
-    const S *from;
-    S keep, add;
+// What the slope, the first and the second further memory become, as coefficients of up to 4 vectors.
+template <class S> struct Rows {
+    S slope[4], first[4], second[4];
 };
 
-template <class S> INLINE Turn<S> turn_of(const Turns &turns, const Strip<S> &strip, std::int64_t k) {
-    S *m = strip.memory(k + 2);
-    if (turns.becomes[k] >= 0) return {m, strip.u[turns.becomes[k]], S(0), S(1)};
-    return {m, strip.u[0], S(1 - turns.coefficient[k]), S(turns.coefficient[k])};
+template <class S> INLINE void fill(const Turns &turns, const double *combinations, int vectors, int k, S *into) {
+    const std::int64_t becomes = turns.becomes[k];
+    for (int j = 0; j < vectors; ++j)
+        into[j] = becomes == COMBINATION ? S(combinations[k * vectors + j]) : S(j == becomes ? 1 : 0);
+    if (becomes == AVERAGE) into[0] = S(turns.coefficient[k]), into[k + 2] = S(1 - turns.coefficient[k]);
 }
 
-// All of a move in one loop: memories that are no combinations, K of them, or none, which are then another's concern:
-// from the slope in strip.m the new memory, which is laid aside there.
-template <bool Adam, bool Inertia, int K, class S>
-INLINE void advance(const Coefficients<S> &to, const S *slopes, const Turn<S> *turns, Strip<S> &strip) {
+// Coefficients of u[0], u[1], ...; the vectors are g, d, e, f, as far as there are so many.
+template <int COUNT, class S> INLINE S along(const S *coefficients, S g, S d, S e, S f) {
+    const S three = coefficients[0] * g + coefficients[1] * d + coefficients[2] * e;
+    return COUNT > 3 ? three + coefficients[3] * f : three;
+}
+
+// All of a move in one loop, for COUNT vectors, 3 or 4. With 0 further memories are another's concern, and so is the new
+// memory, which is made of the slope in strip.m and laid aside there.
+template <bool Adam, bool Inertia, int COUNT, class S>
+INLINE void advance(const Coefficients<S> &to, const Rows<S> &rows, Strip<S> &strip) {
+    static_assert(COUNT == 0 || COUNT == 3 || COUNT == 4);
     S *x = strip.x, *second_moment = strip.second_moment, *memory = strip.memory(1);
+    S *first = strip.memory(2), *second = strip.memory(COUNT > 3 ? 3 : 2), *next_at = COUNT ? memory : strip.m;
     const Scalars<S> c = strip.c;
-    const Turn<S> first = turns[0], second = turns[K > 1 ? 1 : 0];
-    const S to_first = slopes[0], to_second = slopes[K > 1 ? 1 : 0];
+    const Rows<S> by = rows;
 #pragma omp simd
     for (std::int64_t i = 0; i < strip.size; ++i) {
         const S g = strip.g[i], d = memory[i];
-        S p = 1, next;
+        S p = 1, next = COUNT ? S(0) : strip.m[i];
         if constexpr (Adam) {
             const S v = c.beta2 * second_moment[i] + c.fresh * (g * g);
             p = c.a * std::sqrt(v) + c.b;
             second_moment[i] = v;
         }
-        if constexpr (K > 0) {
-            next = to.gradient * g + to.memory * d + to_first * first.m[i];
-            const S one = first.keep * first.m[i] + first.add * first.from[i];
-            if constexpr (K > 1) {
-                next += to_second * second.m[i];
-                const S two = second.keep * second.m[i] + second.add * second.from[i];
-                second.m[i] = two;
-            }
-            first.m[i] = one;
-        } else {
-            next = strip.m[i];
+        if constexpr (COUNT > 0) {
+            const S e = first[i], f = second[i];
+            next = along<COUNT>(by.slope, g, d, e, f);
+            first[i] = along<COUNT>(by.first, g, d, e, f);
+            if constexpr (COUNT > 3) second[i] = along<COUNT>(by.second, g, d, e, f);
         }
         if constexpr (Inertia) {
             const S held = c.inertia * p;
             next = (next + held * d) / (1 + held);
         }
-        if constexpr (K > 0)
-            memory[i] = next;
-        else
-            strip.m[i] = next;
+        next_at[i] = next;
         x[i] = to.shrink * x[i] - to.scale * (next / p);
     }
 }
@@ -285,22 +280,25 @@ INLINE void turn(const Turns &turns, const double *combinations, const Strip<S> 
 template <class S>
 INLINE void move_strip(const Coefficients<S> &to, const double *direction, const double *combinations,
                        const Turns &turns, Strip<S> &strip) {
-    const int further = strip.vectors - 2;
-    const bool few = further <= 2 && !combinations;
-    const S slopes[2] = {S(direction[2]), S(direction[further + 1])};
-    Turn<S> simple[2] = {};
-    for (std::int64_t k = 0; few && k < further; ++k) simple[k] = turn_of(turns, strip, k);
-    if (!few) combine(direction, strip.u, strip.vectors, strip.size, strip.m);
+    const int vectors = strip.vectors;
+    Rows<S> rows = {};
+    if (vectors <= 4) {
+        for (int j = 0; j < vectors; ++j) rows.slope[j] = S(direction[j]);
+        fill(turns, combinations, vectors, 0, rows.first);
+        if (vectors == 4) fill(turns, combinations, vectors, 1, rows.second);
+    } else {
+        combine(direction, strip.u, vectors, strip.size, strip.m);
+    }
     choose([&](auto adam, auto inertia) FLAT {
         constexpr bool Adam = decltype(adam)::value, Inertia = decltype(inertia)::value;
-        if (!few)
-            advance<Adam, Inertia, 0>(to, slopes, simple, strip);
-        else if (further == 1)
-            advance<Adam, Inertia, 1>(to, slopes, simple, strip);
+        if (vectors == 3)
+            advance<Adam, Inertia, 3>(to, rows, strip);
+        else if (vectors == 4)
+            advance<Adam, Inertia, 4>(to, rows, strip);
         else
-            advance<Adam, Inertia, 2>(to, slopes, simple, strip);
+            advance<Adam, Inertia, 0>(to, rows, strip);
     }, strip.adam, strip.inertia);
-    if (few) return;
+    if (vectors <= 4) return;
     S laid[MOST - 2][STRIP];
     turn(turns, combinations, strip, laid);
     std::memcpy(strip.memory(1), strip.m, std::size_t(strip.size) * sizeof(S));
