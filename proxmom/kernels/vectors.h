@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr std::int64_t STRIP = 1024; // elements, summed in S; short, so that float keeps its digits
+constexpr std::int64_t STRIP = 512; // elements, summed in S; short, so that float keeps its digits
 constexpr int MOST = 16;            // vectors, the gradient included
 
 // What a further memory becomes: the vector of that number as it was, or one of these.

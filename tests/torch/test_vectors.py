@@ -198,7 +198,7 @@ def test_threads_change_no_bit(dtype: str) -> None:
 def test_sums_do_not_depend_on_where_vectors_lie() -> None:
     case, sums = Case(torch.float32, memories=EVERY_KIND), []
     for _ in range(2):
-        layout = case.layout(((3001,),) * 3, (0, 1, 2))
+        layout = case.layout(((3001,),) * 4, (0, 1, 2, 3))
         held = [memory.clone() for part in layout.parts for memory in part.memories]
         sums.append(NativePasses(layout, case.settings()).measure(layout, case.numbers(layout)))
         del held
