@@ -82,7 +82,7 @@ def test_older_and_newer_devices_are_compiled_for(capability: int) -> None:
 def test_adding_up_compiles_without_atomics(row: str) -> None:
     pytest.importorskip("triton")
     pointers = {"sums": row, "ends": "*i64", "total": row}
-    stages = compile_for(cuda._kernels().add_up, pointers, {"ROWS": cuda.ROWS})
+    stages = compile_for(cuda._kernels().add_up, pointers, {"ROWS": cuda.ROWS, "WIDTH": 15})
     assert stages["cubin"]
     assert not re.search(r"\b(atom|red)\.", stages["ptx"])
 

@@ -20,7 +20,7 @@ from proxmom.torch import ProxOptimizer
 from proxmom.torch.passes import cuda, native
 from proxmom.torch.passes.native import NativePasses
 from proxmom.torch.passes.operations import TorchPasses
-from tests.torch.remembering import EVERY_KIND, Remembering, memories, motion
+from tests.torch.remembering import EVERY_KIND, Remembering, memories
 from tests.torch.triton_cases import Case, assert_same_parts, assert_same_sums, parts
 
 usable = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
@@ -36,8 +36,8 @@ def compare(case: Case) -> None:
     before = [vector.clone() for vector in parts(layout)]
     assert_same_sums(passes.measure(layout, numbers), reference.measure(other, expected), case)
     assert all(torch.equal(a, b) for a, b in zip(before, parts(layout), strict=True)), "pass 1 wrote something"
-    passes.move(layout, numbers, motion(layout, case.memories))
-    reference.move(other, expected, motion(other, case.memories))
+    passes.move(layout, numbers, case.motion(layout))
+    reference.move(other, expected, case.motion(other))
     assert_same_parts(layout, other, case)
 
 

@@ -18,7 +18,7 @@ from proxmom.step import Method, Step
 from proxmom.torch.arrange import _layout
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings, cuda
-from tests.torch.remembering import Remembering
+from tests.torch.remembering import Remembering, motion
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CUDA = torch.cuda.is_available() and not INTERPRETED
@@ -90,6 +90,10 @@ class Case:
         )
 
     def motion(self, layout: Layout, sound: bool | None = None) -> Motion:
+        if self.memories:
+            flag = None if sound is None else torch.tensor(sound, device=DEVICE)
+            return motion(layout, self.memories, flag)
+
         def row(*values: Any) -> Tensor:
             return layout.scalar_rows.new_tensor(values)
 
