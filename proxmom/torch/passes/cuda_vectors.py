@@ -12,7 +12,7 @@ from proxmom.memories import Average, Memory, Previous
 from proxmom.torch.layout import working
 
 # Of the first pass, by the rows of a tile: elements at once and warps. A square of rows must fit in the registers.
-TILES = {4: (256, 4), 8: (128, 4), 16: (64, 16)}
+TILES = {4: (256, 4), 8: (128, 8), 16: (64, 16)}
 BLOCK = 256  # elements at once in the second pass
 
 

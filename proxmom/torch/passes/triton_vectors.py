@@ -62,7 +62,7 @@ def measure_vectors(
         if WITH_X:
             decay += u * tl.load(x + at, mask=there, other=0.0).to(S)
         if BETA2 is not None:
-            _, p = _diagonal(moment, g, a, b, at, there, BETA2)
+            new, p = _diagonal(moment, g, a, b, at, there, BETA2)
             total += p
             v = v * _quotient(1.0, p * (1 + INERTIA * p))
             if INERTIA != 0:
