@@ -48,8 +48,6 @@ def supports(dtype: str) -> bool:
     return dtype in TYPES
 
 
-
-
 def measure(
     batch: Batch,
     units: int,

@@ -20,7 +20,9 @@ from tests.torch.triton_cases import (
 pytestmark = pytest.mark.usefixtures("scalars_stay_on_the_device")
 
 
-def compile_for(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90, *, warps: int = 4) -> Any:
+def compile_for(
+    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90, *, warps: int = 4
+) -> Any:
     """All stages of a kernel down to machine code."""
     triton = pytest.importorskip("triton")
     compiler = pytest.importorskip("triton.compiler")

@@ -105,9 +105,7 @@ def parameters(mixed: bool = False) -> list[nn.Parameter]:
     random = torch.Generator().manual_seed(1)
     dtypes = [torch.float64, torch.float32, torch.bfloat16] if mixed else [torch.float64] * 3
     shapes = ((3, 4), (1500,), (0,), (), (5,))
-    return [
-        nn.Parameter(torch.randn(shape, generator=random).to(dtypes[i % 3])) for i, shape in enumerate(shapes)
-    ]
+    return [nn.Parameter(torch.randn(shape, generator=random).to(dtypes[i % 3])) for i, shape in enumerate(shapes)]
 
 
 def walk(optimizer: ProxOptimizer, params: list[nn.Parameter], steps: int, seed: int = 0) -> None:

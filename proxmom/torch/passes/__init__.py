@@ -19,6 +19,7 @@ from proxmom.metrics import Adam, Euclidean
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
 
+
 @dataclass(frozen=True)
 class Numbers:
     """What one step's passes need besides the vectors; U units, accumulator's dtype, arrays of `Layout.array`'s kind.
@@ -86,6 +87,6 @@ class Settings:
 
     @property
     def for_kernels(self) -> bool:
-        """Whether this is what kernels are written for: the Euclidean or Adam's metric, plain rounding, few memories."""
+        """Whether kernels are written for this: the Euclidean or Adam's metric, plain rounding, not too many memories."""
         few = len(self.memories) <= MOST_FURTHER
         return type(self.metric) in (Euclidean, Adam) and few and not self.stochastic_rounding

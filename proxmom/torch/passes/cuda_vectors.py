@@ -1,4 +1,4 @@
-"""What the passes by Triton need besides where a rule has further memories: sizes of tiles, and what memories become."""
+"""What the passes by Triton need besides for rules with further memories: sizes of tiles, what memories become."""
 
 from __future__ import annotations
 

@@ -51,18 +51,18 @@ class NativePasses:
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         to = {"scale": motion.scale, "shrink": motion.shrink, "turns": self._turns}
-        if motion.combinations:
-            to["turns"] = self._combined(motion)
+        if self._turns is not None and motion.combinations:
+            to["turns"] = replace(self._turns, combinations=self._combined(motion))
         for batch in self._batches:
             kernels.move(batch.table, motion.direction, **to, **self._given)
 
-    def _combined(self, motion: Motion) -> kernels.Turns:
-        """What the further memories become in this step, combinations included."""
+    def _combined(self, motion: Motion) -> Any:
+        """What combinations become in this step, (U, K, B)."""
         names, units = list(self._settings.memories), len(motion.direction)
         table = np.zeros((units, len(names), len(names) + 2))
         for name, parts in motion.combinations.items():
             table[:, names.index(name)] = parts
-        return replace(self._turns, combinations=table)
+        return table
 
     def release(self) -> None:
         """No tensor is held: addresses are looked up at each step."""

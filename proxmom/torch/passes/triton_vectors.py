@@ -62,7 +62,7 @@ def measure_vectors(
         if WITH_X:
             decay += u * tl.load(x + at, mask=there, other=0.0).to(S)
         if BETA2 is not None:
-            new, p = _diagonal(moment, g, a, b, at, there, BETA2)
+            _v, p = _diagonal(moment, g, a, b, at, there, BETA2)
             total += p
             v = v * _quotient(1.0, p * (1 + INERTIA * p))
             if INERTIA != 0:
@@ -113,7 +113,7 @@ def move_vectors(
 ):
     """New memories, second moment and x of each chunk, unless the step is not sound.
 
-    turns (U, COUNT - 2, COUNT): what the further memories become. Whatever is stored in an element's place is a sum over
+    turns (U, COUNT - 2, COUNT): what the further memories become. What is stored in an element's place is a sum over
     all that was read of that element, so no thread can overwrite what another one has still to read.
     """
     memory, moment, x, gradient, count, unit, _ = _chunk(tensors, addresses, X, S)
