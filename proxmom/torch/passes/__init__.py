@@ -87,6 +87,6 @@ class Settings:
 
     @property
     def for_kernels(self) -> bool:
-        """Whether kernels are written for this: the Euclidean or Adam's metric, plain rounding, few further memories."""
+        """Whether the kernels know this: the Euclidean or Adam's metric, plain rounding, few further memories."""
         few = len(self.memories) <= MOST_FURTHER
         return type(self.metric) in (Euclidean, Adam) and few and not self.stochastic_rounding
