@@ -1,9 +1,9 @@
-// The two passes for rules with further memories, any number of them up to MOST - 2; `passes.cpp` includes this, and has
-// what both share. The formulas are those there, for the vectors u = (g, memory, further memories).
+// The two passes for rules with further memories, up to MOST - 2 of them; `passes.cpp` includes this, and has what both
+// share. The formulas are those there, for the vectors u = (g, memory, further memories).
 //
-// A tensor is worked on in strips that stay in the first cache: g, P and M of a strip are computed once and laid aside,
-// and then every pair of vectors is a short loop over them. So each vector comes from memory once in each pass, and the
-// code does not grow with the number of vectors.
+// A tensor is worked on in strips that stay in the first cache: each vector comes from memory once in each pass.
+// Three and four vectors are a loop each that is compiled for so many. For more, P and M of a strip are computed once
+// and laid aside, and every pair of vectors is a short loop: the code does not grow with their number.
 
 #pragma once
 
@@ -23,8 +23,8 @@ struct Further {
 };
 
 struct Turns {
-    const std::int64_t *becomes;               // (count,)
-    const double *coefficient, *combinations;  // of averages, (count,); (units, count, vectors), or null for none
+    const std::int64_t *becomes;              // (count,)
+    const double *coefficient, *combinations; // of averages, (count,); (units, count, vectors), or null for none
 };
 
 // One strip: where its vectors are, and room for what is computed once. x is converted where it is not of type S.
@@ -100,8 +100,7 @@ template <class S> INLINE S weigh(Strip<S> &strip) {
 
 // Products of one vector with COUNT of those from it on, weighted by M if Weighted, and by PM too if Pulled.
 template <int COUNT, bool Weighted, bool Pulled, class S>
-INLINE void products(const S *left, const S *const *right, const Strip<S> &strip, double *sums,
-                     double *pulled) {
+INLINE void products(const S *left, const S *const *right, const Strip<S> &strip, double *sums, double *pulled) {
     static_assert(COUNT >= 1 && COUNT <= 4);
     const S *r0 = right[0], *r1 = right[COUNT > 1 ? 1 : 0], *r2 = right[COUNT > 2 ? 2 : 0], *r3 = right[COUNT - 1];
     S s0 = 0, s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
@@ -125,8 +124,7 @@ INLINE void products(const S *left, const S *const *right, const Strip<S> &strip
 
 // Of one vector with all of `count` others.
 template <bool Weighted, bool Pulled, class S>
-INLINE void row(const S *left, const S *const *right, int count, const Strip<S> &strip, double *sums,
-                double *pulled) {
+INLINE void row(const S *left, const S *const *right, int count, const Strip<S> &strip, double *sums, double *pulled) {
     for (; count >= 4; count -= 4, right += 4, sums += 4, pulled += 4)
         products<4, Weighted, Pulled>(left, right, strip, sums, pulled);
     if (count == 3) products<3, Weighted, Pulled>(left, right, strip, sums, pulled);
@@ -136,7 +134,7 @@ INLINE void row(const S *left, const S *const *right, int count, const Strip<S> 
 
 // All products of 3 or 4 vectors in one loop, which waits for memory alone: few enough for the registers.
 template <int COUNT, bool Adam, bool Inertia, class S>
-INLINE void few(const Strip<S> &strip, double *sums, double *pulled) {
+INLINE void together(const Strip<S> &strip, double *sums, double *pulled) {
     static_assert(COUNT == 3 || COUNT == 4);
     const S *u0 = strip.u[0], *u1 = strip.u[1], *u2 = strip.u[2], *u3 = strip.u[COUNT - 1];
     const S *second_moment = strip.second_moment;
@@ -156,8 +154,10 @@ INLINE void few(const Strip<S> &strip, double *sums, double *pulled) {
         const S bd = mb * d, dd = md * d, ae = ma * e, be = mb * e, de = md * e, ee = me * e;
         s0 += aa, s1 += ab, s2 += ad, s3 += bb, s4 += bd, s5 += dd;
         if constexpr (COUNT > 3) s6 += ae, s7 += be, s8 += de, s9 += ee;
-        if constexpr (Adam && Inertia) t0 += p * aa, t1 += p * ab, t2 += p * ad, t3 += p * bb, t4 += p * bd, t5 += p * dd;
-        if constexpr (Adam && Inertia && COUNT > 3) t6 += p * ae, t7 += p * be, t8 += p * de, t9 += p * ee;
+        if constexpr (Adam && Inertia) {
+            t0 += p * aa, t1 += p * ab, t2 += p * ad, t3 += p * bb, t4 += p * bd, t5 += p * dd;
+            if constexpr (COUNT > 3) t6 += p * ae, t7 += p * be, t8 += p * de, t9 += p * ee;
+        }
     }
     const S s[10] = {s0 + 0 * total, s1, s2, s3, s4, s5, s6, s7, s8, s9}; // NaN where some P is infinite
     const S t[10] = {t0, t1, t2, t3, t4, t5, t6, t7, t8, t9};
@@ -169,7 +169,7 @@ INLINE void few(const Strip<S> &strip, double *sums, double *pulled) {
 }
 
 // All products of any number of vectors, row by row.
-template <bool Adam, bool Inertia, class S> INLINE void many(Strip<S> &strip, double *sums, double *pulled) {
+template <bool Adam, bool Inertia, class S> INLINE void row_by_row(Strip<S> &strip, double *sums, double *pulled) {
     if constexpr (Adam) sums[0] += double(weigh(strip));
     for (int i = 0, k = 0; i < strip.vectors; k += strip.vectors - i, ++i)
         row<Adam, Adam && Inertia>(strip.u[i], strip.u + i, strip.vectors - i, strip, sums + k, pulled + k);
@@ -181,11 +181,11 @@ template <class S> INLINE void sum_up(Strip<S> &strip, bool with_x, double *sums
     choose([&](auto adam, auto inertia) FLAT {
         constexpr bool Adam = decltype(adam)::value, Inertia = decltype(inertia)::value;
         if (vectors == 3)
-            few<3, Adam, Inertia>(strip, sums, pulled);
+            together<3, Adam, Inertia>(strip, sums, pulled);
         else if (vectors == 4)
-            few<4, Adam, Inertia>(strip, sums, pulled);
+            together<4, Adam, Inertia>(strip, sums, pulled);
         else
-            many<Adam, Inertia>(strip, sums, pulled);
+            row_by_row<Adam, Inertia>(strip, sums, pulled);
     }, strip.adam, strip.adam && strip.inertia);
     if (with_x) row<false, false>(strip.x, strip.u, vectors, strip, of_x, of_x);
 }
@@ -217,13 +217,13 @@ template <class S> INLINE void fill(const Turns &turns, const double *combinatio
 }
 
 // Coefficients of u[0], u[1], ...; the vectors are g, d, e, f, as far as there are so many.
-template <int COUNT, class S> INLINE S along(const S *coefficients, S g, S d, S e, S f) {
+template <int COUNT, class S> INLINE S mixed(const S *coefficients, S g, S d, S e, S f) {
     const S three = coefficients[0] * g + coefficients[1] * d + coefficients[2] * e;
     return COUNT > 3 ? three + coefficients[3] * f : three;
 }
 
-// All of a move in one loop, for COUNT vectors, 3 or 4. With 0 further memories are another's concern, and so is the new
-// memory, which is made of the slope in strip.m and laid aside there.
+// All of a move in one loop, for COUNT vectors, 3 or 4. With 0, memory and further memories are left alone: the new
+// memory, made of the slope in strip.m, is laid aside there.
 template <bool Adam, bool Inertia, int COUNT, class S>
 INLINE void advance(const Coefficients<S> &to, const Rows<S> &rows, Strip<S> &strip) {
     static_assert(COUNT == 0 || COUNT == 3 || COUNT == 4);
@@ -242,9 +242,9 @@ INLINE void advance(const Coefficients<S> &to, const Rows<S> &rows, Strip<S> &st
         }
         if constexpr (COUNT > 0) {
             const S e = first[i], f = second[i];
-            next = along<COUNT>(by.slope, g, d, e, f);
-            first[i] = along<COUNT>(by.first, g, d, e, f);
-            if constexpr (COUNT > 3) second[i] = along<COUNT>(by.second, g, d, e, f);
+            next = mixed<COUNT>(by.slope, g, d, e, f);
+            first[i] = mixed<COUNT>(by.first, g, d, e, f);
+            if constexpr (COUNT > 3) second[i] = mixed<COUNT>(by.second, g, d, e, f);
         }
         if constexpr (Inertia) {
             const S held = c.inertia * p;
@@ -406,7 +406,9 @@ EXPORT int proxmom_measure_vectors(BATCH_AND_SETTINGS, std::int64_t count, const
         const std::vector<Piece> pieces = pieces_of(batch);
         const std::size_t width = std::size_t(further.sums());
         std::vector<double> partial(pieces.size() * width, 0.0);
-        each(pieces, threads, [&](std::size_t k) { measure(batch, further, settings, pieces[k], &partial[k * width]); });
+        each(pieces, threads, [&](std::size_t k) {
+            measure(batch, further, settings, pieces[k], &partial[k * width]);
+        });
         for (std::size_t k = 0; k < pieces.size(); ++k)
             for (std::size_t j = 0; j < width; ++j)
                 sums[std::size_t(unit[pieces[k].tensor]) * width + j] += partial[k * width + j];
