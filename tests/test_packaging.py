@@ -94,6 +94,7 @@ def test_the_archives_hold_what_they_should(archives: dict[str, Path]) -> None:
         "proxmom/py.typed",
         "proxmom/kernels/passes.cpp",
         "proxmom/kernels/signs.h",
+        "proxmom/kernels/vectors.h",
         "proxmom/study/report/counts.html.jinja",
     } <= wheel
     assert all(name.startswith("proxmom") for name in wheel)

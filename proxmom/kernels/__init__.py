@@ -2,7 +2,8 @@
 
 Optional: where `available()` is false nothing here may be called, and the backends use their own operations. The
 library is built when the package is installed and a C++ compiler is found, or by `python -m proxmom.kernels`; the
-environment variable PROXMOM_KERNELS=0 switches it off. Formulas and numerics stand in `passes.cpp`.
+environment variable PROXMOM_KERNELS=0 switches it off. Formulas and numerics stand in `passes.cpp`, and in `vectors.h`
+for tensors with further memories.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import ctypes
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proxmom.kernels.batch import CODES, MOST_FURTHER, TYPES, Batch, Turns
 from proxmom.kernels.build import LIBRARY, recorded, switched_off
 
-# Of x and gradient -> of memory and second moment. The order is known to passes.cpp.
-TYPES = {"float32": "float32", "float64": "float64", "bfloat16": "float32", "float16": "float32"}
+__all__ = ["MOST_FURTHER", "SUMS", "TYPES", "Batch", "Turns", "available", "measure", "move", "supports", "why_not"]
+
 SUMS = ("<g,Mg>", "<g,Md>", "<d,Md>", "<g,PMg>", "<g,PMd>", "<d,PMd>", "<g,x>", "<d,x>")
 
 Values = Any  # (U,) real numbers, best a contiguous float64 array: anything else is copied on each call
 Floats = NDArray[np.float64]
-_CODES = {name: code for code, name in enumerate(TYPES)}
 
 
 def available() -> bool:
@@ -48,48 +48,6 @@ def supports(dtype: str) -> bool:
     return dtype in TYPES
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The tensors of a call, T of them, contiguous; whoever makes a Batch keeps them alive and in place.
-
-    Memory and second moment have the type `TYPES[dtype]`. The tensors of a batch do not overlap.
-
-    Args:
-        dtype: of x and gradient, one of `TYPES`.
-        size: (T,) numbers of elements, >= 0.
-        unit: (T,) the unit of each tensor, in [0, U): the tensors of a unit share scalars and sums.
-        x, gradient, memory: (T,) addresses, each a multiple of the element's size; any value where size is 0.
-        second_moment: (T,) addresses, for the Adam metric; else None.
-
-    Arrays of 8-byte integers are kept without a copy: what is written to them later counts.
-
-    Raises:
-        ValueError: for another dtype, or arrays of different lengths.
-        TypeError: for arrays that are not of integers.
-    """
-
-    dtype: str
-    size: NDArray[Any]
-    unit: NDArray[Any]
-    x: NDArray[Any]
-    gradient: NDArray[Any]
-    memory: NDArray[Any]
-    second_moment: NDArray[Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in TYPES:
-            raise ValueError(f"dtype must be one of {', '.join(TYPES)}, got {self.dtype!r}.")
-        count = len(self.size)
-        for name in ("size", "unit", "x", "gradient", "memory", "second_moment"):
-            column = getattr(self, name)
-            if column is None and name == "second_moment":
-                continue
-            column = _integers(column)
-            if column.shape != (count,):
-                raise ValueError(f"{name} must have the shape of size, ({count},), got {column.shape}.")
-            object.__setattr__(self, name, column)
-
-
 def measure(
     batch: Batch,
     units: int,
@@ -105,7 +63,9 @@ def measure(
 
     With g = sign·gradient + coupled·x, d the memory, v' = beta2·v + (1 - beta2)·g·g, P = a·sqrt(v') + b (1 without
     `adam`), r = 1/(1 + inertia·P), M = r/P and PM = r, the columns are those of `SUMS`; those with PM are 0 without
-    inertia, those with x are 0 without `with_x`. NaN and infinity arrive in the sums, those of P too.
+    inertia, those with x are 0 without `with_x`. NaN and infinity arrive in the sums, those of P too. With further
+    memories the vectors are u = (g, d, further memories), B of them, and the columns in the same order <u_i, M u_j> for
+    all i <= j, row by row, <u_i, PM u_j> likewise, and <u_i, x>.
 
     Args:
         batch: the tensors.
@@ -118,7 +78,7 @@ def measure(
         threads: the most to use, >= 1; fewer are used where there is little to do. The result does not depend on it.
 
     Returns:
-        (U, 8), zeros for a unit without elements.
+        (U, B(B+1) + B), 8 columns without further memories; zeros for a unit without elements.
 
     Raises:
         ValueError: for arrays of another shape, a unit or size out of range, Adam without second moments.
@@ -126,9 +86,14 @@ def measure(
         MemoryError: where there is no room for partial sums.
     """
     library = _library()
-    sums = np.zeros((units, len(SUMS)))
+    vectors = batch.vectors
+    sums = np.zeros((units, vectors * (vectors + 2)))
     settings, alive = _settings(batch, units, sign, coupled, adam, inertia)
-    status = library.proxmom_measure(*settings, bool(with_x), int(threads), _address(sums))
+    rest = (bool(with_x), int(threads), _address(sums))
+    if batch.further is None:
+        status = library.proxmom_measure(*settings, *rest)
+    else:
+        status = library.proxmom_measure_vectors(*settings, len(batch.further), _address(batch.further), *rest)
     _raise_for(status, units)
     del alive  # the arrays behind the addresses lived until here
     return sums
@@ -140,22 +105,26 @@ def move(
     *,
     scale: Values,
     shrink: Values,
+    turns: Turns | None = None,
     sign: float = 1.0,
     coupled: Values | None = None,
     adam: tuple[Values, Values, float] | None = None,
     inertia: float = 0.0,
     threads: int = 1,
 ) -> None:
-    """Write the new memory, second moment and x, in place.
+    """Write the new memories, second moment and x, in place.
 
-    With (cg, cd) the unit's direction and P of the new second moment v':
+    With (cg, cd, ...) the unit's direction, u = (g, d, further memories) and P of the new second moment v':
 
-        d' = (cg·g + cd·d + inertia·P·d) / (1 + inertia·P),  x' = shrink·x - scale·d'/P
+        d' = (cg·g + cd·d + ... + inertia·P·d) / (1 + inertia·P),  x' = shrink·x - scale·d'/P
+
+    and the further memories become what `turns` says, all from what the vectors were before.
 
     Args:
-        batch: the tensors; x, memory and (with `adam`) second_moment are written.
-        direction: (U, 2), coefficients of gradient and memory in the new slope.
+        batch: the tensors; x, memories and (with `adam`) second_moment are written.
+        direction: (U, B), coefficients of gradient, memory and further memories in the new slope.
         scale, shrink: (U,) of the move and of x.
+        turns: what the further memories become, if the batch has some.
         sign, coupled, adam, inertia, threads: as for `measure`.
 
     Raises:
@@ -164,11 +133,20 @@ def move(
     library = _library()
     direction = np.ascontiguousarray(direction, dtype=np.float64)
     units = len(direction)
-    if direction.shape != (units, 2):
-        raise ValueError(f"direction must have the shape (U, 2), got {direction.shape}.")
+    if direction.shape != (units, batch.vectors):
+        raise ValueError(f"direction must have the shape (U, {batch.vectors}), got {direction.shape}.")
     settings, alive = _settings(batch, units, sign, coupled, adam, inertia)
     scale, shrink = _per_unit("scale", scale, units), _per_unit("shrink", shrink, units)
-    status = library.proxmom_move(*settings, _address(direction), _address(scale), _address(shrink), int(threads))
+    to = (_address(direction), _address(scale), _address(shrink))
+    if batch.further is None:
+        status = library.proxmom_move(*settings, *to, int(threads))
+    else:
+        if turns is None:
+            raise ValueError("turns must say what the further memories of the batch become, got None.")
+        told = turns.arrays(len(batch.further), units)
+        further = (len(batch.further), _address(batch.further))
+        status = library.proxmom_move_vectors(*settings, *further, *to, *map(_address, told), int(threads))
+        del told
     _raise_for(status, units)
     del alive
 
@@ -190,7 +168,7 @@ def _settings(
     b = None if b is None else _per_unit("b", b, units)
     columns = [batch.size, batch.unit, batch.x, batch.gradient, batch.memory, batch.second_moment]
     numbers = (units, float(sign), _address(decay), _address(a), _address(b), float(beta2), float(inertia))
-    return (_CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers), (decay, a, b)
+    return (CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers), (decay, a, b)
 
 
 def _per_unit(name: str, values: Values, units: int) -> Floats:
@@ -265,7 +243,10 @@ def _load(folder: str) -> ctypes.CDLL | str:
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     number, index, double, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
     settings: Sequence[Any] = (number, index, *[pointer] * 6, index, double, *[pointer] * 3, double, double)
-    library.proxmom_measure.argtypes = (*settings, number, number, pointer)
-    library.proxmom_move.argtypes = (*settings, *[pointer] * 3, number)
-    library.proxmom_measure.restype = library.proxmom_move.restype = number
+    rest = {"measure": (number, number, pointer), "move": (*[pointer] * 3, number)}
+    more = {"measure": rest["measure"], "move": (*[pointer] * 6, number)}
+    for name in rest:
+        plain, several = (getattr(library, f"proxmom_{name}{end}") for end in ("", "_vectors"))
+        plain.argtypes, several.argtypes = (*settings, *rest[name]), (*settings, index, pointer, *more[name])
+        plain.restype = several.restype = number
     return library

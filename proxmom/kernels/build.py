@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = "passes.cpp"
-INCLUDED = ("signs.h", "tape.h")  # by the source
+INCLUDED = ("signs.h", "tape.h", "vectors.h")  # by the source
 LIBRARY = "passes" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 RECORD = "passes.json"
 # No -ffast-math: NaN and infinity must arrive. Without contraction every instruction set rounds alike.

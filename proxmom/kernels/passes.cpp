@@ -187,11 +187,11 @@ INLINE void measure_run(const Arrays<X> &at, const Scalars<S> &c, std::int64_t s
     for (int k = 0; k < SUMS; ++k) sums[k] += double(run[k]);
 }
 
-void scale_euclidean(double inertia, double *sums) {
+void scale_euclidean(double inertia, int pairs, double *sums) {
     const double r = 1 / (1 + inertia);
-    for (int k = 0; k < 3; ++k) {
+    for (int k = 0; k < pairs; ++k) {
         sums[k] *= r;
-        sums[k + 3] = inertia != 0 ? sums[k] : 0;
+        sums[k + pairs] = inertia != 0 ? sums[k] : 0;
     }
 }
 
@@ -238,7 +238,7 @@ template <class X> INLINE void measure_piece(const Batch &batch, const Settings 
         }
     };
     choose(f, s.a != nullptr, s.a && s.inertia != 0, c.mu != 0, s.with_x);
-    if (!s.a) scale_euclidean(s.inertia, sums);
+    if (!s.a) scale_euclidean(s.inertia, 3, sums);
 }
 
 template <class X>
@@ -277,7 +277,7 @@ struct Passes {
     Move move;
 };
 
-// The order is that of TYPES in __init__.py.
+// The order is that of TYPES in batch.py.
 Passes passes_for(int type) {
     switch (type) {
     case 0: return {measure_float, move_float};
@@ -346,12 +346,14 @@ template <class F> int guarded(const F &f) {
 
 EXPORT const char *proxmom_fingerprint() { return PROXMOM_FINGERPRINT; }
 
+#define BATCH_AND_SETTINGS                                                                                             \
+    int type, std::int64_t tensors, const std::int64_t *size, const std::int64_t *unit, const std::uint64_t *x,        \
+        const std::uint64_t *gradient, const std::uint64_t *memory, const std::uint64_t *second_moment,                \
+        std::int64_t units, double sign, const double *coupled, const double *a, const double *b, double beta2,        \
+        double inertia
+
 // sums: (units, 8), zeroed by the caller.
-EXPORT int proxmom_measure(int type, std::int64_t tensors, const std::int64_t *size, const std::int64_t *unit,
-                           const std::uint64_t *x, const std::uint64_t *gradient, const std::uint64_t *memory,
-                           const std::uint64_t *second_moment, std::int64_t units, double sign, const double *coupled,
-                           const double *a, const double *b, double beta2, double inertia, int with_x, int threads,
-                           double *sums) {
+EXPORT int proxmom_measure(BATCH_AND_SETTINGS, int with_x, int threads, double *sums) {
     return guarded([&]() -> int {
         const Batch batch{tensors, size, unit, x, gradient, memory, second_moment};
         const Settings settings{sign, coupled, a, b, beta2, inertia, with_x != 0};
@@ -367,11 +369,8 @@ EXPORT int proxmom_measure(int type, std::int64_t tensors, const std::int64_t *s
     });
 }
 
-EXPORT int proxmom_move(int type, std::int64_t tensors, const std::int64_t *size, const std::int64_t *unit,
-                        const std::uint64_t *x, const std::uint64_t *gradient, const std::uint64_t *memory,
-                        const std::uint64_t *second_moment, std::int64_t units, double sign, const double *coupled,
-                        const double *a, const double *b, double beta2, double inertia, const double *direction,
-                        const double *scale, const double *shrink, int threads) {
+EXPORT int proxmom_move(BATCH_AND_SETTINGS, const double *direction, const double *scale, const double *shrink,
+                        int threads) {
     return guarded([&]() -> int {
         const Batch batch{tensors, size, unit, x, gradient, memory, second_moment};
         const Settings settings{sign, coupled, a, b, beta2, inertia, false};
@@ -389,3 +388,4 @@ EXPORT int proxmom_move(int type, std::int64_t tensors, const std::int64_t *size
 
 #include "signs.h"
 #include "tape.h"
+#include "vectors.h"

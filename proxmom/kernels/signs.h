@@ -330,7 +330,7 @@ template <class S> struct SignPasses {
 
 #define SIGN_PASSES(X) {recall_##X, glance_##X, pull_##X, focus_##X, mix_##X}
 
-// f(passes) for a type; the order is that of TYPES in __init__.py.
+// f(passes) for a type; the order is that of TYPES in batch.py.
 template <class F> int with_signs(int type, const F &f) {
     switch (type) {
     case 0: return f(SignPasses<float> SIGN_PASSES(float));

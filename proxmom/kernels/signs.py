@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxmom.kernels import _CODES, Batch, Floats, Values, _address, _library, _per_unit, _raise_for
+from proxmom.kernels import Batch, Floats, Values, _address, _library, _per_unit, _raise_for
+from proxmom.kernels.batch import CODES
 
 MEASURED = ("<g,v>", "<d,v>", "<g,x>", "<d,x>", "pull of g on g", "pull of g on d")
 
@@ -43,7 +44,7 @@ class Given:
         coupled = None if self.coupled is None else _per_unit("coupled", self.coupled, self.units)
         columns = [batch.size, batch.unit, batch.x, batch.gradient, batch.memory]
         numbers = (self.units, float(self.sign), _address(coupled), float(self.faint), int(self.threads))
-        return (_CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers), coupled
+        return (CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers), coupled
 
 
 def recall(batch: Batch, given: Given, *, with_x: bool = False) -> Floats:

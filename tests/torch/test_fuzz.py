@@ -22,14 +22,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
+from proxmom.memories import Average, Combination, Memory, Previous
 from proxmom.step import Inputs, Products, Scalars, Scope, Step
 from proxmom.torch import ProxOptimizer, memory
 from proxmom.torch.entries import Entries
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import cuda
+from tests.torch.remembering import EVERY_KIND, Remembering
 
 EXAMPLES = int(os.environ.get("PROXMOM_FUZZ", "40"))
 SHAPES = ((), (3,), (4, 3), (2, 3, 2, 2), (0,), (3, 3))
+FEW: dict[str, Memory] = {"slow": Average(0.2), "blend": Combination()}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
@@ -38,6 +41,9 @@ def make(kind: str, params: Any, scope: str, foreach: bool | None) -> ProxOptimi
     settings: dict[str, Any] = {"scope": scope, "foreach": foreach, "weight_decay": 0.1, "inertia": 0.1}
     if kind == "adam":
         return ProxOptimizer(params, AdaptiveMemory(0.8), 0.05, metric=Adam(0.9, 1e-3), decay="decoupled", **settings)
+    if kind == "memories":
+        rule = Remembering(EVERY_KIND if scope == "tensor" else FEW)
+        return ProxOptimizer(params, rule, 0.05, metric=Adam(0.9, 1e-3), decay="decoupled", **settings)
     rule = SteadyMemory(0.8) if kind == "steady" else AdaptiveMemory(0.8)
     return ProxOptimizer(params, rule, 0.05, decay="coupled", **settings)
 
@@ -130,7 +136,20 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         after[p]["missing"] = out.scalars.missing[t]
         if adam:
             after[p] |= {"second_moment": v, "count": old["count"] + 1}
+        vectors = dict(zip(step.method.names, us, strict=True))
+        after[p] |= {
+            name: _following(kind, name, vectors, out.combinations) for name, kind in step.method.memories.items()
+        }
     return after
+
+
+def _following(kind: Any, name: str, vectors: dict[str, Any], combinations: Any) -> Any:
+    """What a further memory becomes, from what the vectors were before."""
+    if isinstance(kind, Average):
+        return (1 - kind.coefficient) * vectors[name] + kind.coefficient * vectors["gradient"]
+    if isinstance(kind, Previous):
+        return vectors[kind.of]
+    return sum(c * v for c, v in zip(combinations[name][0], vectors.values(), strict=True))
 
 
 class World:
@@ -360,7 +379,7 @@ INTERPRETED = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reas
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     actions=st.lists(st.sampled_from([*ACTIONS, *["step"] * len(ACTIONS)]), min_size=2, max_size=24),
-    kind=st.sampled_from(["adam", "euclidean", "steady"]),
+    kind=st.sampled_from(["adam", "euclidean", "steady", "memories"]),
     scope=st.sampled_from(["model", "group", "tensor"]),
     seed=st.integers(0, 10_000),
 )

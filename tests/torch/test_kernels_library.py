@@ -146,6 +146,8 @@ SMALL = """
 EXPORT const char *proxmom_fingerprint() { return PROXMOM_FINGERPRINT; }
 EXPORT int proxmom_measure() { return 0; }
 EXPORT int proxmom_move() { return 0; }
+EXPORT int proxmom_measure_vectors() { return 0; }
+EXPORT int proxmom_move_vectors() { return 0; }
 """
 
 

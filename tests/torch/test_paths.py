@@ -32,7 +32,7 @@ PATHS = {"fastest": None, "blocks": True, "one at a time": False, "device": True
 
 @dataclass(frozen=True)
 class TwoMemories:
-    """A rule with a further memory: no kernel serves it."""
+    """A rule with a further memory."""
 
     beta_max: float = 0.9
     memories: ClassVar[dict[str, Any]] = {"slow": Average(0.05)}

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from proxmom.memories import Average
 from proxmom.torch.passes import cuda
+from proxmom.torch.passes.cuda_vectors import Several
 from tests.torch.triton_cases import (
     CASES,
     Case,
@@ -18,7 +20,9 @@ from tests.torch.triton_cases import (
 pytestmark = pytest.mark.usefixtures("scalars_stay_on_the_device")
 
 
-def compile_for(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90) -> Any:
+def compile_for(
+    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90, *, warps: int = 4
+) -> Any:
     """All stages of a kernel down to machine code."""
     triton = pytest.importorskip("triton")
     compiler = pytest.importorskip("triton.compiler")
@@ -26,7 +30,7 @@ def compile_for(kernel: Any, pointers: dict[str, str], constants: dict[str, Any]
     signature = {name: pointers.get(name, "constexpr") for name in kernel.arg_names}
     constexprs = {name: constants.get(name) for name in kernel.arg_names if name not in pointers}
     source = compiler.ASTSource(kernel, signature, constexprs)
-    return triton.compile(source, target=target, options=cuda.OPTIONS).asm
+    return triton.compile(source, target=target, options={**cuda.OPTIONS, "num_warps": warps}).asm
 
 
 def compile_passes(dtype: torch.dtype, adam: bool, inertia: float, capability: int = 90) -> tuple[Any, Any]:
@@ -82,9 +86,41 @@ def test_older_and_newer_devices_are_compiled_for(capability: int) -> None:
 def test_adding_up_compiles_without_atomics(row: str) -> None:
     pytest.importorskip("triton")
     pointers = {"sums": row, "ends": "*i64", "total": row}
-    stages = compile_for(cuda._kernels().add_up, pointers, {"ROWS": cuda.ROWS})
+    stages = compile_for(cuda._kernels().add_up, pointers, {"ROWS": cuda.ROWS, "WIDTH": 15})
     assert stages["cubin"]
     assert not re.search(r"\b(atom|red)\.", stages["ptx"])
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(("count", "adam"), [(3, True), (4, False), (4, True), (8, True), (16, True)])
+def test_the_kernels_for_further_memories_compile(count: int, adam: bool, dtype: torch.dtype) -> None:
+    pytest.importorskip("triton")
+    for stages in compile_vectors(dtype, adam, 0.1, count):
+        assert stages["cubin"]
+        assert "approx" not in stages["ptx"]
+        assert "div.full" not in stages["ptx"]
+        assert ".local" not in stages["ptx"]
+
+
+def compile_vectors(dtype: torch.dtype, adam: bool, inertia: float, count: int) -> list[Any]:
+    """Both passes for `count` vectors."""
+    row = "*fp64" if dtype == torch.float64 else "*fp32"
+    several = Several({f"m{k}": Average(0.1) for k in range(count - 2)}, 1, torch.zeros(1))
+    fixed = {**cuda._constants(dtype), "SIGN": 1.0, "BETA2": 0.999 if adam else None, "INERTIA": inertia}
+    common = {"tensors": "*i64", "addresses": "*i64", "vectors": "*i64", "coupled": row}
+    common |= {"at_zero": "*fp64", "at_one": "*fp64"} if adam else {}
+    passes = {
+        "measure": {**common, "sums": row},
+        "move": {**common, "direction": row, "turns": row, "scale": row, "shrink": row, "sound": "*i1"},
+    }
+    made = []
+    for name, pointers in passes.items():
+        constants = {**fixed, "WITH_X": True, **several.constants(dtype, measure=name == "measure")}
+        warps = constants.pop("num_warps")
+        made.append(compile_for(getattr(cuda._of_several(), f"{name}_vectors"), pointers, constants, warps=warps))
+    return made
 
 
 class Dry:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from proxmom import Adam, AdaptiveMemory, Euclidean
+from proxmom import Adam, Euclidean
+from proxmom.memories import Memory
 from proxmom.step import Method, Step
 from proxmom.torch.arrange import _layout
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings, cuda
+from tests.torch.remembering import Remembering, motion
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CUDA = torch.cuda.is_available() and not INTERPRETED
@@ -41,28 +44,30 @@ class Case:
     coupled: bool = False
     with_x: bool = True
     sign: float = 1.0
+    memories: Mapping[str, Memory] = field(default_factory=dict)
 
     @property
     def metric(self) -> Any:
         return Adam(beta2=0.9, eps=1e-3) if self.adam else Euclidean()
 
     def settings(self) -> Settings:
-        return Settings(self.metric, self.inertia, self.sign, {}, False)
+        return Settings(self.metric, self.inertia, self.sign, dict(self.memories), False)
 
     def layout(self, shapes: Any = SHAPES, groups: Any = GROUPS) -> Layout:
         """Always the same numbers; every tensor begins one element behind where an allocator would put it."""
         random = torch.Generator().manual_seed(0)
         params = [self._parameter(shape, random) for shape in shapes]
         state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
-        step = Step(Method(AdaptiveMemory(), self.metric, inertia=self.inertia, decay="decoupled"))
+        step = Step(Method(Remembering(self.memories), self.metric, inertia=self.inertia, decay="decoupled"))
         layout = arranged(params, groups, state, step, "group")
         for part in layout.parts:
-            part.memories[0].copy_(torch.randn(part.count, generator=random))
+            for memory in part.memories:
+                memory.copy_(torch.randn(part.count, generator=random))
             for vector in part.vectors.values():
                 vector.copy_(torch.randn(part.count, generator=random) ** 2)
         for name, column in layout.metric_scalars().items():
             assert name == "count"
-            column.copy_(torch.arange(4.0, 4 + UNITS)[: len(column), None])
+            column[:] = layout.array(torch.arange(4.0, 4 + UNITS)[: len(column), None])
         return layout
 
     def _parameter(self, shape: Any, random: torch.Generator) -> nn.Parameter:
@@ -74,8 +79,8 @@ class Case:
         return torch.randn(count + 1, generator=random).to(DEVICE, self.dtype)[1:].view(shape)
 
     def numbers(self, layout: Layout) -> Numbers:
-        def row(*values: float) -> Tensor:
-            return layout.scalar_rows.new_tensor(values)
+        def row(*values: float) -> Any:
+            return layout.array(layout.scalar_rows.new_tensor(values))
 
         factor = row(1.0, 0.5, 0.8, 1.0) if self.adam else None
         return Numbers(
@@ -83,21 +88,25 @@ class Case:
             factor=factor,
             metric_scalars=layout.metric_scalars(),
             with_x=self.with_x,
-            diagonal=None if factor is None else self._diagonal(layout, factor.double()),
+            diagonal=None if factor is None else self._diagonal(layout, torch.as_tensor(factor).double()),
         )
 
     def bare(self, layout: Layout, *, with_x: bool = True) -> Numbers:
         """Without decay or factor, however many units there are."""
         one = torch.ones((), dtype=torch.float64, device=DEVICE)
-        return Numbers(None, None, layout.metric_scalars(), with_x, self._diagonal(layout, one))
+        return Numbers(None, None, layout.metric_scalars(), with_x, self._diagonal(layout, one) if self.adam else None)
 
-    def _diagonal(self, layout: Layout, factor: Tensor) -> tuple[Tensor, ...]:
-        count = layout.metric_scalars()["count"][:, 0].double() + 1
-        moments = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=DEVICE).repeat(1, UNITS)
-        diagonal: Tensor = self.metric.diagonal({"second_moment": moments[:, : len(count)], "count": count}, factor)
-        return diagonal.unbind()
+    def _diagonal(self, layout: Layout, factor: Tensor) -> tuple[Any, ...]:
+        count = torch.as_tensor(layout.metric_scalars()["count"][:, 0]).double() + 1
+        moments = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=count.device).repeat(1, len(count))
+        diagonal: Tensor = self.metric.diagonal({"second_moment": moments, "count": count}, factor)
+        return tuple(layout.array(each) for each in diagonal.unbind())
 
     def motion(self, layout: Layout, sound: bool | None = None) -> Motion:
+        if self.memories:
+            flag = None if sound is None else torch.tensor(sound, device=DEVICE)
+            return motion(layout, self.memories, flag)
+
         def row(*values: Any) -> Tensor:
             return layout.scalar_rows.new_tensor(values)
 
@@ -131,7 +140,9 @@ def parts(layout: Layout) -> list[Tensor]:
 
 def assert_same_sums(got: Tensor, want: Tensor, case: Case) -> None:
     if not case.inertia:
-        want[:, 3:6] = 0  # not asked for
+        vectors = len(case.memories) + 2
+        pairs = vectors * (vectors + 1) // 2
+        want[:, pairs : 2 * pairs] = 0  # not asked for
     assert got.dtype == want.dtype
     scale = want.abs().amax(dim=1, keepdim=True)
     assert (abs(got - want) <= TOLERANCE[case.dtype] * scale).all(), (got - want).abs().max()

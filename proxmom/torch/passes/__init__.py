@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from proxmom.kernels.batch import MOST_FURTHER
 from proxmom.memories import Memory
 from proxmom.metrics import Adam, Euclidean
 from proxmom.planes import Array
@@ -90,5 +91,6 @@ class Settings:
 
     @property
     def for_kernels(self) -> bool:
-        """Whether this is what kernels are written for: one memory, the Euclidean or Adam's metric, plain rounding."""
-        return type(self.metric) in (Euclidean, Adam) and not self.memories and not self.stochastic_rounding
+        """Whether the kernels know this: the Euclidean or Adam's metric, plain rounding, few further memories."""
+        few = len(self.memories) <= MOST_FURTHER
+        return type(self.metric) in (Euclidean, Adam) and few and not self.stochastic_rounding

@@ -1,4 +1,4 @@
-"""The two passes by Triton: on CUDA, for rules with one memory in the Euclidean or Adam's metric.
+"""The two passes by Triton: on CUDA, in the Euclidean or Adam's metric, with up to 14 further memories.
 
 Parameters are cut into chunks, and tables on the device say where each chunk lies, so that one launch serves all
 parameters of one dtype. No scalar comes back to the host, and a step can be captured in a CUDA graph.
@@ -20,9 +20,10 @@ from torch import Tensor
 from proxmom.torch.layout import Layout, Part, working
 from proxmom.torch.memory import Integers
 from proxmom.torch.passes import Motion, Numbers, Settings
+from proxmom.torch.passes.cuda_vectors import Several
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-SUMS = 8
+SUMS = 8  # that a program adds up
 PROGRAMS = 1 << 11  # enough to keep the largest GPU busy
 SMALLEST, LARGEST = 1 << 12, 1 << 16  # elements of a chunk
 ROWS = 64  # sums that are added at once
@@ -49,6 +50,10 @@ def _kernels() -> Any:
     return import_module("proxmom.torch.passes.triton_kernels")
 
 
+def _of_several() -> Any:
+    return import_module("proxmom.torch.passes.triton_vectors")
+
+
 @cache
 def _works(device: torch.device) -> bool:
     """Whether there is a Triton that can compile for this device: it needs a C compiler, for one."""
@@ -61,7 +66,8 @@ def _works(device: torch.device) -> bool:
     try:
         with _on(device):
             total = torch.ones((1, SUMS), device=device, dtype=torch.float32)
-            kernels.add_up[(1,)](total, torch.zeros(2, dtype=torch.int64, device=device), total, ROWS=ROWS, **OPTIONS)
+            ends = torch.zeros(2, dtype=torch.int64, device=device)
+            kernels.add_up[(1, 1)](total, ends, total, ROWS=ROWS, WIDTH=SUMS, **OPTIONS)
             return not total.any().item()
     except Exception as error:
         warnings.warn(f"Triton does not work on {device}, torch operations do its work: {error}", stacklevel=2)
@@ -94,26 +100,40 @@ class TritonPasses:
         ]
         self._rows = len(chunks)
         self._ends = _ends([parts[chunk.part].unit for chunk in chunks], len(table)).to(layout.device)
+        self._several = Several(settings.memories, len(table), table) if settings.memories else None
+        self._width = SUMS if self._several is None else self._several.count * (self._several.count + 2)
         self._given: tuple[Numbers, dict[str, Any]] | None = None
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         table = layout.scalar_rows
-        sums, total = (table.new_empty((rows, SUMS)) for rows in (self._rows, len(table)))
+        sums, total = (table.new_empty((rows, self._width)) for rows in (self._rows, len(table)))
         self._given = (numbers, self._scalars(numbers))
+        given = {**self._given[1], "sums": sums, "WITH_X": numbers.with_x}
         with _on(table.device):
             for batch in self._batches:
                 batch.refresh(layout)
-                batch.launch(self._kernels.measure, **self._given[1], sums=sums, WITH_X=numbers.with_x)
-            self._kernels.add_up[(len(table),)](sums, self._ends, total, ROWS=ROWS, **OPTIONS)
+                self._launch(batch, "measure", given)
+            grid = (len(table), -(-self._width // SUMS))
+            self._kernels.add_up[grid](sums, self._ends, total, ROWS=ROWS, WIDTH=self._width, **OPTIONS)
         return total
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         given = self._given[1] if self._given and self._given[0] is numbers else self._scalars(numbers)
         target = {"direction": motion.direction, "scale": motion.scale, "shrink": motion.shrink}
         target = {name: value.contiguous() for name, value in target.items()}
+        if self._several is not None:
+            target["turns"] = self._several.turns(motion.combinations)
         with _on(layout.device):
             for batch in self._batches:
-                batch.launch(self._kernels.move, **given, **target, sound=motion.sound)
+                self._launch(batch, "move", {**given, **target, "sound": motion.sound})
+
+    def _launch(self, batch: _Pointers, name: str, given: dict[str, Any]) -> None:
+        """One pass over the parameters of a dtype."""
+        if self._several is None:
+            batch.launch(getattr(self._kernels, name), **given)
+        else:
+            constants = self._several.constants(batch.dtype, measure=name == "measure")
+            batch.launch(getattr(_of_several(), f"{name}_vectors"), vectors=batch.vectors, **given, **constants)
 
     def release(self) -> None:
         self._given = None
@@ -141,20 +161,22 @@ class _Pointers:
         used = list(dict.fromkeys(chunk.part for chunk in chunks))
         self._used = used
         self._parts = [parts[i] for i in used]
-        self._device, self._dtype = device, self._parts[0].dtype
+        self._device, self.dtype = device, self._parts[0].dtype
         place = {part: at for at, part in enumerate(used)}
         self._part = torch.tensor([place[chunk.part] for chunk in chunks], device="cpu")
         self._start = torch.tensor([[chunk.start] for chunk in chunks], device="cpu")
         memory = [part.memories[0].data_ptr() for part in self._parts]
         moment = [part.vectors["second_moment"].data_ptr() for part in self._parts if part.vectors]
         moment = moment or memory  # where there is none, it is not read
-        state = self._of_chunks(np.array([memory, moment], dtype=np.int64), working(self._dtype))
+        state = self._of_chunks(np.array([memory, moment], dtype=np.int64), working(self.dtype))
         rest = torch.tensor([[chunk.size, parts[chunk.part].unit, chunk.row] for chunk in chunks], device="cpu")
         self._tensors = torch.cat([state, rest], dim=1).to(device)
+        memories = [[vector.data_ptr() for vector in part.memories] for part in self._parts]
+        self.vectors = self._of_chunks(np.array(memories, dtype=np.int64).T, working(self.dtype)).to(device)
         self._addresses = self._tensors  # until the first step
         self._seen = np.zeros(0, dtype=np.int64)
         self._spare = list(self._buffer(SPARE).unbind())
-        self._constants = _constants(self._dtype)
+        self._constants = _constants(self.dtype)
 
     def refresh(self, layout: Layout) -> None:
         """Upload where x and gradients lie, if that has changed; uploads do not wait for the device."""
@@ -163,7 +185,7 @@ class _Pointers:
         if np.array_equal(seen, self._seen) and not capturing:
             return
         buffer = self._spare.pop() if capturing and self._spare else self._buffer(1)[0]
-        buffer.copy_(self._of_chunks(seen, self._dtype))
+        buffer.copy_(self._of_chunks(seen, self.dtype))
         self._addresses = buffer.to(self._device, non_blocking=True)
         if capturing:
             _captured.append(buffer)
@@ -173,10 +195,11 @@ class _Pointers:
 
     def launch(self, kernel: Any, **given: Any) -> None:
         """One program for each chunk."""
-        kernel[(len(self._tensors),)](self._tensors, self._addresses, **given, **self._constants, **OPTIONS)
+        constants = {**self._constants, **OPTIONS, **given}
+        kernel[(len(self._tensors),)](self._tensors, self._addresses, **constants)
 
     def _of_chunks(self, parts: Integers, dtype: torch.dtype) -> Tensor:
-        """From two addresses of each part, (2, T), to those of each chunk, (C, 2)."""
+        """From addresses of each part, (R, T), to those of each chunk, (C, R)."""
         return torch.from_numpy(parts).T[self._part] + self._start * dtype.itemsize
 
     def _buffer(self, count: int) -> Tensor:

@@ -1,15 +1,19 @@
-"""The two passes by the C++ kernels: on the CPU, for rules with one memory in the Euclidean or Adam's metric."""
+"""The two passes by the C++ kernels: on the CPU, in the Euclidean or Adam's metric, with up to 14 further memories."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from proxmom import kernels
+from proxmom.kernels.batch import AVERAGE, COMBINATION
+from proxmom.memories import Average, Previous
 from proxmom.torch.decision import as_tensor
 from proxmom.torch.layout import Layout, Part
 from proxmom.torch.passes import Motion, Numbers, Settings
@@ -35,6 +39,7 @@ class NativePasses:
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings
         self._batches = batches_of(layout)
+        self._turns = _turns(settings) if settings.memories else None
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         self._given = self._numbers(numbers)
@@ -46,8 +51,19 @@ class NativePasses:
         return as_tensor(total)
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
+        to = {"scale": motion.scale, "shrink": motion.shrink, "turns": self._turns}
+        if self._turns is not None and motion.combinations:
+            to["turns"] = replace(self._turns, combinations=self._combined(motion))
         for batch in self._batches:
-            kernels.move(batch.table, motion.direction, scale=motion.scale, shrink=motion.shrink, **self._given)
+            kernels.move(batch.table, motion.direction, **to, **self._given)
+
+    def _combined(self, motion: Motion) -> Any:
+        """What combinations become in this step, (U, K, B)."""
+        names, units = list(self._settings.memories), len(motion.direction)
+        table = np.zeros((units, len(names), len(names) + 2))
+        for name, parts in motion.combinations.items():
+            table[:, names.index(name)] = parts
+        return table
 
     def release(self) -> None:
         """No tensor is held: addresses are looked up at each step."""
@@ -71,6 +87,17 @@ class NativePasses:
         return one - zero, zero, self._settings.metric.beta2
 
 
+def _turns(settings: Settings) -> kernels.Turns:
+    """What the further memories become in every step; combinations are still to come."""
+    places = {name: place for place, name in enumerate(("gradient", "memory", *settings.memories))}
+    becomes, coefficient = [], []
+    for kind in settings.memories.values():
+        told = AVERAGE if isinstance(kind, Average) else COMBINATION
+        becomes.append(places[kind.of] if isinstance(kind, Previous) else told)
+        coefficient.append(kind.coefficient if isinstance(kind, Average) else 0.0)
+    return kernels.Turns(np.array(becomes), np.array(coefficient))
+
+
 class Addresses:
     """Parameters of one dtype, as addresses; the layout has looked at all of them in this step."""
 
@@ -87,6 +114,7 @@ class Addresses:
             gradient=np.zeros(len(parts), dtype=np.uint64),
             memory=np.array([part.memories[0].data_ptr() for part in parts], dtype=np.uint64),
             second_moment=np.array(moments, dtype=np.uint64) if moments else None,
+            further=_further(parts),
         )
 
     def refresh(self, layout: Layout) -> None:
@@ -95,6 +123,13 @@ class Addresses:
             self.table.x[:] = layout.x_at[self._places]
             self._version = layout.version
         self.table.gradient[:] = layout.gradient_at[self._places]
+
+
+def _further(parts: Sequence[Part]) -> NDArray[Any] | None:
+    """Addresses of further memories, (K, T), or None for none."""
+    rows = zip(*([memory.data_ptr() for memory in part.memories[1:]] for part in parts), strict=True)
+    addresses = np.array(list(rows), dtype=np.uint64)
+    return addresses if len(addresses) else None
 
 
 def batches_of(layout: Layout) -> list[Addresses]:

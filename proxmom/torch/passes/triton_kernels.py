@@ -1,7 +1,7 @@
 """The two passes as Triton kernels: one program for each chunk of a parameter, however many parameters there are.
 
 Only `cuda` beside it imports this, and late: Triton takes a while to load and may be missing. The formulas are
-those of `TorchPasses` and of `kernels/passes.cpp`.
+those of `TorchPasses` and of `kernels/passes.cpp`; rules with further memories have kernels in `triton_vectors`.
 
 Tables, int64, a row for each chunk. tensors (C, 5): address of memory, address of the second moment, elements, unit,
 row of its sums; addresses (C, 2): x, gradient. X is the parameters' dtype, S that of the computation. In the Euclidean
@@ -140,16 +140,17 @@ def measure(
 
 
 @triton.jit
-def add_up(sums, ends, total, ROWS: tl.constexpr):
-    """Of each unit: the sums of its chunks, which are neighbours, always in the same order."""
+def add_up(sums, ends, total, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Of each unit: the sums of its chunks, which are neighbours, always in the same order; SUMS of WIDTH columns."""
     unit = tl.program_id(0).to(tl.int64)
     first, last = tl.load(ends + unit), tl.load(ends + unit + 1)
-    column = tl.arange(0, SUMS)
+    column = tl.program_id(1) * SUMS + tl.arange(0, SUMS)
     whole = tl.zeros([ROWS, SUMS], sums.dtype.element_ty)
     for start in range(first, last, ROWS):
         row = start + tl.arange(0, ROWS)
-        whole += tl.load(sums + row[:, None] * SUMS + column[None, :], mask=(row < last)[:, None], other=0.0)
-    tl.store(total + unit * SUMS + column, tl.sum(whole, axis=0))
+        there = (row < last)[:, None] & (column < WIDTH)[None, :]
+        whole += tl.load(sums + row[:, None] * WIDTH + column[None, :], mask=there, other=0.0)
+    tl.store(total + unit * WIDTH + column, tl.sum(whole, axis=0), mask=column < WIDTH)
 
 
 @triton.jit(do_not_specialize_on_alignment=SCALARS)
