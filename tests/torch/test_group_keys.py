@@ -47,7 +47,9 @@ def refuse(make: Callable[..., Any], key: str, value: Any, *messages: str) -> No
 
 
 @MEMBERS
-@pytest.mark.parametrize("key", ["momentum", "dampening", "betas", "fused", "lr_decay", "lrr", "Weight-Decay", "scopes"])
+@pytest.mark.parametrize(
+    "key", ["momentum", "dampening", "betas", "fused", "lr_decay", "lrr", "Weight-Decay", "scopes"]
+)
 def test_settings_without_effect_are_refused_by_every_optimizer(make: Any, key: str) -> None:
     refuse(make, key, 0.123, "0.123")
 
