@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from proxmom import AdaptiveMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from tests.started import start
 
 STEPS = 12
 Factory = Callable[..., ProxOptimizer]
@@ -98,8 +98,7 @@ def world(rank: int, size: int, store: str) -> Iterator[None]:
 
 def spawn(worker: Callable[..., None], size: int, folder: Path, *args: Any) -> None:
     store = folder / f"store-{worker.__name__}-{size}"
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])  # imports that take seconds
-    torch.multiprocessing.start_processes(worker, (size, str(store), *args), nprocs=size, start_method="forkserver")
+    start(worker, (size, str(store), *args), size)
 
 
 def place(values: Tensor, mesh: Any, where: Any) -> Tensor:
