@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,11 +33,11 @@ def start(worker: Callable[..., None], args: tuple[Any, ...], size: int) -> None
 def commands(
     words: Sequence[object], environments: Iterable[Mapping[str, str]], folder: Path, seconds: float = 300
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Beside each other, one for each environment: a script with its arguments, as `python` runs it, or `-m module`."""
+    """Beside each other in a folder, one for each environment: a script, or `-m module`, with its arguments."""
     started = []
     for number, environment in enumerate(environments):
         said = [folder / f"{number}.{stream}" for stream in ("out", "err")]
-        process = context().Process(target=_command, args=(list(map(str, words)), dict(environment), said))
+        process = context().Process(target=_command, args=(list(map(str, words)), dict(environment), folder, said))
         process.start()
         started.append((process, said))
     done = []
@@ -49,13 +50,24 @@ def commands(
     return done
 
 
-def _command(words: list[str], environment: dict[str, str], said: list[Path]) -> None:
+def as_torchrun(size: int) -> list[dict[str, str]]:
+    """What torchrun tells each of its processes on this machine."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    return [{**here, "RANK": str(i), "LOCAL_RANK": str(i), "WORLD_SIZE": str(size)} for i in range(size)]
+
+
+def _command(words: list[str], environment: dict[str, str], folder: Path, said: list[Path]) -> None:
     for number, file in enumerate(said, 1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(folder)
     os.environ.update(environment)
     module = words[0] == "-m"
     sys.argv = words[1:] if module else words
     if module:
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
         runpy.run_path(words[0], run_name="__main__")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
+import runpy
 import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import load_study
@@ -83,9 +83,9 @@ def test_a_report_is_made_of_rows_as_of_runs_but_for_curves(tmp_path: Path) -> N
 
 def test_the_overhead_of_a_step_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    command = [sys.executable, str(EXPERIMENTS / "overhead/overhead.py")]
+    command = runpy.run_path(str(EXPERIMENTS / "overhead/overhead.py"))["main"]
     quickly = ["--tier", "smoke", "--rounds", "1", "--threads", "1", "--json", str(file)]
-    measured = subprocess.run([*command, *quickly], capture_output=True, text=True, check=True)
-    shown = subprocess.run([*command, "--from", str(file)], capture_output=True, text=True, check=True)
+    measured, shown = (CliRunner().invoke(command, given) for given in (quickly, ["--from", str(file)]))
+    assert measured.exit_code == shown.exit_code == 0, measured.output
     assert measured.stdout == shown.stdout
     assert "AMSGD" in shown.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.record.store import load_runs
 from proxmom.study.run.runner import run_study
-from tests.started import commands
+from tests.started import as_torchrun, commands
 
 TRAINING = """\
 [study]
@@ -62,22 +61,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("together")
     (folder / "study.toml").write_text(TRAINING.format(batch=64))
     (folder / "threads_left.py").write_text(THREADS_LEFT)
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [folder / "threads_left.py", "run", folder / "study.toml", "--out", folder / "two"]
     return subprocess.run([*start, *map(str, command)], capture_output=True, text=True, timeout=300), folder
-
-
-def as_torchrun(folder: Path, *command: Any) -> Any:
-    """Two processes with what torchrun tells its own, which nobody watches."""
-    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "TORCHELASTIC_RUN_ID": "none"}
-    ranks = [{**here, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in "01"]
-    return commands(command, ranks, folder)
-
-
-def _free_port() -> Any:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_two_processes_train_together_as_one_does(together: Any, tmp_path: Path) -> None:
@@ -128,7 +114,7 @@ def test_a_process_that_fails_alone_ends_the_others_and_the_run_has_no_result(tm
     pytest.importorskip("torch")
     (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
     (script := tmp_path / "one_fails.py").write_text(ONE_FAILS)
-    for done in as_torchrun(tmp_path, script, 1, "run", file, "--out", tmp_path / "out"):
+    for done in commands([script, 1, "run", file, "--out", tmp_path / "out"], as_torchrun(2), tmp_path):
         assert done.returncode == 1, done.stderr
         assert (
             "AdamW: this run failed in some of the processes, not in all: "
@@ -141,7 +127,7 @@ def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path:
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"
     file.write_text(TRAINING.format(batch=63))
-    done = as_torchrun(tmp_path, "-m", "proxmom", "run", file, "--out", tmp_path / "out")
+    done = commands(["-m", "proxmom", "run", file, "--out", tmp_path / "out"], as_torchrun(2), tmp_path)
     assert done[0].returncode == 1
     assert (
         "".join(one.stderr for one in done).count("line 10: batch must be a multiple of the 2 processes, got 63") == 1
