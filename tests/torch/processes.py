@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from proxmom import AdaptiveMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 from tests.started import start
 
-STEPS = 12
+STEPS = 9
 Factory = Callable[..., ProxOptimizer]
 NAMED: dict[str, Factory] = {
     "AMSGD, model": functools.partial(AMSGD, lr=0.05, weight_decay=0.01),
@@ -36,6 +36,11 @@ NAMED: dict[str, Factory] = {
     "aggregated height": functools.partial(ProxOptimizer, rule=AdaptiveMemory(height="aggregated"), lr=0.05),
 }
 SAVED = ("AMSGD, model", "AMAdamW, tensor", "MoMoAdam")
+FEW = (*SAVED, "AMSGD, group", "AMAdamW in torch operations")  # every scope, metric and path, with and without a loss
+
+
+def named(names: Sequence[str]) -> dict[str, Factory]:
+    return {name: NAMED[name] for name in names}
 
 
 def network() -> nn.Sequential:
