@@ -246,7 +246,7 @@ def test_a_step_does_not_depend_on_gradients_outside_its_model(scope: str) -> No
             q.grad = torch.ones_like(q) if others else None
             optimizer.step()
         reached.append(p.detach().clone())
-    assert torch.equal(*reached) == (scope != "model")
+    assert torch.allclose(*reached, rtol=1e-12) == (scope != "model")  # in torch operations a block may round otherwise
 
 
 def test_states_exchanged_between_groups_do_not_rest_together() -> None:
