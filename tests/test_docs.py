@@ -12,10 +12,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import os
 import re
 import shlex
-import subprocess
 import sys
 import types
 from contextlib import redirect_stdout
@@ -25,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 
 from proxmom.cli import main
+from tests.started import as_torchrun, commands
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -92,14 +91,17 @@ def run_command(line: str) -> str:
         result = CliRunner().invoke(main, words[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}"
         return result.stdout
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+    from torch.distributed.run import parse_args  # torchrun's own reading; what it starts begins with torch imported
+
+    given = parse_args(words[1:])
+    assert given.standalone
+    ranks = as_torchrun(int(given.nproc_per_node))
     for _ in range(3):  # gloo's threads may abort at exit, after all is done: "Leaving" in tutorials/distributed.md
-        run = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if "terminate called without an active exception" not in run.stderr:
+        done = commands([given.training_script, *given.training_script_args], ranks, Path.cwd())
+        if not any("terminate called without an active exception" in one.stderr for one in done):
             break
-    assert run.returncode == 0, f"{line}\n{run.stderr}"
-    return run.stdout
+    assert all(one.returncode == 0 for one in done), "".join([line, *(one.stderr for one in done)])
+    return "".join(one.stdout for one in done)
 
 
 def assert_shown(shown: str, output: str, apart: float = CLOSE) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
-import subprocess
-import sys
+import runpy
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import load_study
@@ -35,9 +37,20 @@ def test_a_study_file_is_valid_and_names_its_claim(path: Path) -> None:
     assert path.read_text().startswith("# "), "the first line says what the study is"
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """The folder of a study that is run once; nobody writes runs into it."""
+
+    @functools.cache
+    def of(study: Path) -> Path:
+        return run_study(study, tmp_path_factory.mktemp("smoke") / "results", jobs=1, quiet=True)
+
+    return of
+
+
 @pytest.mark.parametrize("path", SMOKE, ids=_id)
-def test_the_smoke_tier_runs(path: Path, tmp_path: Path) -> None:
-    folder = run_study(path, tmp_path / "results", jobs=1, quiet=True)
+def test_the_smoke_tier_runs(path: Path, results: Callable[[Path], Path]) -> None:
+    folder = results(path)
     runs = load_runs(folder)
     assert runs
     assert not [run.message for run in runs if run.status == "failed"]
@@ -66,10 +79,9 @@ def test_committed_runs_keep_their_keys(search_seeds: int, tmp_path: Path) -> No
     assert {cell.key for cell in cells if cell.seed == 0} <= committed
 
 
-def test_a_report_is_made_of_rows_as_of_runs_but_for_curves(tmp_path: Path) -> None:
-    study = tmp_path / "study.toml"
-    study.write_text(SMOKE[0].read_text())
-    directory = run_study(study, tmp_path / "results", jobs=1, quiet=True)
+def test_a_report_is_made_of_rows_as_of_runs_but_for_curves(tmp_path: Path, results: Callable[[Path], Path]) -> None:
+    directory = results(SMOKE[0])
+    (tmp_path / "study.toml").write_text(SMOKE[0].read_text())  # rows lie beside their study
     (tmp_path / "study").mkdir()
     write_csv([directory], tmp_path / "study" / "runs.csv")
     assert terminal_table([tmp_path / "study"]) == terminal_table([directory])
@@ -83,9 +95,9 @@ def test_a_report_is_made_of_rows_as_of_runs_but_for_curves(tmp_path: Path) -> N
 
 def test_the_overhead_of_a_step_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    command = [sys.executable, str(EXPERIMENTS / "overhead/overhead.py")]
+    command = runpy.run_path(str(EXPERIMENTS / "overhead/overhead.py"))["main"]
     quickly = ["--tier", "smoke", "--rounds", "1", "--threads", "1", "--json", str(file)]
-    measured = subprocess.run([*command, *quickly], capture_output=True, text=True, check=True)
-    shown = subprocess.run([*command, "--from", str(file)], capture_output=True, text=True, check=True)
+    measured, shown = (CliRunner().invoke(command, given) for given in (quickly, ["--from", str(file)]))
+    assert measured.exit_code == shown.exit_code == 0, measured.output
     assert measured.stdout == shown.stdout
     assert "AMSGD" in shown.stdout

@@ -12,7 +12,13 @@ sys.path.insert(0, str(THEORY))
 
 from claims import KINDS, TABLE, Claim, files, main, report, run  # noqa: E402
 
-SLOW = ("07b_bias", "14_tuning_free", "15_unbiased", "16b_guarded_steps")  # long runs; `make theory` makes them all
+SLOW = (
+    "07b_bias",
+    "14_tuning_free",
+    "15_unbiased",
+    "16b_guarded_steps",
+    "17b_noise_in_norms",
+)  # long runs; `make theory` makes them all
 DERIVATIONS = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in files()
 ]

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from numbers import Real
 from typing import Any, TypedDict, TypeVar
 
@@ -23,28 +24,52 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "differentiable": (False,),
     "fused": (None, False),
 }
-# Further names of settings. Any other key of a group is somebody's label: wrappers, schedulers and model libraries keep
-# theirs there.
+# What a parameter group may set.
+OF_A_GROUP = ("lr", "weight_decay", "metric")
+# Further names of settings, of our optimizers and others; `_settings` adds those of torch's own. Any other key of a
+# group is somebody's label: wrappers, schedulers and model libraries keep theirs there.
 SETTINGS = frozenset(
     [
-        "momentum",
-        "dampening",
-        "momentum_decay",
+        "adam_beta2",
+        "adam_eps",
+        "adam_lr",
+        "beta",
         "beta1",
         "beta2",
         "beta3",
-        "steady",
-        "centered",
+        "beta_max",
+        "betas",
+        "capturable",
+        "curvature",
+        "decay",
+        "eps",
+        "every",
+        "foreach",
+        "inertia",
+        "largest_side",
         "learning_rate",
-        "wd",
-        "decoupled_weight_decay",
+        "lower_bound",
+        "max_precond_dim",
+        "maximize",
+        "metric",
+        "pairs",
+        "polar",
+        "precondition_frequency",
+        "process_group",
+        "rule",
+        "scale",
+        "scope",
+        "shampoo_beta",
+        "steady",
+        "step_size",
+        "stochastic_rounding",
         "trust_coefficient",
         "warmup_steps",
-        "precondition_frequency",
-        "max_precond_dim",
-        "shampoo_beta",
+        "wd",
     ]
 )
+# Sharpness-aware minimisation keeps its radius under the name of a coefficient of Adadelta's.
+LABELS = frozenset(["rho", "params"])
 CYCLES = "torch.optim.lr_scheduler"
 
 
@@ -168,9 +193,8 @@ def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
     Raises:
         ValueError: for another value of what is one for all, for settings of other optimizers, and for misspelt ones.
     """
-    own = ("lr", "weight_decay", "params", "param_names")
     for key, value in group.items():
-        if key in own or value is None or _without_effect(key, value):
+        if key in OF_A_GROUP or value is None or _without_effect(key, value):
             continue
         if key in common:
             same = tuple(value) if isinstance(value, list) else value
@@ -178,11 +202,33 @@ def check_group(group: Mapping[str, Any], common: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"{key} must be one for all groups, {common[key]}, got {value}: give it to the optimizer."
                 )
-        elif key in SETTINGS or key in WITHOUT_EFFECT or get_close_matches(str(key), (*own, *common), cutoff=0.85):
+        elif (meant := _meant(str(key))) is not None:
+            remedy = f"Write {meant}" if meant in OF_A_GROUP else "Leave it out"
             raise ValueError(
-                f"a parameter group may set lr, weight_decay and metric, got {key}={value!r}, which would have no "
-                "effect. Leave it out, or rename it if it is a label of yours."
+                f"a parameter group may set {', '.join(OF_A_GROUP[:-1])} and {OF_A_GROUP[-1]}, got {key}={value!r}, "
+                f"which would have no effect. {remedy}, or rename it if it is a label of yours."
             )
+
+
+@cache
+def _settings() -> dict[str, str]:
+    """Every name of a setting, ours, torch's and others', by its letters and digits alone."""
+    base = torch.optim.Optimizer
+    classes = [one for one in vars(torch.optim).values() if isinstance(one, type) and issubclass(one, base)]
+    of_torch = {name for one in classes if one is not base for name in inspect.signature(one).parameters}
+    names = {*of_torch, *WITHOUT_EFFECT, *SETTINGS, *OF_A_GROUP} - LABELS
+    return {_letters(name): name for name in sorted(names)}
+
+
+def _meant(key: str) -> str | None:
+    """The setting that a key is, or resembles; None for a label."""
+    known, word = _settings(), _letters(key)
+    near = get_close_matches(word, known, n=1, cutoff=0.85) or get_close_matches(word, ["lr"], cutoff=0.8)
+    return known[near[0]] if near else None
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def loss_of(value: Any) -> Any:

@@ -165,11 +165,13 @@ class ProxOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; a group may set lr, weight_decay and metric, repeat what is one for all, and carry your labels.
 
-        The metric is not kept in the group, so that checkpoints need no classes of this package.
+        The metric is not kept in the group, so that checkpoints need no classes of this package. A label is any key
+        that is no setting of an optimizer of torch's or of ours, nor resembles one, and whatever is written into
+        `param_groups` later.
 
         Raises:
             ValueError: for lr or weight_decay that is negative or not finite, for another value of what is one for all,
-                and for settings that would be without effect; else as in torch.
+                and for settings, also misspelt ones, that would be without effect; else as in torch.
             TypeError: for lr or weight_decay that is not one number.
         """
         step = self._step
@@ -196,7 +198,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         own: dict[str, Any] = {"scope": self._scope, "beta_max": beta, "beta": beta}
         own["betas"] = (beta, getattr(metric, "beta2", None))
         known = {"eps": getattr(metric, "eps", None), "lower_bound": getattr(rule, "lower_bound", None)}
-        of_metric = ("every", "largest_side", "pairs", "curvature")
+        of_metric = ("every", "largest_side", "pairs", "curvature", "polar", "scale")
         known |= {name: getattr(metric, name) for name in of_metric if hasattr(metric, name)}
         return {**names, **own, **known, **self._options}
 

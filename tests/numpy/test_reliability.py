@@ -99,7 +99,7 @@ def scaled(case: Case, of_f: float, of_x: float) -> Case:
 CONVEX, REST = (quadratic, logistic, quartic, narrow), (kinked, valley, waves, endless)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("PROXMOM_FUZZ", 80))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("PROXMOM_FUZZ", 48))))
 def test_it_converges_or_says_why_not(seed: int) -> None:
     random = np.random.default_rng([14, seed])
     family = (*CONVEX, *REST)[seed % 8]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from proxmom import AdaptiveMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
+from tests.started import start
 
-STEPS = 12
+STEPS = 9
 Factory = Callable[..., ProxOptimizer]
 NAMED: dict[str, Factory] = {
     "AMSGD, model": functools.partial(AMSGD, lr=0.05, weight_decay=0.01),
@@ -36,6 +36,11 @@ NAMED: dict[str, Factory] = {
     "aggregated height": functools.partial(ProxOptimizer, rule=AdaptiveMemory(height="aggregated"), lr=0.05),
 }
 SAVED = ("AMSGD, model", "AMAdamW, tensor", "MoMoAdam")
+FEW = (*SAVED, "AMSGD, group", "AMAdamW in torch operations")  # every scope, metric and path, with and without a loss
+
+
+def named(names: Sequence[str]) -> dict[str, Factory]:
+    return {name: NAMED[name] for name in names}
 
 
 def network() -> nn.Sequential:
@@ -98,8 +103,7 @@ def world(rank: int, size: int, store: str) -> Iterator[None]:
 
 def spawn(worker: Callable[..., None], size: int, folder: Path, *args: Any) -> None:
     store = folder / f"store-{worker.__name__}-{size}"
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])  # imports that take seconds
-    torch.multiprocessing.start_processes(worker, (size, str(store), *args), nprocs=size, start_method="forkserver")
+    start(worker, (size, str(store), *args), size)
 
 
 def place(values: Tensor, mesh: Any, where: Any) -> Tensor:

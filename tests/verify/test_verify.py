@@ -17,17 +17,23 @@ from proxmom.numpy import Optimizer
 from proxmom.reference import objective, solve_step
 from proxmom.rules import Facts
 from proxmom.verify import check, check_rule, settings
+from proxmom.verify.cases import CASES
 
 DECAYS = [(0.0, "proximal"), (0.05, "proximal"), (0.05, "decoupled"), (0.05, "coupled")]
+
+EACH = 3 * len(CASES) - 5  # trials, so that every degenerate state is among them
 
 
 @pytest.mark.parametrize("inertia", [0.0, 0.1])
 @pytest.mark.parametrize(("weight_decay", "decay"), DECAYS)
 def test_steps_are_the_convex_solvers(rule: Any, metric: Any, inertia: float, weight_decay: float, decay: str) -> None:
-    report = check_rule(rule, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay, trials=50, seed=1)
+    report = check_rule(
+        rule, metric=metric, inertia=inertia, weight_decay=weight_decay, decay=decay, trials=EACH, seed=1
+    )
     refused = Facts.of(rule).needs_loss and (inertia > 0 or decay == "coupled")
     assert (report.refused is not None) == refused
     assert report.ok, str(report)
+    assert refused or {trial.case for trial in report.trials} == set(CASES)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from proxmom.study.record.run import METRICS
 from proxmom.study.record.store import CHECKPOINT
+from tests.started import context
 from tests.study.training.conftest import AMADAMW, SGD, Watched, flat, run, tiny
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=dies, args=(tmp_path,))
+    process = context().Process(target=dies, args=(tmp_path,))
     process.start()
     process.join(300)
     assert process.exitcode == 0

@@ -18,6 +18,7 @@ from proxmom.study.training import (
     describe_task,
     train,
 )
+from tests.started import start
 from tests.study.training.conftest import TINY, flat, run, settings, tiny
 
 SHARED = {
@@ -62,7 +63,7 @@ def shares(rank: int, size: int, store: str, folder: str) -> None:
 
 @pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(shares, (2, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    start(shares, (2, str(tmp_path / "store"), str(tmp_path)), 2)
     for kind, (method, arguments) in SHARED.items():
         task = tiny(kind, **arguments)
         alone, rows = run(method, task, tmp_path / f"{kind}, alone", steps=6, test=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.record.store import load_runs
 from proxmom.study.run.runner import run_study
+from tests.started import as_torchrun, commands
 
 TRAINING = """\
 [study]
@@ -42,27 +42,36 @@ lr = 0.01
 """
 
 
-def torchrun(*command: Any) -> Any:
-    """Two processes; torch finds each other through a file's worth of environment, as torchrun sets it."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
-    return subprocess.run([*start, *map(str, command)], capture_output=True, text=True, timeout=300)
+THREADS_LEFT = """\
+import sys
+from pathlib import Path
+from proxmom.cli import main
+
+main(sys.argv[1:], standalone_mode=False)
+if sys.platform.startswith("linux"):
+    tasks = Path("/proc/self/task").iterdir()
+    print("left:", [name for task in tasks if "gloo" in (name := (task / "comm").read_text())])
+"""
 
 
-def _free_port() -> Any:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def test_two_processes_train_together_as_one_does(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What torchrun says of a study trained by two processes, and where that study is."""
     pytest.importorskip("torch")
-    file = tmp_path / "study.toml"
-    file.write_text(TRAINING.format(batch=64))
-    done = torchrun("-m", "proxmom", "run", file, "--out", tmp_path / "two")
+    folder = tmp_path_factory.mktemp("together")
+    (folder / "study.toml").write_text(TRAINING.format(batch=64))
+    (folder / "threads_left.py").write_text(THREADS_LEFT)
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [folder / "threads_left.py", "run", folder / "study.toml", "--out", folder / "two"]
+    return subprocess.run([*start, *map(str, command)], capture_output=True, text=True, timeout=300), folder
+
+
+def test_two_processes_train_together_as_one_does(together: Any, tmp_path: Path) -> None:
+    done, folder = together
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1  # one of them writes and prints
-    two = {run.key: run for run in load_runs(tmp_path / "two")}
-    one = {run.key: run for run in load_runs(run_study(file, tmp_path / "one", jobs=1, quiet=True))}
+    two = {run.key: run for run in load_runs(folder / "two")}
+    one = {run.key: run for run in load_runs(run_study(folder / "study.toml", tmp_path / "one", jobs=1, quiet=True))}
     assert two.keys() == one.keys()
     for key, run in one.items():
         assert (run.status, two[key].status) == ("finished", "finished")
@@ -71,22 +80,9 @@ def test_two_processes_train_together_as_one_does(tmp_path: Path) -> None:
         assert two[key].provenance["processes"] == 2
 
 
-THREADS_LEFT = """\
-import sys
-from pathlib import Path
-from proxmom.cli import main
-
-main(sys.argv[1:], standalone_mode=False)
-print("left:", [name for task in Path("/proc/self/task").iterdir() if "gloo" in (name := (task / "comm").read_text())])
-"""
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked up in /proc")
-def test_no_thread_of_the_connection_is_left_that_could_abort_while_python_shuts_down(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
-    (script := tmp_path / "threads_left.py").write_text(THREADS_LEFT)
-    done = torchrun(script, "run", file, "--out", tmp_path / "out")
+def test_no_thread_of_the_connection_is_left_that_could_abort_while_python_shuts_down(together: Any) -> None:
+    done, _ = together
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("left: []") == 2
 
@@ -118,12 +114,12 @@ def test_a_process_that_fails_alone_ends_the_others_and_the_run_has_no_result(tm
     pytest.importorskip("torch")
     (file := tmp_path / "study.toml").write_text(TRAINING.format(batch=64))
     (script := tmp_path / "one_fails.py").write_text(ONE_FAILS)
-    done = torchrun(script, 1, "run", file, "--out", tmp_path / "out")
-    assert done.returncode != 0
-    assert (
-        "AdamW: this run failed in some of the processes, not in all: "
-        "process 1: MemoryError: no room for the fifth step. It has no result" in done.stderr
-    )
+    for done in commands([script, 1, "run", file, "--out", tmp_path / "out"], as_torchrun(2), tmp_path):
+        assert done.returncode == 1, done.stderr
+        assert (
+            "AdamW: this run failed in some of the processes, not in all: "
+            "process 1: MemoryError: no room for the fifth step. It has no result" in done.stderr
+        )
     assert not load_runs(tmp_path / "out")
 
 
@@ -131,9 +127,11 @@ def test_what_torchrun_refuses_is_said_once_before_anything_is_written(tmp_path:
     pytest.importorskip("torch")
     file = tmp_path / "study.toml"
     file.write_text(TRAINING.format(batch=63))
-    done = torchrun("-m", "proxmom", "run", file, "--out", tmp_path / "out")
-    assert done.returncode != 0
-    assert done.stderr.count("line 10: batch must be a multiple of the 2 processes, got 63") == 1
+    done = commands(["-m", "proxmom", "run", file, "--out", tmp_path / "out"], as_torchrun(2), tmp_path)
+    assert done[0].returncode == 1
+    assert (
+        "".join(one.stderr for one in done).count("line 10: batch must be a multiple of the 2 processes, got 63") == 1
+    )
     assert not (tmp_path / "out").exists()
 
 

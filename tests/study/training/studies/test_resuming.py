@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from proxmom.study.record.run import Ending
 from proxmom.study.record.store import RunWriter
 from proxmom.study.run import progress, runner
 from proxmom.study.run.runner import run_study
+from tests.started import commands, context
 from tests.study.training.studies.conftest import CONTROLLED, NETWORK, SMALL, WILD, by_row, outcomes, run, touched
 
 
@@ -73,7 +72,6 @@ def test_more_points_repeat_the_final_runs_only_of_another_best_one(study: Any, 
 
 KILLED = """
 import functools, json, os, random, signal, sys, time
-import torch._dynamo  # which training needs: here, and not in every start
 from pathlib import Path
 from proxmom.study.run import runner
 from proxmom.study import training
@@ -115,8 +113,8 @@ def test_a_study_that_is_killed_again_and_again_ends_as_one_that_is_not(study: A
     text = text.replace("points = 3", "points = 2").replace("seeds = 2", "seeds = 1")
     file = study(text.replace('reference = "SGD"', 'reference = "adaptive"'))
     out = tmp_path / "killed"
-    code = KILLED.format(out=str(out), file=str(file))
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
+    (script := tmp_path / "killed.py").write_text(KILLED.format(out=str(out), file=str(file)))
+    [done] = commands([script], [{}], tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert outcomes(out) == outcomes(run(file, tmp_path / "whole"))
@@ -167,9 +165,9 @@ def _hold(directory: Any, held: Any, release: Any) -> None:
 def test_a_run_that_another_process_has_is_waited_for_and_not_repeated(study: Any, tmp_path: Path) -> None:
     cell = next(plan(load_study(study())))
     worker = runner.Worker(tmp_path, load_study(study()), None, ["logistic"], {})
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(store.run_directory(tmp_path, cell.key), held, release))
+    processes = context()
+    held, release = processes.Event(), processes.Event()
+    other = processes.Process(target=_hold, args=(store.run_directory(tmp_path, cell.key), held, release))
     other.start()
     assert held.wait(60)
     release.set()
