@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS := $(BIN)/python -m pytest -n auto --dist worksteal   # a worker for each core
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Clones of a function are chosen before the sanitizer is ready.
@@ -18,13 +19,13 @@ run: $(VENV)/.study  ## run the quick convex study on embedded data and write it
 	$(BIN)/proxmom run experiments/convex/quick.toml
 
 test: $(VENV)/.dev  ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 quick: lint  ## style, types and the tests of the core (a minute)
-	$(BIN)/python -m pytest tests/core
+	$(TESTS) tests/core
 
 test-slow: $(VENV)/.dev  ## the tests marked slow
-	$(BIN)/python -m pytest -m slow
+	$(TESTS) -m slow
 
 theory: $(VENV)/.dev  ## run every derivation and check its claims
 	$(BIN)/python theory/claims.py
@@ -32,7 +33,7 @@ theory: $(VENV)/.dev  ## run every derivation and check its claims
 asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences (a minute), then build them again
 	CXX="$(ASAN)" $(BIN)/python -c "import pathlib; from proxmom.kernels import build; build.build(pathlib.Path(build.__file__).parent)"
 	CXX="$(ASAN)" LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -n 0 -k 'fastest or native_signs or vectors' \
+	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -k 'fastest or native_signs or vectors' \
 	tests/torch/test_fuzz.py tests/torch/test_safety.py tests/torch/test_native_signs.py tests/torch/test_vectors.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
 
 mutants: $(VENV)/.dev  ## 150 single changes of the core: does a test notice each? (an hour; goes on where it was stopped)

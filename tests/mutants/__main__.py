@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ("tests/core", "tests/numpy", "tests/verify")
 RESULTS = ROOT / "results" / "mutants"
 REASONS = Path(__file__).with_name("same.toml")
-PYTEST = ["-m", "pytest", "-q", "-n", "0", "-p", "tests.mutants.plugin", "-p", "no:cacheprovider", "--durations=0"]
+PYTEST = ["-m", "pytest", "-q", "-p", "tests.mutants.plugin", "-p", "no:cacheprovider", "--durations=0"]
 PYTEST += ["--hypothesis-seed=0", "--no-header", "--tb=no"]
 TOO_LONG = 77  # exit status of plugin.py
 NO_START = (3, 4)  # of pytest, where the package cannot be imported

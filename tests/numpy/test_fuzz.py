@@ -1,6 +1,6 @@
 """`minimize` on random functions: f never above f(x0), no false success, no exception of ours.
 
-A sample runs with every `make test`. More, and others each time: `PROXMOM_FUZZ=20000 python -m pytest -n 0
+A sample runs with every `make test`. More, and others each time: `PROXMOM_FUZZ=20000 python -m pytest
 tests/numpy/test_fuzz.py`.
 """
 

@@ -248,7 +248,7 @@ def test_in_the_interpreter() -> None:
     sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
     others = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("triton_tape", "cuda_vectors")]
     files = [__file__, *others, sequences]
-    command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
+    command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "8"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-10000:]

@@ -23,8 +23,19 @@ from tests.torch.remembering import Remembering, motion
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CUDA = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if CUDA else "cpu"
-runs = pytest.mark.skipif(not (CUDA or INTERPRETED), reason="no CUDA device: test_in_the_interpreter runs this")
-device = pytest.mark.skipif(not CUDA, reason="no CUDA device")
+
+
+def runs(test: Any) -> Any:
+    """For a device, or Triton's interpreter."""
+    reason = "no CUDA device: test_in_the_interpreter runs this"
+    return pytest.mark.device(pytest.mark.skipif(not (CUDA or INTERPRETED), reason=reason)(test))
+
+
+def device(test: Any) -> Any:
+    """For a device alone."""
+    return pytest.mark.device(pytest.mark.skipif(not CUDA, reason="no CUDA device")(test))
+
+
 compiled = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled in the interpreter")
 
 SHAPES = ((0,), (), (15,), (300, 41), (4097,), (0,), (5,), (4096,))
