@@ -21,7 +21,8 @@ from proxmom.torch.layout import Layout, Part, working
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
 SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries
 ALIGN = 1 << 10  # elements: blocks begin where vector instructions like it
-DEVICE_BLOCK = 1 << 22  # elements: few launches, and temporaries still small beside a model that needs a GPU
+# On a device launches are what costs: few blocks, and temporaries still smaller than those of torch's own foreach.
+DEVICE_BLOCK, DEVICE_SHARE = 1 << 25, 4
 
 
 @dataclass
@@ -66,8 +67,10 @@ class Columns:
 def cut(layout: Layout, *, pack: bool) -> list[Block]:
     """The blocks of a layout; pack: whether small parameters share them."""
     total = sum(part.count for part in layout.parts)
-    share = SHARE * (1 + 2 * len(layout.parts[0].vectors))
-    size = max(min(HOST_BLOCK if layout.on_host else DEVICE_BLOCK, total // share) // ALIGN, 1) * ALIGN
+    most, share = HOST_BLOCK, SHARE * (1 + 2 * len(layout.parts[0].vectors))
+    if not layout.on_host:
+        most, share = DEVICE_BLOCK, DEVICE_SHARE
+    size = max(min(most, total // share) // ALIGN, 1) * ALIGN
     return [_block(layout, *plan) for plan in _plan(layout.parts, size, pack)]
 
 
