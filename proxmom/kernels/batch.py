@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Batch:
         if self.further is not None:
             object.__setattr__(self, "further", _further(self.further, count))
 
-    @property
+    @cached_property
     def vectors(self) -> int:
         """B: gradient, memory and further memories."""
         return 2 if self.further is None else 2 + len(self.further)

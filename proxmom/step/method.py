@@ -133,10 +133,6 @@ class Method:
             except Exception:  # whatever else is wrong is said where it takes a step
                 continue
 
-    def holds(self) -> list[Any]:
-        """The attributes of rule, metric and step size, as they are now."""
-        return [dict(getattr(part, "__dict__", {})) for part in (self.rule, self.metric, self.step_size)]
-
     @cached_property
     def weight_on_memory(self) -> float:
         """The largest coefficient of memory in a plane of the rule, over random states; 0 if it cannot be asked so."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -28,11 +28,6 @@ PER_SCOPE = ("weights", "beta", "sound")  # what `decide` returns one of for eac
 Arrays = Mapping[str, Any]
 
 
-def as_tensor(array: Array) -> Tensor:
-    """An array of `Layout.array`'s kind as a tensor on the same memory, whatever device is the default."""
-    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
-
-
 @dataclass(frozen=True)
 class Kind:
     """All that stays the same from step to step.
@@ -46,7 +41,7 @@ class Kind:
     decays: bool
     diagonal: bool = False
 
-    @property
+    @cached_property
     def with_x(self) -> bool:
         """Whether products with x are wanted."""
         return self.decays and self.step.method.decay != "coupled"

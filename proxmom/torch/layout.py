@@ -168,6 +168,7 @@ class Layout:
         self._kinds: memory.Kinds | None = None  # of the parameters
         self._params_at = NOWHERE
         self._known = False  # whether gradients of this kind have been looked at one by one
+        self.kinds: dict[bool, Any] = {}  # of what is decided, with and without weight decay
         self.rates: dict[str, Any] = {}  # of the last step: values of the groups, and of the units
         self._alike: Any = None  # the guard of gradients that fit
         self._copies: dict[int, Tensor] = {}

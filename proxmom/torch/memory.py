@@ -11,13 +11,21 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from proxmom.planes import Array
+
 DTYPE = operator.attrgetter("dtype")
 
 Integers = NDArray[np.int64]
+
+
+def as_tensor(array: Array) -> Tensor:
+    """A NumPy array as a tensor on the same memory, whatever device is the default; a tensor as it is."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
 
 
 def addresses(tensors: Sequence[Tensor]) -> Integers:

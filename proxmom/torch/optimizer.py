@@ -16,9 +16,10 @@ from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
 from proxmom.torch.arguments import Defaults, Options, check_rate, explicit
 from proxmom.torch.arrange import arrange, at_rest, indices_of
-from proxmom.torch.decision import SKIPPED, STEP, as_tensor
+from proxmom.torch.decision import SKIPPED, STEP
 from proxmom.torch.entries import by_element
 from proxmom.torch.layout import Layout
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Settings
 from proxmom.torch.passes.choose import choose
 from proxmom.torch.plan import commit, plan_step, scalar

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from proxmom.planes import Array, namespace
 from proxmom.step import Glance
-from proxmom.torch.decision import Kind, Measured, as_tensor, spread_vectors
+from proxmom.torch.decision import Kind, Measured, spread_vectors
 from proxmom.torch.layout import Layout
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, cuda
 from proxmom.torch.recording import Last
 
@@ -40,13 +41,15 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
     lr, decay = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
     coupled = step.method.decay == "coupled"
     decays = any(group["weight_decay"] for group in groups)
-    kind = Kind(step, layout.columns, decays, diagonal=passes.by_kernels)
+    if decays not in layout.kinds:
+        layout.kinds[decays] = Kind(step, layout.columns, decays, diagonal=passes.by_kernels)
+    kind = layout.kinds[decays]
     found = layout.decision.numbers(kind, rows)
     numbers = Numbers(
         coupled=decay if coupled and decays else None,
         factor=found.get("factor"),
         diagonal=(found["at_zero"], found["at_one"]) if "at_zero" in found else None,
-        metric_scalars=kind.metric_scalars(rows),
+        metric_scalars={} if passes.by_kernels else kind.metric_scalars(rows),
         with_x=kind.with_x,
     )
     if step.method.measures == "low rank":

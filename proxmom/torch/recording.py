@@ -30,11 +30,11 @@ from proxmom.torch.decision import (
     Arrays,
     Kind,
     Measured,
-    as_tensor,
     decide,
     numbers,
     spread_vectors,
 )
+from proxmom.torch.memory import as_tensor
 
 Last = tuple[Tensor, Tensor]  # weights (S, K) and beta (S,)
 
@@ -122,10 +122,15 @@ class Decision:
         return import_module("proxmom.torch.passes.triton_tape")
 
 
+def _held(method: Method) -> list[Any]:
+    """The attributes of rule, metric and step size, as they are now."""
+    return [dict(getattr(part, "__dict__", {})) for part in (method.rule, method.metric, method.step_size)]
+
+
 def _unchanged(method: Method) -> bool:
     """Whether rule, metric and step size hold what they held when they were recorded; False where nobody can tell."""
     try:
-        return bool(method.recorded_with == method.holds())
+        return bool(method.recorded_with == _held(method))
     except Exception:  # of an array there is no one answer
         return False
 
@@ -137,7 +142,7 @@ def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) 
     key = (name, kind.columns, kind.decays, kind.diagonal, sums, dtype, shared)
     if key not in method.recorded:
         if method.recorded_with is None:
-            method.recorded_with = deepcopy(method.holds())
+            method.recorded_with = deepcopy(_held(method))
         try:
             method.recorded[key] = _recorded(name, kind, sums, dtype, shared=shared)
         except Untraceable as error:

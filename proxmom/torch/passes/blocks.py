@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from proxmom.planes import Array
-from proxmom.torch.decision import as_tensor
 from proxmom.torch.layout import Layout, Part, working
+from proxmom.torch.memory import as_tensor
 
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
 SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries

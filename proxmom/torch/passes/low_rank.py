@@ -20,8 +20,9 @@ from proxmom.metrics import Expansion
 from proxmom.planes import Array, namespace
 from proxmom.step import Products, Scope
 from proxmom.step import low_rank as ranks
-from proxmom.torch.decision import LAST_LR, STEP, as_tensor
+from proxmom.torch.decision import LAST_LR, STEP
 from proxmom.torch.layout import MEMBERS, PREVIOUS_GRADIENT, PREVIOUS_X, Layout, Part, working
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import each, following, rounded
 from proxmom.torch.passes.blocks import DEVICE_BLOCK, HOST_BLOCK

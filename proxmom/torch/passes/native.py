@@ -14,8 +14,8 @@ from torch import Tensor
 from proxmom import kernels
 from proxmom.kernels.batch import AVERAGE, COMBINATION
 from proxmom.memories import Average, Previous
-from proxmom.torch.decision import as_tensor
 from proxmom.torch.layout import Layout, Part
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 
 

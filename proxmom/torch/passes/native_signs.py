@@ -19,8 +19,8 @@ from proxmom.kernels import signs
 from proxmom.metrics import LInf
 from proxmom.metrics.norms import FAINT
 from proxmom.planes import Array
-from proxmom.torch.decision import as_tensor
 from proxmom.torch.layout import Layout
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.native import batches_of, dtype_name
 

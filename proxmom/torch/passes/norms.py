@@ -14,8 +14,9 @@ from torch import Tensor
 
 from proxmom.metrics.protocol import recalls
 from proxmom.planes import Array
-from proxmom.torch.decision import LAST_LR, as_tensor
+from proxmom.torch.decision import LAST_LR
 from proxmom.torch.layout import PREVIOUS_X, Layout, Part, working
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import each, following, rounded, store
 from proxmom.torch.passes.whole import Frame

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from proxmom.metrics import kind_of
 from proxmom.planes import Array, namespace
-from proxmom.torch.decision import LAST_LR, as_tensor
+from proxmom.torch.decision import LAST_LR
 from proxmom.torch.layout import PREVIOUS_X, Layout, Part, flat, shaped, working
+from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import add, combine, each, following, pairs, products, rounded, store
 from proxmom.torch.shards import absent, gathered, is_sharded, local, sharded_like
