@@ -26,7 +26,7 @@ class Numbers:
 
     coupled: weight decay to be added to the gradient, (U,), or None; factor: of the metric, for the mass of memory,
     (U,), or None for 1; metric_scalars: those of the metric, (U, 1) each, not for kernels; with_x: whether products
-    with x are wanted; diagonal: P of each unit where v is 0 and where it is 1, (U,) each, for kernels with Adam's metric.
+    with x are wanted; diagonal: P of each unit where v is 0 and where it is 1, (U,) each, for kernels in Adam's metric.
     """
 
     coupled: Array | None
