@@ -57,10 +57,11 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
         layout.passes.check_rates(groups, ("lr",) if coupled else ("lr", "weight_decay"))
     measured = layout.passes.measure(layout, numbers)
     sums = layout.array(measured if layout.meshes is None else layout.meshes.total(measured))
-    pull = narrows = None
+    pull = narrows = pulls = None
     if step.method.measures == "norm":
         products, pull = _in_norm(layout, step, sums, with_x=numbers.with_x), _asked(layout)
         narrows = _Narrowing(layout) if hasattr(layout.passes, "focus") else None
+        pulls = _asked_at_once(layout) if hasattr(layout.passes, "pulls") else None
     elif step.method.measures == "low rank":
         products = layout.passes.products(layout, sums, with_x=numbers.with_x)
         sums = products.dual  # a pair that overflows is left out of it
@@ -68,7 +69,9 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
         places = layout.array(_places(len(step.method.names), layout.device))
         products = _products(step, sums, places, with_x=numbers.with_x)
     with np.errstate(all="ignore"):  # what is not finite is seen below
-        outcome = step.take(Inputs(products, scalars, layout.scope, lr, mu, loss, pull, layout.precision, narrows))
+        outcome = step.take(
+            Inputs(products, scalars, layout.scope, lr, mu, loss, pull, layout.precision, narrows, pulls)
+        )
     solution = outcome.solution
     decided = solution.gap if solution.quadratic is None else solution.quadratic
     checked = [sums, solution.linear, decided, *([] if loss is None else [loss])]
@@ -151,6 +154,20 @@ def _asked(layout: Layout) -> Callable[[Array], Array]:
         return layout.array(found if layout.meshes is None else layout.meshes.total(found))
 
     return pull
+
+
+def _asked_at_once(layout: Layout) -> Callable[[Array], Array]:
+    """See `Inputs.pulls`; over all processes."""
+
+    def pulls(slopes: Array) -> Array:
+        xp, shape = namespace(slopes), slopes.shape[1:]
+        ours = _per_vector(layout.scope, xp.reshape(slopes, (len(slopes), -1)))
+        found = layout.passes.pulls(layout, xp.reshape(ours, (len(ours), *shape)))
+        found = found.reshape(len(ours), -1)
+        found = layout.array(found if layout.meshes is None else layout.meshes.total(found))
+        return xp.reshape(found, (len(ours), *shape))
+
+    return pulls
 
 
 @dataclass(frozen=True)
