@@ -246,7 +246,7 @@ def test_an_optimizer_takes_the_same_path(make: Any, monkeypatch: pytest.MonkeyP
 def test_in_the_interpreter() -> None:
     pytest.importorskip("triton")
     sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
-    files = [__file__, sequences]
+    files = [__file__, str(Path(__file__).with_name("test_cuda_signs.py")), sequences]
     command = [sys.executable, "-m", "pytest", *files, "-n", "0", "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "12"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -17,7 +17,7 @@ from proxmom.metrics.norms import FAINT
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout, working
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.cuda import BLOCK, ROWS, TYPES, _chunks, _constants, _ends, _on, _Pointers, _works
+from proxmom.torch.passes.cuda import ROWS, TYPES, _chunks, _constants, _ends, _on, _Pointers, _works
 
 MEASURED = 4
 TILE = {torch.float32: 4096, torch.float64: 2048}  # slopes times elements at once: their sums must fit in registers
@@ -112,7 +112,13 @@ class _Unfused(_Pointers):
 
     def launch(self, kernel: Any, **given: Any) -> None:
         """One program for each chunk."""
-        types, state = _constants(self._dtype), working(self._dtype)
-        tile = {"PIECE": min(TILE[state] // given["COUNT"], BLOCK[state])} if "COUNT" in given else {"BLOCK": BLOCK[state]}
-        constants = {"X": types["X"], "S": types["S"], **tile, **OPTIONS}
-        kernel[(len(self._tensors),)](self._tensors, self._addresses, **given, **constants)
+        constants = _constants_for(self._dtype, given)
+        kernel[(len(self._tensors),)](self._tensors, self._addresses, **constants, **OPTIONS)
+
+
+def _constants_for(dtype: torch.dtype, given: dict[str, Any]) -> dict[str, Any]:
+    """What is given to a kernel, and the types and the number of elements at once that it is compiled for."""
+    types = _constants(dtype)
+    block = types.pop("BLOCK")
+    piece = {"PIECE": min(TILE[working(dtype)] // given["COUNT"], block)} if "COUNT" in given else {"BLOCK": block}
+    return {**given, **types, **piece}

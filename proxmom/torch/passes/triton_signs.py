@@ -1,8 +1,8 @@
 """A hard step in the maximum norm as Triton kernels: its directions are signs, element by element.
 
-Only `cuda_signs` beside it imports this, and late. The formulas are those of `NormPasses` and of `kernels/signs.h`: with
-g the gradient, d the memory and t = a·g + b·d, a slope (a, b) pulls Σ sign(t)·g and Σ sign(t)·d. Products must not be
-fused into sums, lest an element with t = 0 get the sign of a rounding: `sign` of `pull` and of `move` is one number.
+Only `cuda_signs` beside it imports this, and late. The formulas are those of `NormPasses` and of `kernels/signs.h`:
+with g the gradient, d the memory and t = a·g + b·d, a slope (a, b) pulls Σ sign(t)·g and Σ sign(t)·d. The products of t
+must not be fused into its sum, lest an element with t = 0 get the sign of a rounding.
 
 Tables, X and S are as in `triton_kernels`.
 """
@@ -83,8 +83,8 @@ def pull(
         g = _gradient(gradient, x, coupled, unit, at, count, SIGN, S)[None, :]
         d = tl.load(memory + at, mask=at < count, other=0.0)[None, :]
         s = _sign(a, b, g, d, S)
-        of_gradient += s * g
-        of_memory += s * d
+        of_gradient = tl.fma(s, tl.broadcast_to(g, [COUNT, PIECE]), of_gradient)  # exact: s is a sign
+        of_memory = tl.fma(s, tl.broadcast_to(d, [COUNT, PIECE]), of_memory)
     out = sums + row * (2 * COUNT) + which
     tl.store(out, tl.sum(of_gradient, axis=1))
     tl.store(out + 1, tl.sum(of_memory, axis=1))
