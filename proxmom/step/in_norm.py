@@ -26,6 +26,7 @@ from proxmom.step.dual import stack
 from proxmom.step.method import Method
 from proxmom.step.narrowing import near
 from proxmom.step.records import Atom, Inputs, Solution
+from proxmom.step.sections import bracket
 
 ROUNDING = 8  # eps of a difference that counts as zero
 UNSEEN = 32  # slopes that are asked about where nobody can look whether it is enough
@@ -38,7 +39,7 @@ class Problem:
     pull: slopes (S, B) -> (S, B), the gradient of ψ over the named vectors; power: 1 hard, 2 soft; calls: at most;
     looks: whether the rule looks at the loss, and so must know how far its planes fall; precision: relative, of the
     vectors; exact: whether steepest directions are; narrowed: the dual's derivative at weights -> two weights that a
-    backend has made cheap to ask between.
+    backend has made cheap to ask between; pulls: slopes (S, M, B) -> (S, M, B), many at once, where a backend can.
     """
 
     linear: Array
@@ -51,6 +52,7 @@ class Problem:
     precision: float
     exact: bool
     narrowed: Callable[[Callable[[Array, Array, Array], Array]], tuple[Array, Array]] | None = None
+    pulls: Callable[[Array], Array] | None = None
 
     @property
     def shortens(self) -> bool:
@@ -130,6 +132,8 @@ def solution(method: Method, inputs: Inputs, lr: Array, now: Now) -> Solution:
     )
     if inputs.narrows is not None and len(sloped) == 2:
         problem = replace(problem, narrowed=_narrowing(problem, inputs, lr))
+    if inputs.pulls is not None:
+        problem = replace(problem, pulls=_pulls(inputs.pulls, inputs, lr))
     answer = solve(problem)
     share = answer.share
     return Solution(
@@ -167,6 +171,15 @@ def _narrowing(problem: Problem, inputs: Inputs, lr: Array) -> Callable[..., tup
         return low, high
 
     return narrowed
+
+
+def _pulls(ask: Callable[[Array], Array], inputs: Inputs, lr: Array) -> Callable[[Array], Array]:
+    """See `Problem.pulls`."""
+
+    def pulls(slopes: Array) -> Array:
+        return inputs.scope.total(lr[:, None, None] * ask(slopes))
+
+    return pulls
 
 
 def _weights(power: int, answer: Answer, linear: Array, sloped: list[int], floors: list[int]) -> Array:
@@ -211,6 +224,9 @@ def _one(problem: Problem) -> Answer:
 
 def _two(problem: Problem) -> Answer:
     """A bracket of the best weight, and the mixture of the steps at its ends."""
+    if problem.pulls is not None:
+        low, high = bracket(problem, _look)
+        return _mixed(problem, low, high, low.where(_better(problem, low, high), high))
     xp = namespace(problem.linear)
     low, high = _ends(problem) if problem.narrowed is None else _near(problem)
     calls = problem.calls if isinstance(low.b, np.ndarray) else min(problem.calls, UNSEEN)
@@ -228,6 +244,12 @@ def _two(problem: Problem) -> Answer:
         near = between.value >= best.value - level * _scale(problem, low, high)
         near = xp.where(best.share < 1, between.share >= best.share - level, near) if problem.shortens else near
         best = between.where(near, best)  # else there is a kink, and an end lies on it
+    return _mixed(problem, low, high, best)
+
+
+def _mixed(problem: Problem, low: Point, high: Point, best: Point) -> Answer:
+    """The step that is mixed of those at the ends of a bracket, and the weights of the best point seen."""
+    xp = namespace(best.b)
     share, part, gap = _mixture(problem, low, high, best)
     atoms = (Atom(low.slope, 1 - part), Atom(high.slope, part))
     along = atoms[0].share[:, None] * low.pull + atoms[1].share[:, None] * high.pull

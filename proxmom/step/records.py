@@ -154,6 +154,7 @@ class Inputs:
     pull: Callable[[Array], Array] | None = None  # in a norm (S, B) -> (T, B): of slopes Σ ||s||_*^{0 or 1}·<v, u>
     precision: float = 2.0**-52  # > 0, relative, of the coarsest vectors
     narrows: Narrowing | None = None  # in a norm, where the backend can
+    pulls: Callable[[Array], Array] | None = None  # as pull, (S, M, B) -> (T, M, B), where it answers many at once
 
     @cached_property
     def mass(self) -> Array:

@@ -67,7 +67,8 @@ def _besides(layout: Layout, kind: Kind, sums: Array) -> Measured | None:
     inputs: dict[str, Any] = {}
     if measures == "norm":
         narrows = _Narrowing(layout) if hasattr(layout.passes, "focus") else None
-        inputs = {"pull": _asked(layout), "precision": layout.precision, "narrows": narrows}
+        pulls = _asked_at_once(layout) if hasattr(layout.passes, "pulls") else None
+        inputs = {"pull": _asked(layout), "precision": layout.precision, "narrows": narrows, "pulls": pulls}
     products = layout.passes.products(layout, sums, with_x=kind.with_x) if measures == "low rank" else None
     if measures == "diagonal" and layout.passes.scalars is None:
         return None
@@ -117,6 +118,20 @@ def _asked(layout: Layout) -> Callable[[Array], Array]:
         return layout.array(found if layout.meshes is None else layout.meshes.total(found))
 
     return pull
+
+
+def _asked_at_once(layout: Layout) -> Callable[[Array], Array]:
+    """See `Inputs.pulls`; over all processes."""
+
+    def pulls(slopes: Array) -> Array:
+        xp, shape = namespace(slopes), slopes.shape[1:]
+        ours = spread_vectors(layout.scope, xp.reshape(slopes, (len(slopes), -1)))
+        found = layout.passes.pulls(layout, xp.reshape(ours, (len(ours), *shape)))
+        found = found.reshape(len(ours), -1)
+        found = layout.array(found if layout.meshes is None else layout.meshes.total(found))
+        return xp.reshape(found, (len(ours), *shape))
+
+    return pulls
 
 
 @dataclass(frozen=True)

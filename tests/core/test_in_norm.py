@@ -48,13 +48,14 @@ class Planes:
         self.power = 1 if norm.form == "hard" else 2
         self.named, self.asked = self.vectors.cumsum(axis=1), 0  # so that slopes are differences of named vectors
 
-    def solve(self) -> Answer:
+    @property
+    def problem(self) -> Problem:
         count, planes = self.heights.shape
         slopes = np.tile(np.eye(planes) - np.eye(planes, k=-1), (count, 1, 1))
-        problem = Problem(
-            self.heights, slopes, self.floor, self.pull, self.power, self.norm.calls, True, PRECISION, True
-        )
-        return solve(problem)
+        return Problem(self.heights, slopes, self.floor, self.pull, self.power, self.norm.calls, True, PRECISION, True)
+
+    def solve(self) -> Answer:
+        return solve(self.problem)
 
     def pull(self, slopes: Any) -> Any:
         self.asked += 1

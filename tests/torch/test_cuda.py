@@ -246,7 +246,8 @@ def test_an_optimizer_takes_the_same_path(make: Any, monkeypatch: pytest.MonkeyP
 def test_in_the_interpreter() -> None:
     pytest.importorskip("triton")
     sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
-    others = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("triton_tape", "cuda_vectors")]
+    names = ("triton_tape", "cuda_vectors", "cuda_signs")
+    others = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
     files = [__file__, *others, sequences]
     command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "8"}

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from proxmom.memories import Average
-from proxmom.torch.passes import cuda
+from proxmom.metrics.norms import FAINT
+from proxmom.step import sections
+from proxmom.torch.passes import cuda, cuda_signs
 from proxmom.torch.passes.cuda_vectors import Several
+from tests.torch import test_cuda_signs as signs_cases
 from tests.torch.triton_cases import (
     CASES,
     Case,
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("scalars_stay_on_the_device")
 
 
 def compile_for(
-    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90, *, warps: int = 4
+    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90, options: Any = cuda.OPTIONS
 ) -> Any:
     """All stages of a kernel down to machine code."""
     triton = pytest.importorskip("triton")
@@ -30,7 +33,7 @@ def compile_for(
     signature = {name: pointers.get(name, "constexpr") for name in kernel.arg_names}
     constexprs = {name: constants.get(name) for name in kernel.arg_names if name not in pointers}
     source = compiler.ASTSource(kernel, signature, constexprs)
-    return triton.compile(source, target=target, options={**cuda.OPTIONS, "num_warps": warps}).asm
+    return triton.compile(source, target=target, options=options).asm
 
 
 def compile_passes(dtype: torch.dtype, adam: bool, inertia: float, capability: int = 90) -> tuple[Any, Any]:
@@ -118,9 +121,35 @@ def compile_vectors(dtype: torch.dtype, adam: bool, inertia: float, count: int) 
     made = []
     for name, pointers in passes.items():
         constants = {**fixed, "WITH_X": True, **several.constants(dtype, measure=name == "measure")}
-        warps = constants.pop("num_warps")
-        made.append(compile_for(getattr(cuda._of_several(), f"{name}_vectors"), pointers, constants, warps=warps))
+        warps, kernel = constants.pop("num_warps"), getattr(cuda._of_several(), f"{name}_vectors")
+        made.append(compile_for(kernel, pointers, constants, options={**cuda.OPTIONS, "num_warps": warps}))
     return made
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("count", [1, sections.SLOPES])
+@pytest.mark.parametrize("dtype", cuda.TYPES, ids=str)
+def test_the_kernels_of_signs_compile(dtype: torch.dtype, count: int) -> None:
+    pytest.importorskip("triton")
+    kernels, row = cuda_signs._kernels(), "*fp64" if dtype == torch.float64 else "*fp32"
+    common = {"tensors": "*i64", "addresses": "*i64", "coupled": row, "sums": row}
+    motion = {**common, "sound": "*i1", **dict.fromkeys(("direction", "scale", "shrink", "parts"), row)}
+    given = {"SIGN": 1.0, "WITH_X": True, "PARTS": 2, "FAINT": FAINT, "INVERSE": 1 / FAINT}
+    for kernel, pointers, more in (
+        (kernels.recall, common, given),
+        (kernels.pull, {**common, "slopes": row}, {**given, "COUNT": count}),
+        (kernels.move, motion, given),
+    ):
+        pointers = {name: kind for name, kind in pointers.items() if name in kernel.arg_names}
+        constants = cuda_signs._constants_for(dtype, more)
+        stages = compile_for(kernel, pointers, constants, options=cuda_signs.OPTIONS)
+        assert stages["cubin"]
+        code = stages["ptx"]
+        assert ".local" not in code  # no array has left the registers
+        tile = count * constants.get("PIECE", 0) // (32 * cuda_signs.OPTIONS["num_warps"])
+        assert code.count("fma.") == 2 * tile  # more, and a slope that cancels would have a sign
+        assert not re.search(r"\b(atom|red)\.", code)
 
 
 class Dry:
@@ -163,4 +192,24 @@ def test_the_passes_launch_what_compiles(case: Case, monkeypatch: pytest.MonkeyP
     passes.move(layout, numbers, case.motion(layout))
     passes.move(layout, numbers, case.motion(layout, sound=True))
     assert [len(kernel.compiled) for kernel in dry.values()] == [1, 1, 2]
+    assert all(code.asm["cubin"] for kernel in dry.values() for code in kernel.compiled)
+
+
+@compiled
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("case", signs_cases.CASES[::3], ids=str)
+def test_the_passes_of_signs_launch_what_compiles(case: signs_cases.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
+    kernels = cuda_signs._kernels()
+    dry = {name: Dry(getattr(kernels, name)) for name in ("recall", "pull", "add_up", "move")}
+    for name, kernel in dry.items():
+        monkeypatch.setattr(kernels, name, kernel)
+    layout = case.layout()
+    passes, numbers = cuda_signs.TritonSignPasses(layout, case.settings()), case.numbers(layout)
+    passes.measure(layout, numbers)
+    passes.pulls(layout, layout.scalar_rows.new_ones((len(layout.scalar_rows), sections.SLOPES, 2)))
+    passes.move(layout, numbers, case.motion(layout))
+    passes.move(layout, numbers, case.motion(layout, sound=True))
+    assert [len(kernel.compiled) for kernel in dry.values()] == [1, 1, 2, 2]
     assert all(code.asm["cubin"] for kernel in dry.values() for code in kernel.compiled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxmom.metrics import kind_of
 from proxmom.torch.entries import by_element
 from proxmom.torch.layout import Layout
-from proxmom.torch.passes import Passes, Settings, cuda, native, native_signs
+from proxmom.torch.passes import Passes, Settings, cuda, cuda_signs, native, native_signs
 from proxmom.torch.passes.low_rank import LowRankPasses
 from proxmom.torch.passes.norms import NormPasses
 from proxmom.torch.passes.operations import TorchPasses
@@ -20,6 +20,8 @@ def choose(layout: Layout, settings: Settings, foreach: bool | None) -> Passes:
     if kind_of(settings.metric) == "low rank":
         return LowRankPasses(layout, settings)
     if kind_of(settings.metric) == "norm":
+        if foreach is None and cuda_signs.serves(layout, settings):
+            return cuda_signs.TritonSignPasses(layout, settings)
         if foreach is None and native_signs.serves(layout, settings):
             return native_signs.NativeSignPasses(layout, settings)
         return NormPasses(layout, settings)
