@@ -32,6 +32,7 @@ LAYERS = {
     "lookup": 2,
     "columns": 1,
     "step": 3,
+    "guard": 2,
     "kernels": 3,
     "numpy": 4,
     "torch": 4,

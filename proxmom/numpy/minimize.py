@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
+from proxmom.guard.criteria import SHORT, Criteria
+from proxmom.guard.judge import ROUNDING
 from proxmom.metrics import Euclidean, Metric, QuasiNewton, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
-from proxmom.numpy.criteria import SHORT, Criteria
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Segment, Unguarded
+from proxmom.numpy.guard import Curved, Guard, Point, Segment, Unguarded
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
 from proxmom.secant import Secant
@@ -208,7 +209,7 @@ class _Run:
             if kept:
                 self._note()
                 status, here = self._status(way), there
-                blind = status == 0 and way.length <= ROUNDING * norm(there.x)
+                blind = status == 0 and way.length <= ROUNDING * there.here
                 if (
                     blind
                     and self.criteria.gmax is None
@@ -225,7 +226,7 @@ class _Run:
 
     def _scale(self, f: float) -> None:
         """Chooses the power of two that makes the first gradient about 1 long; lr and weight decay go with it."""
-        self.power = min(-exponent(self.criteria.norms[0]), ROOM - exponent(abs(f)))
+        self.power = min(-exponent(self.criteria.sizes[0]), ROOM - exponent(abs(f)))
         with np.errstate(over="ignore", under="ignore"):
             lr = np.ldexp(self.optimizer.lr, -self.power)
             weight_decay = np.ldexp(self.weight_decay, self.power)
@@ -277,15 +278,22 @@ class _Run:
         self.values.append(f)
         with np.errstate(over="ignore", invalid="ignore"):
             whole = g + self.weight_decay * x if self.weight_decay else g
-            self.criteria.see(norm(whole), whole)
+            self.criteria.sizes.append(norm(whole))
+            self.gradient = whole
         return x, f, g
 
     def _status(self, step: Segment) -> int | None:
         """Whether the run ends at the point just evaluated, where this step led."""
-        if not (step.new.finite and np.isfinite(self.criteria.norms[-1])):
+        if not (step.new.finite and np.isfinite(self.criteria.sizes[-1])):
             return 2
         with np.errstate(over="ignore", invalid="ignore"):
-            return 0 if self.criteria.met(step, self.x0) else None
+            away, largest = (lambda: norm(step.new.x - self.x0)), (lambda: self.largest)
+            return 0 if self.criteria.met(step, step.new.here, away, largest) else None
+
+    @property
+    def largest(self) -> float:
+        """The largest component of the gradient at the last point."""
+        return float(np.abs(self.gradient).max(initial=0.0))
 
     def _turns(self, judge: Guard, here: Point) -> bool:
         """Whether f falls no further along the gradient than the last step of a success may be long; if it does, the
@@ -324,7 +332,7 @@ class _Run:
         x, f, g = point.told
         history = {
             "fun": np.array(self.values),
-            "gradient_norm": np.array(self.criteria.norms),
+            "gradient_norm": np.array(self.criteria.sizes),
             "beta": np.array(self.betas),
             "weights": np.array(self.weights),
         }
@@ -338,7 +346,7 @@ class _Run:
             njev=count,
             success=status == 0,
             status=status,
-            message=self.criteria.message(status),
+            message=self.criteria.message(status, self.largest),
             skipped=self.optimizer.diagnostics()["skipped"],
             undone=self.judge.undone,
             history=history,
