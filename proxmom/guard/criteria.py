@@ -25,6 +25,16 @@ FORESIGHT = 100  # gtol, of the same: so far may the minimum be, if that is more
 RECENT = 10  # steps whose curvature says how far the minimum may still be
 
 
+def check(gtol: float, gmax: float | None, max_iter: int) -> None:
+    """ValueError for limits that are none."""
+    if not gtol >= 0:
+        raise ValueError(f"gtol must be >= 0, got {gtol}.")
+    if gmax is not None and not gmax >= 0:
+        raise ValueError(f"gmax must be >= 0, got {gmax}.")
+    if max_iter < 0:
+        raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+
+
 class Criteria:
     """Whether a point is a success: by `gmax`, the largest component of the gradient, if that is given, else by `gtol`.
 

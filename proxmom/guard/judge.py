@@ -80,6 +80,16 @@ class Judge:
         """Where the run starts."""
         self.top, self.least = point.f, point.size
 
+    def state(self) -> dict[str, Any]:
+        """All that it knows, for `restore`."""
+        return dict(vars(self))
+
+    def restore(self, state: dict[str, Any], here: Truth = True) -> None:
+        """What it knew before, of the problems where `here` is true."""
+        for name, value in state.items():
+            now = getattr(self, name)
+            setattr(self, name, value if now is None else where(here, value, now))
+
     def lowers(self, step: Way) -> Truth:
         """Whether the step may stand; `settle` is to be told next, and `improved` says what the point is worth."""
         old, new, sound = step.old, step.new, step.new.finite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from proxmom.guard.criteria import SHORT, Criteria
+from proxmom.guard.criteria import SHORT, Criteria, check
 from proxmom.guard.judge import ROUNDING
+from proxmom.guard.start import BOLD, MAX_ITER, PROBE, ROOM, reporter
 from proxmom.metrics import Euclidean, Metric, QuasiNewton, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
 from proxmom.numpy.forecast import Forecast
@@ -21,11 +21,7 @@ from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
 from proxmom.secant import Secant
 from proxmom.stepsize import StepSize
 
-MAX_ITER = 1000
-PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
-BOLD = 0.1  # the same, where the metric learns curvature: too long a first step teaches it as well
 MEMORIES = ("full", "low")
-ROOM = 900  # f is scaled to less than two to this power
 
 
 def minimize(
@@ -92,12 +88,7 @@ def minimize(
         ValueError: for invalid arguments, an f that is not one number, or a gradient of the wrong shape.
         TypeError: for an x0, f or gradient that is not real numbers, or is masked.
     """
-    if not gtol >= 0:
-        raise ValueError(f"gtol must be >= 0, got {gtol}.")
-    if gmax is not None and not gmax >= 0:
-        raise ValueError(f"gmax must be >= 0, got {gmax}.")
-    if max_iter < 0:
-        raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+    check(gtol, gmax, max_iter)
     if lr is None and weight_decay > 0 and decay != "coupled":
         raise ValueError(f"decay must be 'coupled' without lr, got {decay!r}: f is judged, and must contain the decay.")
     if first is not None and (lr is not None or not 0 < first < np.inf):
@@ -147,19 +138,6 @@ def _full(memory: str | None, rule: Rule | None, metric: Metric | None, step_siz
             f"memory must be {'full' if learns else 'low'!r} with this metric, got {memory!r}: {metric!r}."
         )
     return memory == "full"
-
-
-def reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any] | None:
-    """SciPy's two signatures, told apart as SciPy does: by the argument's name."""
-    if callback is None:
-        return None
-    try:
-        names = set(inspect.signature(callback).parameters)
-    except ValueError:  # some of those written in C do not say
-        names = set()
-    if names == {"intermediate_result"}:
-        return lambda result: callback(intermediate_result=result)
-    return lambda result: callback(result.x)
 
 
 class _Run:
