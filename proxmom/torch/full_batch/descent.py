@@ -1,0 +1,331 @@
+"""`Descent`: one run of `minimize` over rows. Vectors stay on the device; the host reads numbers once an evaluation.
+
+What is decided stands in `proxmom.guard`, over floats for one problem and arrays (N,) for N: here it is carried out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxmom.guard.criteria import SHORT, Criteria
+from proxmom.guard.curved import CurvedJudge, cut
+from proxmom.guard.judge import GOES_ON, Way
+from proxmom.guard.numbers import Number, Truth, divide, finite, largest, least, no, some, where
+from proxmom.guard.start import BOLD, ROOM
+from proxmom.metrics import QuasiNewton
+from proxmom.torch.full_batch.objective import Objective
+from proxmom.torch.full_batch.pairs import Pairs
+from proxmom.torch.full_batch.rows import Rows, choose, dot, each, highest, nudged, shaped_numbers
+
+STEP, TURNS, NOISE = 0, 1, 2  # what an evaluation is for: a step, a look past a success, the rounding of f
+EIGHT = 8  # eps: a relative change of f or x that says nothing
+SAFETY = 4  # times the change of f that a move by one rounding of x made: what rounding may make of f
+
+
+@dataclass(frozen=True)
+class Spot:
+    """An evaluation as it is judged, each a float or (N,): f, told as the caller has it, ||gradient||, ||x||."""
+
+    f: Number
+    told: Number
+    size: Number
+    here: Number
+
+    @property
+    def finite(self) -> Truth:
+        return finite(self.f) & finite(self.size)
+
+    def where(self, here: Truth, other: Spot) -> Spot:
+        """This one of the problems where it is true, else the other."""
+        return Spot(*(where(here, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
+
+
+@dataclass(eq=False)
+class Step(Way):
+    """See `Way`. bend: <move, change of the gradient>; away: ||x' - x0||; component: the gradient's largest at x'."""
+
+    old: Spot
+    new: Spot
+    length: Number
+    turn: Number
+    before: Number
+    after: Number
+    bend: Number
+    away: Number
+    component: Number
+    shows: Truth
+    grain: float
+    shake: Number
+
+
+class Descent:
+    """From x0 on, evaluation by evaluation: `start`, then `propose` and `learn` while `going`.
+
+    Attributes, each a number, a truth or (N,) of them:
+        status: `GOES_ON`, or how the run ended. tried: evaluations but the first. kept: steps. mode: what the next
+        evaluation is for. lr: of the next step. fresh: whether its direction is still to be found.
+        shake: what rounding makes of f, where it was measured since f last fell by more; measured: whether it was.
+    """
+
+    def __init__(self, objective: Objective, metric: QuasiNewton, criteria: Criteria, max_iter: int) -> None:
+        self.objective, self.criteria, self.max_iter = objective, criteria, max_iter
+        count = self.count = objective.count
+        self.x0 = objective.rows()
+        self.judge, self.pairs = CurvedJudge(count), Pairs(metric, self.x0, count)
+        self._on_host = count is None and objective.device.type == "cpu"  # there reading costs nothing
+        self._cut: Tensor | None = None
+        self._reach: Number = 0.0
+
+        def start(value: Any) -> Any:
+            return value if count is None else np.full(count, value)
+
+        self.status, self.tried, self.kept, self.mode = start(GOES_ON), start(0), start(0), start(STEP)
+        self.undone_elsewhere = start(0)
+        self.lr, self.shake, self.fresh, self.measured = start(1.0), start(0.0), start(True), start(False)
+        self.moved, self.component = start(False), start(np.inf)
+
+    # --- numbers -----------------------------------------------------------------------------------------------------
+
+    def _read(self, rows: list[Tensor]) -> list[Any]:
+        """The one time that the host waits for the device: numbers as floats, or arrays (N,)."""
+        table = torch.stack([row.expand(self.count or 1) for row in rows]).cpu()
+        return table[:, 0].tolist() if self.count is None else list(table.numpy())
+
+    def _grain(self) -> float:
+        return EIGHT * float(self.objective.grain or 0.0)
+
+    @property
+    def _shortest(self) -> float:
+        """Of a move, relative to x: below it is rounding."""
+        return EIGHT * self.objective.coarsest
+
+    def _half(self, step: Step) -> Number:
+        """Half the digits of f: more is not taken for rounding, whatever was measured."""
+        return float(self.objective.grain or 0.0) ** 0.5 * largest(abs(step.old.f), abs(step.new.f))
+
+    @property
+    def going(self) -> Truth:
+        """Which problems are not at their end."""
+        return (self.status == GOES_ON) & ((self.tried < self.max_iter) | (self.mode == TURNS))
+
+    # --- the first evaluation ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        f, g = self.objective(self.x0)
+        top = highest(g)
+        safe = torch.where((top > 0) & top.isfinite(), top, 1.0)
+        unit = [part / safe[:, None].to(part.dtype) for part in g]
+        told, top, size, xx = self._read([f, safe, dot(unit, unit).sqrt(), dot(self.x0, self.x0)])
+        size, here = size * top, np.sqrt(xx)
+        room = ROOM if self.objective.coarsest < 1e-10 else 100
+        with np.errstate(all="ignore"):
+            self.power = np.clip(np.minimum(-_exponent(size), room - _exponent(np.abs(told))), -room, room)
+            self.here = Spot(self._scaled(told), told, self._scaled(size), _plain(here))
+        self.g = self._scaled_rows(g)
+        self.x = self.best_x = self.x0
+        self.d = self.best_g = self.g
+        self.best = self.here
+        self.judge.begin(self.here)
+        self.judge.improved = where(finite(told), True, True)
+        self.component = _plain(top)
+        self.criteria.sizes = [size]
+        zero = self.away = 0.0 * self.here.here
+        step = self._step(self.here, [zero] * 6, self.component)
+        step.shows = step.length > 0
+        self.status = where(self.here.finite, where(self.criteria.met(step, self.here.here, lambda: zero, lambda: self.component), 0, self.status), 2)
+        with np.errstate(all="ignore"):
+            lr = BOLD * where(self.here.here > 0, self.here.here, 1.0) / self.here.size if some(self.here.size > 0) else 1.0
+        self.lr = where((0 < lr) & (lr < np.inf), lr, 1.0)
+        self.judge.along = self.lr
+
+    def _scaled(self, value: Any) -> Any:
+        return _plain(np.ldexp(value, self.power))
+
+    def _unscaled(self, value: Any) -> Any:
+        return _plain(np.ldexp(value, -self.power))
+
+    def _scaled_rows(self, g: Rows) -> Rows:
+        """Multiplied by a power of two, so that the first gradient is about 1 long: no square over- or underflows."""
+        if self.count is None:
+            factor = 2.0 ** int(self.power)
+            return g if factor == 1 else [part * factor for part in g]
+        if not hasattr(self, "_factors"):
+            self._factors = torch.as_tensor(np.ldexp(1.0, self.power)).to(self.objective.device)[:, None]
+        return [part * self._factors.to(part.dtype) for part in g]
+
+    # --- the next point ----------------------------------------------------------------------------------------------
+
+    def propose(self) -> Rows:
+        """The x to look at next."""
+        stepping = self.mode == STEP
+        fresh = stepping & self.fresh & self.going
+        if some(fresh):
+            self.d = choose(fresh, self.pairs.image(self.g, fresh), self.d)
+        lr = self._choose_length(fresh)
+        there = _moved(self.x, self.d, lr)
+        if some(self.mode == TURNS):
+            there = choose(self.mode == TURNS, _moved(self.x, self.g, self._device(self._ahead())), there)
+        if some(self.mode == NOISE):
+            there = choose(self.mode == NOISE, nudged(self.x), there)
+        self.there = choose(self.going, there, self.x)
+        return self.there
+
+    def _ahead(self) -> Number:
+        """The lr of a step along the gradient as long as the last one of a success may be."""
+        return SHORT * largest(self.here.here, self.away) / where(self.here.size > 0, self.here.size, 1.0)
+
+    def _device(self, value: Number) -> Any:
+        return value if self.count is None else shaped_numbers([value], self.count, self.objective.device)[0]
+
+    def _choose_length(self, fresh: Truth) -> Any:
+        """The lr, and where steps are nearly level the gradient as their direction: a float, or a tensor (N,)."""
+        judge, free = self.judge, fresh & self.moved & (self.judge.tries == 0)
+        known = (self.here.size, self.lr, fresh & self.pairs.curved, free, judge.longest, judge.level, judge.ratio)
+        reach, slope = dot(self.d, self.d).sqrt(), dot(self.d, self.g)
+        if self._on_host:
+            if not fresh:
+                return self.lr
+            reach, slope = reach.item(), slope.item()
+        else:
+            known = tuple(shaped_numbers(known, self.count, self.objective.device))
+            known = (*known[:2], known[2] > 0, known[3] > 0, *known[4:])
+        size, lr, curved, free, longest, level, ratio = known
+        found = cut(lr * reach, -lr * slope, size, lr, curved=curved, free=free, longest=longest, level=level, ratio=ratio)
+        self.d = choose(found.forget, self.g, self.d)
+        self._reach = reach
+        if self._on_host:
+            self._take_cut(found.forget, found.lr, fresh)
+        else:
+            self._cut = torch.stack([found.forget.double(), found.lr, reach])
+        return found.lr
+
+    def _take_cut(self, forget: Truth, lr: Number, fresh: Truth) -> None:
+        self.lr = where(fresh, lr, self.lr)
+        self.judge.along = where(forget & fresh, lr, self.judge.along)
+        self.pairs.forget(forget & fresh)
+
+    # --- what was seen there -----------------------------------------------------------------------------------------
+
+    def learn(self, f: Tensor, g: Rows) -> None:
+        """Judges the evaluation at what was proposed, and says what is to be done next."""
+        g = self._scaled_rows(g)
+        move, turn = each(torch.sub, self.there, self.x), each(torch.sub, g, self.g)
+        away = each(torch.sub, self.there, self.x0)
+        products = [(move, move), (turn, turn), (away, away), (move, self.g), (move, g), (move, turn), (g, g)]
+        asked = [f, *(dot(one, other) for one, other in products), dot(self.there, self.there)]
+        asked += [highest(g)] if self.criteria.gmax is not None else []
+        asked += [] if self._cut is None else list(self._cut)
+        with np.errstate(all="ignore"):
+            told, *numbers = self._read(asked)
+            if self._cut is not None:
+                forget, lr, self._reach = numbers[-3:]
+                self._take_cut(forget > 0, lr, (self.mode == STEP) & self.fresh)
+            squares, (gg, xx, *more) = numbers[:6], numbers[6:]
+            new = Spot(self._scaled(told), told, _root(gg), _root(xx))
+            step = self._step(new, squares, self._unscaled(more[0]) if self.criteria.gmax is not None else np.inf)
+            self.criteria.sizes[1 if self.count is not None else len(self.criteria.sizes) :] = [self._unscaled(new.size)]
+            self._judge(step, (move, turn), (squares[0], squares[5], squares[1]), g)
+
+    def _step(self, new: Spot, squares: list[Any], component: Number) -> Step:
+        length, turn, away = (_root(square) for square in squares[:3])
+        before, after, bend = squares[3:]
+        shows = length > self._shortest * new.here
+        step = Step(self.here, new, length, turn, before, after, bend, away, component, shows, self._grain(), self.shake)
+        step.shake = least(self.shake, self._half(step))
+        return step
+
+    def _judge(self, step: Step, pair: tuple[Rows, Rows], products: tuple[Any, Any, Any], g: Rows) -> None:
+        going, mode = self.going, self.mode
+        sound = finite(self._reach)
+        asked, turns, noise = going & (mode == STEP) & sound, going & (mode == TURNS), going & (mode == NOISE)
+        kept, lr, along, improved = self._decided(step, asked)
+        failed = asked & no(kept)
+        onward = turns & step.new.finite & (step.after < 0)  # f falls further: no success yet
+        self.status = where(going & (mode == STEP) & no(sound), 2, where(turns & no(onward), 0, self.status))
+        self._look_at_rounding(step, failed, noise)
+        self.lr = where(kept, 1.0, where(failed, lr, where(onward, self._ahead(), self.lr)))
+        self.judge.along = where(onward, self.lr, self.judge.along)
+        self.undone_elsewhere = self.undone_elsewhere + turns
+        self.pairs.forget((failed & along) | onward)
+        self.mode = where(noise | onward, STEP, self.mode)
+        self._take(step, kept, improved, g)
+        if some(kept):
+            self.pairs.see(*pair, products, kept)
+        self.d = choose(failed & along, self.g, self.d)
+        self.fresh = kept | onward | (self.fresh & no(failed | noise))
+        self._end(step, kept, asked | onward)
+        self.moved = self.moved | asked
+        self.tried = where(going, self.tried + 1, self.tried)
+
+    def _decided(self, step: Step, asked: Truth) -> tuple[Truth, Number, Truth, Truth]:
+        """Of steps: whether they stand, the lr of the next try, whether along the gradient, whether x is the best."""
+        judge, before = self.judge, self.judge.state()
+        kept = judge.lowers(step) & asked
+        lr, along = judge.retry(step, self.lr)
+        judge.mark(step, kept)
+        judge.along = where(asked & no(kept) & along, lr, judge.along)
+        judge.settle(step.new.finite, kept)
+        improved = judge.improved & asked
+        judge.restore(before, no(asked))
+        return kept, lr, along, improved
+
+    def _look_at_rounding(self, step: Step, failed: Truth, noise: Truth) -> None:
+        """Takes in what was measured, and asks for it where a step failed by so little that it may be rounding."""
+        change, half = abs(step.new.f - step.old.f), self._half(step)
+        self.shake = where(noise & finite(change), SAFETY * change, self.shake)
+        self.measured = self.measured | noise
+        doubtful = failed & step.new.finite & (change <= half) & (abs(step.before) <= half) & no(self.measured)
+        self.mode = where(doubtful, NOISE, self.mode)
+
+    def _take(self, step: Step, kept: Truth, improved: Truth, g: Rows) -> None:
+        """What was proposed becomes x, and the best so far, where it is."""
+        clear = kept & no(step.rounds)
+        self.measured = self.measured & no(clear)
+        self.kept = where(kept, self.kept + 1, self.kept)
+        self.x, self.g = choose(kept, self.there, self.x), choose(kept, g, self.g)
+        self.here = step.new.where(kept, self.here)
+        self.away = where(kept, step.away, self.away)
+        self.component = where(kept, step.component, self.component)
+        self.best_x, self.best_g = choose(improved, self.there, self.best_x), choose(improved, g, self.best_g)
+        self.best = step.new.where(improved, self.best)
+
+    def _end(self, step: Step, kept: Truth, asked: Truth) -> None:
+        """Which problems are at their end, or need a look past a success first."""
+        blind: Truth = no(kept | no(kept))
+        if some(kept):
+            short = step.length <= self._shortest * step.new.here
+            step.shows = step.shows & kept
+            met = kept & self.criteria.met(step, step.new.here, lambda: step.away, lambda: step.component)
+            blind = met & short & (step.new.size > 0) if self.criteria.gmax is None else met & no(met)
+            self.status = where(met & no(blind), 0, self.status)
+            self.mode = where(blind, TURNS, self.mode)
+        self.status = where(asked & no(blind) & (self.status == GOES_ON), self.judge.ends(), self.status)
+
+    @property
+    def undone(self) -> Number:
+        """Evaluations that led to no step."""
+        return self.judge.undone + self.undone_elsewhere
+
+
+def _moved(x: Rows, d: Rows, lr: Any) -> Rows:
+    if isinstance(lr, float):
+        return [torch.sub(part, way, alpha=lr) for part, way in zip(x, d, strict=True)]
+    return [part - lr[:, None].to(part.dtype) * way for part, way in zip(x, d, strict=True)]
+
+
+def _exponent(size: Any) -> Any:
+    return np.where(np.isfinite(size), np.frexp(size)[1], 0)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's, whose arithmetic is faster."""
+    return value if isinstance(value, np.ndarray) and value.ndim else float(value)
+
+
+def _root(square: Any) -> Any:
+    return _plain(np.sqrt(square))
