@@ -84,11 +84,23 @@ class Criteria:
         return message(status, self.gtol, self.gmax, self.sizes[0], self.sizes[-1], component)
 
 
-def message(status: int, gtol: float, gmax: float | None, first: float, now: float, component: float) -> str:
-    """How a run ended, with the gradient in both measures: its norm, first and now, and its largest component."""
+def message(
+    status: int,
+    gtol: float,
+    gmax: float | None,
+    first: float,
+    now: float,
+    component: float,
+    rounding: float | None = None,
+) -> str:
+    """How a run ended, with the gradient in both measures: its norm, first and now, and its largest component.
+
+    rounding: by how much of itself rounding moves f, where that was found out.
+    """
     said = ABSOLUTE if status == 0 and gmax is not None else MESSAGES[status]
     if not (0 < first < np.inf and math.isfinite(now)):
         return said
     limit = f"gtol {gtol:g}" if gmax is None else f"gmax {gmax:g}"
     share = f"norm {now / first:.1e} of the first"
-    return f"{said} Gradient: {share}, largest component {component:.1e} ({limit})."
+    noise = "" if rounding is None or status != 3 else f" Rounding moves f by about {rounding:.1e} of its value here."
+    return f"{said} Gradient: {share}, largest component {component:.1e} ({limit}).{noise}"

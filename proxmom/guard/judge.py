@@ -87,8 +87,7 @@ class Judge:
     def restore(self, state: dict[str, Any], here: Truth = True) -> None:
         """What it knew before, of the problems where `here` is true."""
         for name, value in state.items():
-            now = getattr(self, name)
-            setattr(self, name, value if now is None else where(here, value, now))
+            setattr(self, name, value if here is True else where(here, value, getattr(self, name)))
 
     def lowers(self, step: Way) -> Truth:
         """Whether the step may stand; `settle` is to be told next, and `improved` says what the point is worth."""

@@ -5,7 +5,6 @@ What is decided stands in `proxmom.guard`, over floats for one problem and array
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,53 +13,21 @@ from torch import Tensor
 
 from proxmom.guard.criteria import SHORT, Criteria
 from proxmom.guard.curved import CurvedJudge, cut
-from proxmom.guard.judge import GOES_ON, Way
+from proxmom.guard.judge import GOES_ON
 from proxmom.guard.numbers import Number, Truth, divide, finite, largest, least, no, some, where
 from proxmom.guard.start import BOLD, ROOM
 from proxmom.metrics import QuasiNewton
 from proxmom.torch.full_batch.objective import Objective
 from proxmom.torch.full_batch.pairs import Pairs
-from proxmom.torch.full_batch.rows import Rows, choose, dot, each, highest, nudged, shaped_numbers
+from proxmom.torch.full_batch.rows import Rows, choose, dot, each, highest, moved, nudged, shaped_numbers
+from proxmom.torch.full_batch.steps import Spot, Step, exponent, plain, root_of
 
+SMALL_ROOM = 100  # as ROOM, where parameters are in float32
 STEP, TURNS, NOISE = 0, 1, 2  # what an evaluation is for: a step, a look past a success, the rounding of f
 EIGHT = 8  # eps: a relative change of f or x that says nothing
 SAFETY = 4  # times the change of f that a move by one rounding of x made: what rounding may make of f
 
-
-@dataclass(frozen=True)
-class Spot:
-    """An evaluation as it is judged, each a float or (N,): f, told as the caller has it, ||gradient||, ||x||."""
-
-    f: Number
-    told: Number
-    size: Number
-    here: Number
-
-    @property
-    def finite(self) -> Truth:
-        return finite(self.f) & finite(self.size)
-
-    def where(self, here: Truth, other: Spot) -> Spot:
-        """This one of the problems where it is true, else the other."""
-        return Spot(*(where(here, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
-
-
-@dataclass(eq=False)
-class Step(Way):
-    """See `Way`. bend: <move, change of the gradient>; away: ||x' - x0||; component: the gradient's largest at x'."""
-
-    old: Spot
-    new: Spot
-    length: Number
-    turn: Number
-    before: Number
-    after: Number
-    bend: Number
-    away: Number
-    component: Number
-    shows: Truth
-    grain: float
-    shake: Number
+KEPT_APART = ("objective", "criteria", "judge", "pairs", "max_iter", "count", "_on_host", "_factors")
 
 
 class Descent:
@@ -75,7 +42,7 @@ class Descent:
     def __init__(self, objective: Objective, metric: QuasiNewton, criteria: Criteria, max_iter: int) -> None:
         self.objective, self.criteria, self.max_iter = objective, criteria, max_iter
         count = self.count = objective.count
-        self.x0 = objective.rows()
+        self.x0 = self.x = self.best_x = objective.rows()
         self.judge, self.pairs = CurvedJudge(count), Pairs(metric, self.x0, count)
         self._on_host = count is None and objective.device.type == "cpu"  # there reading costs nothing
         self._cut: Tensor | None = None
@@ -87,7 +54,7 @@ class Descent:
         self.status, self.tried, self.kept, self.mode = start(GOES_ON), start(0), start(0), start(STEP)
         self.undone_elsewhere = start(0)
         self.lr, self.shake, self.fresh, self.measured = start(1.0), start(0.0), start(True), start(False)
-        self.moved, self.component = start(False), start(np.inf)
+        self.moved, self.stepped, self.calls, self.first_size = start(False), True, 0, 0.0
 
     # --- numbers -----------------------------------------------------------------------------------------------------
 
@@ -96,7 +63,9 @@ class Descent:
         table = torch.stack([row.expand(self.count or 1) for row in rows]).cpu()
         return table[:, 0].tolist() if self.count is None else list(table.numpy())
 
-    def _grain(self) -> float:
+    @property
+    def grain(self) -> float:
+        """Relative rounding of f, as its type says."""
         return EIGHT * float(self.objective.grain or 0.0)
 
     @property
@@ -116,38 +85,39 @@ class Descent:
     # --- the first evaluation ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Evaluates f at x0, and chooses the power of two by which it is scaled and how long the first step is."""
         f, g = self.objective(self.x0)
         top = highest(g)
         safe = torch.where((top > 0) & top.isfinite(), top, 1.0)
         unit = [part / safe[:, None].to(part.dtype) for part in g]
-        told, top, size, xx = self._read([f, safe, dot(unit, unit).sqrt(), dot(self.x0, self.x0)])
-        size, here = size * top, np.sqrt(xx)
-        room = ROOM if self.objective.coarsest < 1e-10 else 100
+        told, high, length, xx = self._read([f, safe, dot(unit, unit).sqrt(), dot(self.x0, self.x0)])
+        size, here = length * high, root_of(xx)
+        room = ROOM if self.objective.precise else SMALL_ROOM
         with np.errstate(all="ignore"):
-            self.power = np.clip(np.minimum(-_exponent(size), room - _exponent(np.abs(told))), -room, room)
-            self.here = Spot(self._scaled(told), told, self._scaled(size), _plain(here))
-        self.g = self._scaled_rows(g)
-        self.x = self.best_x = self.x0
-        self.d = self.best_g = self.g
-        self.best = self.here
-        self.judge.begin(self.here)
-        self.judge.improved = where(finite(told), True, True)
-        self.component = _plain(top)
-        self.criteria.sizes = [size]
+            self.power = np.clip(np.minimum(-exponent(size), room - exponent(told)), -room, room)
+            self.here = self.best = self.last = Spot(self._scaled(told), told, self._scaled(size), here)
+            self.g = self.d = self.best_g = self._scaled_rows(g)
+            self.judge.begin(self.here)
+            self.criteria.sizes = [size]
+            self._end_at_once(high)
+            lr = divide(BOLD * where(here > 0, here, 1.0), self.here.size)
+        self.first_size, self.calls = self.here.size, 1
+        self.judge.along = self.lr = where((lr > 0) & (lr < np.inf), lr, 1.0)
+
+    def _end_at_once(self, component: Number) -> None:
+        """Where x0 is a minimum, or f is not finite there."""
         zero = self.away = 0.0 * self.here.here
-        step = self._step(self.here, [zero] * 6, self.component)
+        step = self._step(self.here, [zero] * 6, component)
         step.shows = step.length > 0
-        self.status = where(self.here.finite, where(self.criteria.met(step, self.here.here, lambda: zero, lambda: self.component), 0, self.status), 2)
-        with np.errstate(all="ignore"):
-            lr = BOLD * where(self.here.here > 0, self.here.here, 1.0) / self.here.size if some(self.here.size > 0) else 1.0
-        self.lr = where((0 < lr) & (lr < np.inf), lr, 1.0)
-        self.judge.along = self.lr
+        met = self.criteria.met(step, self.here.here, lambda: zero, lambda: component)
+        self.status = where(self.here.finite, where(met, 0, self.status), 2)
 
     def _scaled(self, value: Any) -> Any:
-        return _plain(np.ldexp(value, self.power))
+        return plain(np.ldexp(value, self.power))
 
-    def _unscaled(self, value: Any) -> Any:
-        return _plain(np.ldexp(value, -self.power))
+    def unscaled(self, value: Any) -> Any:
+        """A length of the gradient, or f, as the caller knows it."""
+        return plain(np.ldexp(value, -self.power))
 
     def _scaled_rows(self, g: Rows) -> Rows:
         """Multiplied by a power of two, so that the first gradient is about 1 long: no square over- or underflows."""
@@ -158,6 +128,11 @@ class Descent:
             self._factors = torch.as_tensor(np.ldexp(1.0, self.power)).to(self.objective.device)[:, None]
         return [part * self._factors.to(part.dtype) for part in g]
 
+    def unscaled_rows(self, g: Rows) -> Rows:
+        """The gradient as the caller knows it."""
+        back = torch.as_tensor(np.ldexp(1.0, np.broadcast_to(-self.power, self.count or 1))).to(self.objective.device)
+        return [(part.double() * back[:, None]).to(part.dtype) for part in g]
+
     # --- the next point ----------------------------------------------------------------------------------------------
 
     def propose(self) -> Rows:
@@ -167,9 +142,9 @@ class Descent:
         if some(fresh):
             self.d = choose(fresh, self.pairs.image(self.g, fresh), self.d)
         lr = self._choose_length(fresh)
-        there = _moved(self.x, self.d, lr)
+        there = moved(self.x, self.d, lr)
         if some(self.mode == TURNS):
-            there = choose(self.mode == TURNS, _moved(self.x, self.g, self._device(self._ahead())), there)
+            there = choose(self.mode == TURNS, moved(self.x, self.g, self._device(self._ahead())), there)
         if some(self.mode == NOISE):
             there = choose(self.mode == NOISE, nudged(self.x), there)
         self.there = choose(self.going, there, self.x)
@@ -184,20 +159,21 @@ class Descent:
 
     def _choose_length(self, fresh: Truth) -> Any:
         """The lr, and where steps are nearly level the gradient as their direction: a float, or a tensor (N,)."""
+        if self._on_host and not fresh:
+            return self.lr
         judge, free = self.judge, fresh & self.moved & (self.judge.tries == 0)
-        known = (self.here.size, self.lr, fresh & self.pairs.curved, free, judge.longest, judge.level, judge.ratio)
-        reach, slope = dot(self.d, self.d).sqrt(), dot(self.d, self.g)
+        known: Any = (self.here.size, self.lr, judge.longest, judge.level, judge.ratio, fresh & self.pairs.curved, free)
+        reach: Any = dot(self.d, self.d).sqrt()
+        slope: Any = dot(self.d, self.g)
         if self._on_host:
-            if not fresh:
-                return self.lr
             reach, slope = reach.item(), slope.item()
         else:
-            known = tuple(shaped_numbers(known, self.count, self.objective.device))
-            known = (*known[:2], known[2] > 0, known[3] > 0, *known[4:])
-        size, lr, curved, free, longest, level, ratio = known
-        found = cut(lr * reach, -lr * slope, size, lr, curved=curved, free=free, longest=longest, level=level, ratio=ratio)
-        self.d = choose(found.forget, self.g, self.d)
-        self._reach = reach
+            known = shaped_numbers(known, self.count, self.objective.device)
+            known[-2:] = known[-2] > 0, known[-1] > 0
+        size, lr, longest, level, ratio, curved, free = known
+        bounds = {"longest": longest, "level": level, "ratio": ratio}
+        found = cut(lr * reach, -lr * slope, size, lr, curved=curved, free=free, **bounds)
+        self.d, self._reach = choose(found.forget, self.g, self.d), reach
         if self._on_host:
             self._take_cut(found.forget, found.lr, fresh)
         else:
@@ -226,16 +202,17 @@ class Descent:
                 forget, lr, self._reach = numbers[-3:]
                 self._take_cut(forget > 0, lr, (self.mode == STEP) & self.fresh)
             squares, (gg, xx, *more) = numbers[:6], numbers[6:]
-            new = Spot(self._scaled(told), told, _root(gg), _root(xx))
-            step = self._step(new, squares, self._unscaled(more[0]) if self.criteria.gmax is not None else np.inf)
-            self.criteria.sizes[1 if self.count is not None else len(self.criteria.sizes) :] = [self._unscaled(new.size)]
+            new = Spot(self._scaled(told), told, root_of(gg), root_of(xx))
+            step = self._step(new, squares, self.unscaled(more[0]) if self.criteria.gmax is not None else np.inf)
+            self.criteria.sizes[1 if self.count is not None else len(self.criteria.sizes) :] = [self.unscaled(new.size)]
+            self.last, self.calls = new, self.calls + 1
             self._judge(step, (move, turn), (squares[0], squares[5], squares[1]), g)
 
     def _step(self, new: Spot, squares: list[Any], component: Number) -> Step:
-        length, turn, away = (_root(square) for square in squares[:3])
+        length, turn, away = (root_of(square) for square in squares[:3])
         before, after, bend = squares[3:]
         shows = length > self._shortest * new.here
-        step = Step(self.here, new, length, turn, before, after, bend, away, component, shows, self._grain(), self.shake)
+        step = Step(self.here, new, length, turn, before, after, bend, away, component, shows, self.grain, self.shake)
         step.shake = least(self.shake, self._half(step))
         return step
 
@@ -258,6 +235,7 @@ class Descent:
             self.pairs.see(*pair, products, kept)
         self.d = choose(failed & along, self.g, self.d)
         self.fresh = kept | onward | (self.fresh & no(failed | noise))
+        self.stepped = some(kept)
         self._end(step, kept, asked | onward)
         self.moved = self.moved | asked
         self.tried = where(going, self.tried + 1, self.tried)
@@ -290,7 +268,6 @@ class Descent:
         self.x, self.g = choose(kept, self.there, self.x), choose(kept, g, self.g)
         self.here = step.new.where(kept, self.here)
         self.away = where(kept, step.away, self.away)
-        self.component = where(kept, step.component, self.component)
         self.best_x, self.best_g = choose(improved, self.there, self.best_x), choose(improved, g, self.best_g)
         self.best = step.new.where(improved, self.best)
 
@@ -306,26 +283,31 @@ class Descent:
             self.mode = where(blind, TURNS, self.mode)
         self.status = where(asked & no(blind) & (self.status == GOES_ON), self.judge.ends(), self.status)
 
+    # --- to go on later ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that it knows, between `propose` and `learn`."""
+        own = {name: value for name, value in vars(self).items() if name not in KEPT_APART}
+        criteria, pairs = self.criteria, self.pairs
+        return {
+            **own,
+            "judge": self.judge.state(),
+            "criteria": (criteria.sizes, criteria.flatness),
+            "pairs": (pairs.moves, pairs.turns, pairs.seen, pairs.identity),
+            "grain": self.objective.grain,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+        own = dict(state)
+        self.judge.restore(own.pop("judge"))
+        self.criteria.sizes, self.criteria.flatness = own.pop("criteria")
+        pairs = self.pairs
+        pairs.moves, pairs.turns, pairs.seen, pairs.identity = own.pop("pairs")
+        self.objective.grain = own.pop("grain")
+        vars(self).update(own)
+
     @property
     def undone(self) -> Number:
         """Evaluations that led to no step."""
         return self.judge.undone + self.undone_elsewhere
-
-
-def _moved(x: Rows, d: Rows, lr: Any) -> Rows:
-    if isinstance(lr, float):
-        return [torch.sub(part, way, alpha=lr) for part, way in zip(x, d, strict=True)]
-    return [part - lr[:, None].to(part.dtype) * way for part, way in zip(x, d, strict=True)]
-
-
-def _exponent(size: Any) -> Any:
-    return np.where(np.isfinite(size), np.frexp(size)[1], 0)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars as Python's, whose arithmetic is faster."""
-    return value if isinstance(value, np.ndarray) and value.ndim else float(value)
-
-
-def _root(square: Any) -> Any:
-    return _plain(np.sqrt(square))

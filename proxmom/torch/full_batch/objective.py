@@ -27,6 +27,7 @@ class Objective:
         dtypes = list(dict.fromkeys(tensor.dtype for tensor in tensors))
         self._groups = [[i for i, tensor in enumerate(tensors) if tensor.dtype == dtype] for dtype in dtypes]
         self.coarsest = max(torch.finfo(dtype).eps for dtype in dtypes)
+        self.precise = self.coarsest < 1e-10  # whether all is in float64
         self.grain: float | None = None  # eps of f, once it was seen
         self.device = tensors[0].device
 
@@ -43,7 +44,7 @@ class Objective:
         found: dict[int, Tensor] = {}
         for row, group in zip(rows, self._groups, strict=True):
             sizes = [self.tensors[i].numel() // (self.count or 1) for i in group]
-            parts = row.split(sizes, dim=1)
+            parts = torch.split(row, sizes, dim=1)
             found.update((i, part.reshape(self.tensors[i].shape)) for i, part in zip(group, parts, strict=True))
         return [found[i] for i in range(len(self.tensors))]
 
@@ -92,7 +93,9 @@ def objective(fun: Callable[..., Any], params: Tensor | nn.Module | Iterable[Ten
     if isinstance(params, Tensor):
         _check_dtypes([params])
         if batch_dims and params.dim() == 0:
-            raise ValueError("x must have a first dimension with batch_dims=1, one entry for each problem; got shape ().")
+            raise ValueError(
+                "x must have a first dimension with batch_dims=1, one entry for each problem; got shape ()."
+            )
         x = params.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         return Objective(fun, [x], inplace=False, count=len(x) if batch_dims else None)
     if batch_dims:

@@ -58,7 +58,9 @@ class Pairs:
             return
         if not self.moves:
             shapes = [(self._metric.pairs, *part.shape) for part in self._like]
-            self.moves, self.turns = ([part.new_zeros(s) for part, s in zip(self._like, shapes, strict=True)] for _ in "sy")
+            self.moves, self.turns = (
+                [part.new_zeros(s) for part, s in zip(self._like, shapes, strict=True)] for _ in "sy"
+            )
         slot = self.seen % self._metric.pairs
         for kept, new in zip((*self.moves, *self.turns), (*move, *turn), strict=True):
             if isinstance(slot, np.ndarray):
@@ -109,18 +111,24 @@ class Pairs:
         for move, turn in pairs:
             share = _inner(move, q)
             for part, row in zip(q, turn, strict=True):
-                part.addcmul_(row, share.to(part.dtype), value=-1)
+                part.addcmul_(row, _as(share, part), value=-1)
             shares.append(share)
         for part in q:
             part.mul_(identity if isinstance(identity, float) else identity.to(part.dtype))
         for (move, turn), share in zip(reversed(pairs), reversed(shares), strict=True):
             rest = share - _inner(turn, q)
             for part, row in zip(q, move, strict=True):
-                part.addcmul_(row, rest.to(part.dtype))
+                part.addcmul_(row, _as(rest, part))
         return q
 
 
 def _inner(one: Rows, other: Rows) -> Tensor:
+    """<one, other>, () or (N, 1): in the precision of the vectors, as a direction need not be more precise."""
+    if len(one) == 1:
+        u, v = one[0], other[0]
+        return torch.dot(u[0], v[0]) if u.shape[0] == 1 else (u * v).sum(dim=-1, keepdim=True)
     return dot(one, other)[:, None]
 
 
+def _as(share: Tensor, part: Tensor) -> Tensor:
+    return share if share.dtype == part.dtype else share.to(part.dtype)

@@ -20,7 +20,8 @@ def each(function: Callable[..., Tensor], *rows: Rows) -> Rows:
 
 def dot(one: Rows, other: Rows) -> Tensor:
     """<one, other> of every problem, (N,), added up in float64."""
-    return sum((_dot(u, v) for u, v in zip(one, other, strict=True)), start=one[0].new_zeros((), dtype=torch.float64))
+    found = [_dot(u, v) for u, v in zip(one, other, strict=True)]
+    return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)
 
 
 def _dot(u: Tensor, v: Tensor) -> Tensor:
@@ -48,6 +49,13 @@ def choose(here: Any, one: Rows, other: Rows) -> Rows:
             return one if here.all() else other
         here = torch.as_tensor(here).to(one[0].device, non_blocking=True)
     return [torch.where(here[:, None], u, v) for u, v in zip(one, other, strict=True)]
+
+
+def moved(x: Rows, d: Rows, lr: Any) -> Rows:
+    """x - lr·d, where lr is a float or a tensor (N,)."""
+    if isinstance(lr, float):
+        return [torch.sub(part, way, alpha=lr) for part, way in zip(x, d, strict=True)]
+    return [part - lr[:, None].to(part.dtype) * way for part, way in zip(x, d, strict=True)]
 
 
 def nudged(rows: Rows) -> Rows:
