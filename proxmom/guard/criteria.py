@@ -102,5 +102,7 @@ def message(
         return said
     limit = f"gtol {gtol:g}" if gmax is None else f"gmax {gmax:g}"
     share = f"norm {now / first:.1e} of the first"
-    noise = "" if rounding is None or status != 3 else f" Rounding moves f by about {rounding:.1e} of its value here."
+    noise = (
+        "" if rounding is None or status != 3 else f" Rounding moves f by {rounding:.1e} of its value here, or more."
+    )
     return f"{said} Gradient: {share}, largest component {component:.1e} ({limit}).{noise}"

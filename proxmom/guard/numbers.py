@@ -55,4 +55,4 @@ def root(value: Number) -> Number:
     """The square root of what is not negative, else zero."""
     if isinstance(value, float | int):
         return math.sqrt(value) if value > 0 else 0.0
-    return namespace(value).sqrt(where(value > 0, value, 0.0 * value))
+    return namespace(value).sqrt(where(value > 0, value, 0.0))

@@ -45,7 +45,7 @@ def minimize(
     at both ends of a step do. The host waits for the device once an evaluation.
 
     Parameters end at the best point found, also where fun raises, or the run is interrupted by Control-C or SIGTERM;
-    the exception goes on.
+    the exception goes on. (A tensor stays as it is, so there the point is lost, unless there is a checkpoint.)
 
     Args:
         fun: fun() -> f, one number, computed of the parameters; or fun(x) -> f, where params is a tensor. It may use

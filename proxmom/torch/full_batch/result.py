@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from proxmom.guard.criteria import MESSAGES, message
-from proxmom.guard.judge import GOES_ON
+from proxmom.guard.judge import GOES_ON, ROUNDING
 from proxmom.guard.numbers import largest, where
 from proxmom.torch.full_batch.descent import Descent
 from proxmom.torch.full_batch.rows import Rows, choose, highest
@@ -52,8 +52,9 @@ def result(descent: Descent, values: list[float], ended: int | None) -> Optimize
 def _message(descent: Descent, status: int, spot: Spot, g: Rows) -> str:
     criteria = descent.criteria
     size, component = (float(descent.unscaled(value)) for value in (spot.size, float(highest(g)[0])))
-    noise = float(largest(descent.grain * abs(spot.f), descent.shake))
-    rounding = noise / abs(spot.f) if spot.f else None
+    told = float(largest(descent.grain * abs(spot.f), descent.shake))
+    known = spot.f and (descent.grain > ROUNDING or told > descent.grain * abs(spot.f))
+    rounding = told / abs(spot.f) if known else None
     return message(status, criteria.gtol, criteria.gmax, criteria.sizes[0], size, component, rounding)
 
 
