@@ -25,6 +25,7 @@ from proxmom.torch.full_batch.steps import Spot, Step, exponent, plain, root_of
 SMALL_ROOM = 100  # as ROOM, where parameters are in float32
 STEP, TURNS, NOISE = 0, 1, 2  # what an evaluation is for: a step, a look past a success, the rounding of f
 EIGHT = 8  # eps: a relative change of f or x that says nothing
+SAMPLES = 3  # of that, since f last fell by more
 SAFETY = 4  # times the change of f that a move by one rounding of x made: what rounding may make of f
 
 KEPT_APART = ("objective", "criteria", "judge", "pairs", "max_iter", "count", "_on_host", "_factors")
@@ -36,7 +37,7 @@ class Descent:
     Attributes, each a number, a truth or (N,) of them:
         status: `GOES_ON`, or how the run ended. tried: evaluations but the first. kept: steps. mode: what the next
         evaluation is for. lr: of the next step. fresh: whether its direction is still to be found.
-        shake: what rounding makes of f, where it was measured since f last fell by more; measured: whether it was.
+        shake: what rounding makes of f, where it was measured since f last fell by more; measured: how often.
     """
 
     def __init__(self, objective: Objective, metric: QuasiNewton, criteria: Criteria, max_iter: int) -> None:
@@ -53,7 +54,7 @@ class Descent:
 
         self.status, self.tried, self.kept, self.mode = start(GOES_ON), start(0), start(0), start(STEP)
         self.undone_elsewhere = start(0)
-        self.lr, self.shake, self.fresh, self.measured = start(1.0), start(0.0), start(True), start(False)
+        self.lr, self.shake, self.fresh, self.measured = start(1.0), start(0.0), start(True), start(0)
         self.moved, self.stepped, self.calls, self.first_size = start(False), True, 0, 0.0
 
     # --- numbers -----------------------------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ class Descent:
         if some(self.mode == TURNS):
             there = choose(self.mode == TURNS, moved(self.x, self.g, self._device(self._ahead())), there)
         if some(self.mode == NOISE):
-            there = choose(self.mode == NOISE, nudged(self.x), there)
+            there = choose(self.mode == NOISE, nudged(self.x, self.calls), there)
         self.there = choose(self.going, there, self.x)
         return self.there
 
@@ -255,15 +256,16 @@ class Descent:
     def _look_at_rounding(self, step: Step, failed: Truth, noise: Truth) -> None:
         """Takes in what was measured, and asks for it where a step failed by so little that it may be rounding."""
         change, half = abs(step.new.f - step.old.f), self._half(step)
-        self.shake = where(noise & finite(change), SAFETY * change, self.shake)
-        self.measured = self.measured | noise
-        doubtful = failed & step.new.finite & (change <= half) & (abs(step.before) <= half) & no(self.measured)
-        self.mode = where(doubtful, NOISE, self.mode)
+        told = where(finite(change), SAFETY * change, 0.0)
+        self.shake = where(noise, where(self.measured > 0, largest(self.shake, told), told), self.shake)
+        self.measured = where(noise, self.measured + 1, self.measured)
+        small = (change <= half) & (abs(step.before) <= half) & (self.measured < SAMPLES)
+        self.mode = where(failed & step.new.finite & small, NOISE, self.mode)
 
     def _take(self, step: Step, kept: Truth, improved: Truth, g: Rows) -> None:
         """What was proposed becomes x, and the best so far, where it is."""
         clear = kept & no(step.rounds)
-        self.measured = self.measured & no(clear)
+        self.measured = where(clear, 0, self.measured)
         self.kept = where(kept, self.kept + 1, self.kept)
         self.x, self.g = choose(kept, self.there, self.x), choose(kept, g, self.g)
         self.here = step.new.where(kept, self.here)

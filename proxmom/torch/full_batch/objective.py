@@ -92,10 +92,8 @@ def objective(fun: Callable[..., Any], params: Tensor | nn.Module | Iterable[Ten
         raise ValueError(f"batch_dims must be 0 or 1, got {batch_dims!r}.")
     if isinstance(params, Tensor):
         _check_dtypes([params])
-        if batch_dims and params.dim() == 0:
-            raise ValueError(
-                "x must have a first dimension with batch_dims=1, one entry for each problem; got shape ()."
-            )
+        if batch_dims and (params.dim() == 0 or len(params) == 0):
+            raise ValueError(f"x must be of shape (N, ...) with batch_dims=1, N >= 1, got {tuple(params.shape)}.")
         x = params.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         return Objective(fun, [x], inplace=False, count=len(x) if batch_dims else None)
     if batch_dims:

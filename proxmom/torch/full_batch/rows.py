@@ -11,6 +11,7 @@ from torch import Tensor
 
 Rows = list[Tensor]
 HOST_BLOCK, DEVICE_BLOCK = 1 << 16, 1 << 24  # columns that are turned into float64 at once
+MIXES = 2654435761  # 2^32 over the golden ratio: the bits of its multiples are well mixed
 
 
 def each(function: Callable[..., Tensor], *rows: Rows) -> Rows:
@@ -58,11 +59,12 @@ def moved(x: Rows, d: Rows, lr: Any) -> Rows:
     return [part - lr[:, None].to(part.dtype) * way for part, way in zip(x, d, strict=True)]
 
 
-def nudged(rows: Rows) -> Rows:
-    """Every component moved to one of its neighbours, by turns the next larger and the next smaller."""
+def nudged(rows: Rows, salt: int) -> Rows:
+    """Every component moved to one of its neighbours, up or down as by the toss of a coin, which salt decides."""
     found = []
     for part in rows:
-        up = torch.arange(part.shape[1], device=part.device) % 2 == 0
+        places = torch.arange(part.shape[1], device=part.device) + salt
+        up = (places * MIXES >> 16) % 2 == 0
         infinity = torch.full((), torch.inf, dtype=part.dtype, device=part.device)
         found.append(torch.nextafter(part, torch.where(up, infinity, -infinity).expand_as(part)))
     return found

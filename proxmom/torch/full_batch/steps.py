@@ -22,7 +22,7 @@ class Spot:
 
     @property
     def finite(self) -> Truth:
-        return finite(self.f) & finite(self.size)
+        return finite(self.f) & finite(self.size) & finite(self.here)
 
     def where(self, here: Truth, other: Spot) -> Spot:
         """This one of the problems where it is true, else the other."""
