@@ -20,7 +20,7 @@ from proxmom.metrics import QuasiNewton
 from proxmom.torch.full_batch.objective import Objective
 from proxmom.torch.full_batch.pairs import Pairs
 from proxmom.torch.full_batch.rows import Rows, choose, dot, each, highest, moved, nudged, shaped_numbers
-from proxmom.torch.full_batch.steps import Spot, Step, exponent, plain, root_of
+from proxmom.torch.full_batch.steps import Scale, Spot, Step, exponent, root_of
 
 SMALL_ROOM = 100  # as ROOM, where parameters are in float32
 STEP, TURNS, NOISE = 0, 1, 2  # what an evaluation is for: a step, a look past a success, the rounding of f
@@ -28,7 +28,7 @@ EIGHT = 8  # eps: a relative change of f or x that says nothing
 SAMPLES = 3  # of that, since f last fell by more
 SAFETY = 4  # times the change of f that a move by one rounding of x made: what rounding may make of f
 
-KEPT_APART = ("objective", "criteria", "judge", "pairs", "max_iter", "count", "_on_host", "_factors")
+KEPT_APART = ("objective", "criteria", "judge", "pairs", "max_iter", "count", "_on_host")
 
 
 class Descent:
@@ -95,9 +95,10 @@ class Descent:
         size, here = length * high, root_of(xx)
         room = ROOM if self.objective.precise else SMALL_ROOM
         with np.errstate(all="ignore"):
-            self.power = np.clip(np.minimum(-exponent(size), room - exponent(told)), -room, room)
-            self.here = self.best = self.last = Spot(self._scaled(told), told, self._scaled(size), here)
-            self.g = self.d = self.best_g = self._scaled_rows(g)
+            self.scale = Scale(np.clip(np.minimum(-exponent(size), room - exponent(told)), -room, room))
+            scaled = self.scale.up
+            self.here = self.best = self.last = Spot(scaled(told), told, scaled(size), here)
+            self.g = self.d = self.best_g = self.scale.rows(g)
             self.judge.begin(self.here)
             self.criteria.sizes = [size]
             self._end_at_once(high)
@@ -112,27 +113,6 @@ class Descent:
         step.shows = step.length > 0
         met = self.criteria.met(step, self.here.here, lambda: zero, lambda: component)
         self.status = where(self.here.finite, where(met, 0, self.status), 2)
-
-    def _scaled(self, value: Any) -> Any:
-        return plain(np.ldexp(value, self.power))
-
-    def unscaled(self, value: Any) -> Any:
-        """A length of the gradient, or f, as the caller knows it."""
-        return plain(np.ldexp(value, -self.power))
-
-    def _scaled_rows(self, g: Rows) -> Rows:
-        """Multiplied by a power of two, so that the first gradient is about 1 long: no square over- or underflows."""
-        if self.count is None:
-            factor = 2.0 ** int(self.power)
-            return g if factor == 1 else [part * factor for part in g]
-        if not hasattr(self, "_factors"):
-            self._factors = torch.as_tensor(np.ldexp(1.0, self.power)).to(self.objective.device)[:, None]
-        return [part * self._factors.to(part.dtype) for part in g]
-
-    def unscaled_rows(self, g: Rows) -> Rows:
-        """The gradient as the caller knows it."""
-        back = torch.as_tensor(np.ldexp(1.0, np.broadcast_to(-self.power, self.count or 1))).to(self.objective.device)
-        return [(part.double() * back[:, None]).to(part.dtype) for part in g]
 
     # --- the next point ----------------------------------------------------------------------------------------------
 
@@ -190,7 +170,7 @@ class Descent:
 
     def learn(self, f: Tensor, g: Rows) -> None:
         """Judges the evaluation at what was proposed, and says what is to be done next."""
-        g = self._scaled_rows(g)
+        g = self.scale.rows(g)
         move, turn = each(torch.sub, self.there, self.x), each(torch.sub, g, self.g)
         away = each(torch.sub, self.there, self.x0)
         products = [(move, move), (turn, turn), (away, away), (move, self.g), (move, g), (move, turn), (g, g)]
@@ -203,9 +183,11 @@ class Descent:
                 forget, lr, self._reach = numbers[-3:]
                 self._take_cut(forget > 0, lr, (self.mode == STEP) & self.fresh)
             squares, (gg, xx, *more) = numbers[:6], numbers[6:]
-            new = Spot(self._scaled(told), told, root_of(gg), root_of(xx))
-            step = self._step(new, squares, self.unscaled(more[0]) if self.criteria.gmax is not None else np.inf)
-            self.criteria.sizes[1 if self.count is not None else len(self.criteria.sizes) :] = [self.unscaled(new.size)]
+            new = Spot(self.scale.up(told), told, root_of(gg), root_of(xx))
+            step = self._step(new, squares, self.scale.down(more[0]) if self.criteria.gmax is not None else np.inf)
+            self.criteria.sizes[1 if self.count is not None else len(self.criteria.sizes) :] = [
+                self.scale.down(new.size)
+            ]
             self.last, self.calls = new, self.calls + 1
             self._judge(step, (move, turn), (squares[0], squares[5], squares[1]), g)
 

@@ -37,7 +37,7 @@ def result(descent: Descent, values: list[float], ended: int | None) -> Optimize
     return OptimizeResult(
         x=descent.objective.told(x),
         fun=_copy(spot.told),
-        jac=descent.objective.told(descent.unscaled_rows(g)),
+        jac=descent.objective.told(descent.scale.rows(g, back=True)),
         nit=_copy(descent.kept),
         nfev=_copy(count),
         njev=_copy(count),
@@ -51,7 +51,7 @@ def result(descent: Descent, values: list[float], ended: int | None) -> Optimize
 
 def _message(descent: Descent, status: int, spot: Spot, g: Rows) -> str:
     criteria = descent.criteria
-    size, component = (float(descent.unscaled(value)) for value in (spot.size, float(highest(g)[0])))
+    size, component = (float(descent.scale.down(value)) for value in (spot.size, float(highest(g)[0])))
     told = float(largest(descent.grain * abs(spot.f), descent.shake))
     known = spot.f and (descent.grain > ROUNDING or told > descent.grain * abs(spot.f))
     rounding = told / abs(spot.f) if known else None

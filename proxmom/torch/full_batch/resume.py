@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from proxmom.torch.full_batch.descent import Descent
-from proxmom.torch.full_batch.steps import Spot
+from proxmom.torch.full_batch.steps import Scale, Spot
 
 VERSION = 1
 
@@ -81,6 +81,8 @@ def _packed(value: Any) -> Any:
     """As plain data, which `torch.load` reads without running code."""
     if isinstance(value, Spot):
         return {"spot": [_packed(part) for part in (value.f, value.told, value.size, value.here)]}
+    if isinstance(value, Scale):
+        return {"scale": _packed(value.power)}
     if isinstance(value, np.ndarray):
         return {"array": torch.from_numpy(value.copy())}
     if isinstance(value, np.generic):
@@ -100,6 +102,8 @@ def _unpacked(value: Any) -> Any:
     ((kind, content),) = value.items()
     if kind == "dict":
         return {name: _unpacked(part) for name, part in content.items()}
+    if kind == "scale":
+        return Scale(_unpacked(content))
     return Spot(*map(_unpacked, content)) if kind == "spot" else content.cpu().numpy()
 
 

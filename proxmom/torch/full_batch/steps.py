@@ -6,9 +6,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 
 from proxmom.guard.judge import Way
 from proxmom.guard.numbers import Number, Truth, finite, where
+from proxmom.torch.full_batch.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,32 @@ class Step(Way):
     shows: Truth
     grain: float
     shake: Number
+
+
+class Scale:
+    """Powers of two by which f and its gradient are multiplied, so that the first gradient is about 1 long.
+
+    No square over- or underflows then, and nothing else changes.
+    """
+
+    def __init__(self, power: Any) -> None:
+        self.power = power  # an integer, or (N,)
+
+    def up(self, value: Any) -> Any:
+        """f, or a length of the gradient, as it is judged."""
+        return plain(np.ldexp(value, self.power))
+
+    def down(self, value: Any) -> Any:
+        """The same as the caller knows it."""
+        return plain(np.ldexp(value, -self.power))
+
+    def rows(self, g: Rows, *, back: bool = False) -> Rows:
+        """The gradient as it is judged, or back as the caller knows it."""
+        factors = np.ldexp(1.0, -self.power if back else self.power)
+        if np.ndim(factors):
+            column = torch.as_tensor(factors)[:, None].to(g[0].device, non_blocking=True)
+            return [part * column.to(part.dtype) for part in g]
+        return g if factors == 1 else [part * float(factors) for part in g]
 
 
 def exponent(size: Any) -> Any:
