@@ -279,6 +279,42 @@ def test_the_scale_of_f_does_not_matter(dtype: torch.dtype, scale: float) -> Non
     np.testing.assert_allclose(result.x, 1, atol=1e-3)
 
 
+@pytest.mark.parametrize("rate", [1.0, 8.0, 20.0])
+@pytest.mark.parametrize("start", [5.0, 30.0])
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_a_huge_first_gradient_makes_no_success(rate: float, start: float, batch_dims: int) -> None:
+    """Up to 1e262: the squares of the later ones underflow."""
+    x = torch.full((2, 1) if batch_dims else (1,), start, dtype=DOUBLE)
+    result = minimize(lambda x: (torch.exp(rate * x) - x).sum(dim=-1), x, batch_dims=batch_dims)
+    done = np.all(result.success)
+    assert done or rate * start > 200
+    if done:
+        np.testing.assert_allclose(result.x, -np.log(rate) / rate, atol=1e-5)
+
+
+def test_a_last_step_within_rounding_is_no_success_where_f_falls_further() -> None:
+    """The first gradient is so large that gtol says nothing, and the first step leads to a point that it rounds to."""
+    x0, steep = torch.tensor([1e9], dtype=DOUBLE), 1e20
+
+    def fun(x: Tensor) -> Tensor:
+        return torch.where(x == x0, steep * (x - x0) + 1e9, x**2 / 1e9).sum()
+
+    looks: list[int] = []
+    own = engine.Descent._judge
+
+    def judge(self: Any, *rest: Any) -> None:
+        looks.append(self.mode)
+        own(self, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "BOLD", 1e-15)
+        patch.setattr(engine.Descent, "_judge", judge)
+        result = minimize(fun, x0)
+    assert engine.TURNS in looks
+    assert result.nfev > 3
+    assert not result.success or abs(result.x.item()) < 1
+
+
 # --- many problems ---------------------------------------------------------------------------------------------------
 
 
@@ -298,9 +334,11 @@ def test_many_problems_at_once_are_each_alone() -> None:
 
 def test_the_end_of_one_problem_is_nothing_to_the_others() -> None:
     """One starts at its minimum, one is not finite, one falls forever, and one has a kink."""
+    seen: list[Tensor] = []
 
     def fun(x: Tensor) -> Tensor:
         start, bad, falls, kink, usual = x
+        seen.append(x.detach().clone())
         return torch.stack(
             [rosenbrock(start), rosenbrock(bad) * torch.nan, falls.sum(), kink.abs().sum(), rosenbrock(usual)]
         )
@@ -314,6 +352,9 @@ def test_the_end_of_one_problem_is_nothing_to_the_others() -> None:
     assert torch.equal(result.x[:2], x[:2])
     assert (result.status[4], result.nfev[4]) == (0, alone.nfev)
     np.testing.assert_allclose(result.x[4], alone.x, atol=1e-9)
+    ended = torch.stack(seen[alone.nfev :])
+    assert len(ended) > 100
+    assert torch.equal(ended[:, 4], result.x[4].expand_as(ended[:, 4]))  # stays where it is
     assert "2 of 5: max_iter" in result.message
 
 

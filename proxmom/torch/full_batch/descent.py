@@ -17,6 +17,7 @@ from proxmom.guard.judge import GOES_ON
 from proxmom.guard.numbers import Number, Truth, divide, finite, largest, least, no, some, where
 from proxmom.guard.start import BOLD, ROOM
 from proxmom.metrics import QuasiNewton
+from proxmom.numpy.arrays import SAFE
 from proxmom.torch.full_batch.objective import Objective
 from proxmom.torch.full_batch.pairs import Pairs
 from proxmom.torch.full_batch.rows import Rows, choose, dot, each, highest, moved, nudged, shaped_numbers
@@ -174,20 +175,19 @@ class Descent:
         move, turn = each(torch.sub, self.there, self.x), each(torch.sub, g, self.g)
         away = each(torch.sub, self.there, self.x0)
         products = [(move, move), (turn, turn), (away, away), (move, self.g), (move, g), (move, turn), (g, g)]
-        asked = [f, *(dot(one, other) for one, other in products), dot(self.there, self.there)]
-        asked += [highest(g)] if self.criteria.gmax is not None else []
+        asked = [f, *(dot(one, other) for one, other in products), dot(self.there, self.there), highest(g)]
         asked += [] if self._cut is None else list(self._cut)
         with np.errstate(all="ignore"):
             told, *numbers = self._read(asked)
             if self._cut is not None:
                 forget, lr, self._reach = numbers[-3:]
                 self._take_cut(forget > 0, lr, (self.mode == STEP) & self.fresh)
-            squares, (gg, xx, *more) = numbers[:6], numbers[6:]
-            new = Spot(self.scale.up(told), told, root_of(gg), root_of(xx))
-            step = self._step(new, squares, self.scale.down(more[0]) if self.criteria.gmax is not None else np.inf)
-            self.criteria.sizes[1 if self.count is not None else len(self.criteria.sizes) :] = [
-                self.scale.down(new.size)
-            ]
+            squares, (gg, xx, high) = numbers[:6], numbers[6:9]
+            size = where(gg > SAFE[0], root_of(gg), high)  # a square that underflows must not look like a minimum
+            new = Spot(self.scale.up(told), told, size, root_of(xx))
+            step = self._step(new, squares, self.scale.down(high))
+            seen = 1 if self.count is not None else len(self.criteria.sizes)  # of many problems, the first and the last
+            self.criteria.sizes[seen:] = [self.scale.down(size)]
             self.last, self.calls = new, self.calls + 1
             self._judge(step, (move, turn), (squares[0], squares[5], squares[1]), g)
 
