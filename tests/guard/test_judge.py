@@ -131,6 +131,15 @@ def test_what_it_knew_comes_back_where_it_is_asked_for() -> None:
     np.testing.assert_array_equal(judge.undone, [0, 1, 0])
 
 
+def test_only_steps_that_stand_count_as_weak() -> None:
+    judge = CurvedJudge(2)
+    judge.begin(SimpleNamespace(f=np.full(2, 9.0), size=np.ones(2)))
+    numbers = {name: np.ones(2) for name in ("old_f", "new_f", "old_size", "new_size", "length", "turn", "after")}
+    numbers |= {"new_f": np.array([0.999, 1.1]), "before": -np.ones(2), "shows": np.array([True, True])}
+    np.testing.assert_array_equal(judge.lowers(way(numbers, 0.0)), [True, False])
+    np.testing.assert_array_equal(judge.weak, [1, 0])
+
+
 def test_runs_end_after_so_many_tries_or_steps_that_lead_nowhere() -> None:
     judge = CurvedJudge(3)
     judge.tries, judge.stalled = np.array([TRIES, 0, TRIES - 1]), np.array([0, STALLED, STALLED - 1])

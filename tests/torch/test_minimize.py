@@ -315,6 +315,20 @@ def test_a_last_step_within_rounding_is_no_success_where_f_falls_further() -> No
     assert not result.success or abs(result.x.item()) < 1
 
 
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_a_success_that_is_looked_past_costs_one_evaluation_and_stands(batch_dims: int) -> None:
+    """Of all successes here the last step is taken to be within rounding."""
+    x, plain = starts(12), minimize(logistic(), starts(12))
+    one = logistic()
+    fun = (lambda x: torch.stack([one(row) for row in x])) if batch_dims else one
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.Descent, "_shortest", 1e-5)
+        result = minimize(fun, x[None] if batch_dims else x, batch_dims=batch_dims)
+    assert np.all(result.success)
+    assert np.all(result.nfev == plain.nfev + 1)
+    assert np.all(result.undone == plain.undone + 1)
+
+
 # --- many problems ---------------------------------------------------------------------------------------------------
 
 
