@@ -33,6 +33,7 @@ LAYERS = {
     "columns": 1,
     "step": 3,
     "tape": 3,
+    "guard": 2,
     "kernels": 3,
     "numpy": 4,
     "torch": 4,

@@ -46,9 +46,10 @@ import numpy as np
 from claims import HERE, Claim, load, report
 
 from proxmom import AdaptiveMemory, Secant
+from proxmom.guard.judge import DECREASE, PATIENCE
 from proxmom.numpy import Optimizer, minimize
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import DECREASE, PATIENCE, SHORTEST
+from proxmom.numpy.guard import SHORTEST
 
 conjugate = load(HERE / "04_conjugate_gradients.py")
 Function = Callable[[Any], tuple[float, Any]]

@@ -73,10 +73,11 @@ from claims import HERE, Claim, load, report
 from rubbish import Rubbish, Stretched
 
 from proxmom import GradientDescent
+from proxmom.guard.curved import BACK, RETRIES, cubic
+from proxmom.guard.judge import DECREASE, PATIENCE, ROUNDING
 from proxmom.metrics import QuasiNewton
 from proxmom.numpy import Optimizer, minimize
 from proxmom.numpy import guard as package
-from proxmom.numpy.guard import BACK, DECREASE, PATIENCE, RETRIES, ROUNDING
 
 free = load(HERE / "14_tuning_free.py")
 
@@ -220,7 +221,7 @@ def _share_claims() -> list[Claim]:
             package.Point(np.array([x]), f, np.array([g]), (None, f, None))
             for x, f, g in ((0.0, 0.0, before), (1.0, rise, after))
         )
-        shares.append(package._cubic(package.Segment(old, new), BACK))
+        shares.append(cubic(package.Segment(old, new), BACK))
     return [Claim("share of the next try after a fall by less than a quarter", max(shares), 2 / 3, "tight", 1e-6)]
 
 

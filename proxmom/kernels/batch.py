@@ -85,6 +85,9 @@ class Turns:
     def arrays(self, count: int, units: int) -> tuple[Any, Any, Any]:
         """The three as the library reads them.
 
+        Args:
+            count: K >= 0; units: U >= 0.
+
         Raises:
             ValueError: for other shapes than those of `count` memories and `units` units, or a vector out of range.
         """

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from proxmom.numpy.minimize import MAX_ITER, minimize, reporter
+from proxmom.guard.start import MAX_ITER, reporter
+from proxmom.numpy.minimize import minimize
 from proxmom.rules import Rule
 
 GTOL = 1e-5  # SciPy's default

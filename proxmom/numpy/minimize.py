@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
+from proxmom.guard.criteria import SHORT, Criteria, check
+from proxmom.guard.judge import ROUNDING
+from proxmom.guard.start import BOLD, MAX_ITER, PROBE, ROOM, reporter
 from proxmom.metrics import Euclidean, Metric, QuasiNewton, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
-from proxmom.numpy.criteria import SHORT, Criteria
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import ROUNDING, Curved, Guard, Point, Segment, Unguarded
+from proxmom.numpy.guard import Curved, Guard, Point, Segment, Unguarded
 from proxmom.numpy.optimizer import Optimizer
 from proxmom.rules import AdaptiveMemory, ConjugateMemory, GradientDescent, Rule
 from proxmom.secant import Secant
 from proxmom.stepsize import StepSize
 
-MAX_ITER = 1000
-PROBE = 1e-3  # of ||x0||, or of 1 where x0 = 0: the first step where no lr is given
-BOLD = 0.1  # the same, where the metric learns curvature: too long a first step teaches it as well
 MEMORIES = ("full", "low")
-ROOM = 900  # f is scaled to less than two to this power
 
 
 def minimize(
@@ -91,12 +88,7 @@ def minimize(
         ValueError: for invalid arguments, an f that is not one number, or a gradient of the wrong shape.
         TypeError: for an x0, f or gradient that is not real numbers, or is masked.
     """
-    if not gtol >= 0:
-        raise ValueError(f"gtol must be >= 0, got {gtol}.")
-    if gmax is not None and not gmax >= 0:
-        raise ValueError(f"gmax must be >= 0, got {gmax}.")
-    if max_iter < 0:
-        raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+    check(gtol, gmax, max_iter)
     if lr is None and weight_decay > 0 and decay != "coupled":
         raise ValueError(f"decay must be 'coupled' without lr, got {decay!r}: f is judged, and must contain the decay.")
     if first is not None and (lr is not None or not 0 < first < np.inf):
@@ -148,19 +140,6 @@ def _full(memory: str | None, rule: Rule | None, metric: Metric | None, step_siz
     return memory == "full"
 
 
-def reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any] | None:
-    """SciPy's two signatures, told apart as SciPy does: by the argument's name."""
-    if callback is None:
-        return None
-    try:
-        names = set(inspect.signature(callback).parameters)
-    except ValueError:  # some of those written in C do not say
-        names = set()
-    if names == {"intermediate_result"}:
-        return lambda result: callback(intermediate_result=result)
-    return lambda result: callback(result.x)
-
-
 class _Run:
     """One minimisation: evaluate, record, stop or step."""
 
@@ -208,7 +187,7 @@ class _Run:
             if kept:
                 self._note()
                 status, here = self._status(way), there
-                blind = status == 0 and way.length <= ROUNDING * norm(there.x)
+                blind = status == 0 and way.length <= ROUNDING * there.here
                 if (
                     blind
                     and self.criteria.gmax is None
@@ -225,7 +204,7 @@ class _Run:
 
     def _scale(self, f: float) -> None:
         """Chooses the power of two that makes the first gradient about 1 long; lr and weight decay go with it."""
-        self.power = min(-exponent(self.criteria.norms[0]), ROOM - exponent(abs(f)))
+        self.power = min(-exponent(self.criteria.sizes[0]), ROOM - exponent(abs(f)))
         with np.errstate(over="ignore", under="ignore"):
             lr = np.ldexp(self.optimizer.lr, -self.power)
             weight_decay = np.ldexp(self.weight_decay, self.power)
@@ -277,15 +256,22 @@ class _Run:
         self.values.append(f)
         with np.errstate(over="ignore", invalid="ignore"):
             whole = g + self.weight_decay * x if self.weight_decay else g
-            self.criteria.see(norm(whole), whole)
+            self.criteria.sizes.append(norm(whole))
+            self.gradient = whole
         return x, f, g
 
     def _status(self, step: Segment) -> int | None:
         """Whether the run ends at the point just evaluated, where this step led."""
-        if not (step.new.finite and np.isfinite(self.criteria.norms[-1])):
+        if not (step.new.finite and np.isfinite(self.criteria.sizes[-1])):
             return 2
         with np.errstate(over="ignore", invalid="ignore"):
-            return 0 if self.criteria.met(step, self.x0) else None
+            away, largest = (lambda: norm(step.new.x - self.x0)), (lambda: self.largest)
+            return 0 if self.criteria.met(step, step.new.here, away, largest) else None
+
+    @property
+    def largest(self) -> float:
+        """The largest component of the gradient at the last point."""
+        return float(np.abs(self.gradient).max(initial=0.0))
 
     def _turns(self, judge: Guard, here: Point) -> bool:
         """Whether f falls no further along the gradient than the last step of a success may be long; if it does, the
@@ -324,7 +310,7 @@ class _Run:
         x, f, g = point.told
         history = {
             "fun": np.array(self.values),
-            "gradient_norm": np.array(self.criteria.norms),
+            "gradient_norm": np.array(self.criteria.sizes),
             "beta": np.array(self.betas),
             "weights": np.array(self.weights),
         }
@@ -338,7 +324,7 @@ class _Run:
             njev=count,
             success=status == 0,
             status=status,
-            message=self.criteria.message(status),
+            message=self.criteria.message(status, self.largest),
             skipped=self.optimizer.diagnostics()["skipped"],
             undone=self.judge.undone,
             history=history,

@@ -1,4 +1,4 @@
-"""The torch backend: any rule as a `torch.optim.Optimizer`, and the paper's algorithms by name."""
+"""The torch backend: any rule as a `torch.optim.Optimizer`, the paper's algorithms by name, and `minimize`."""
 
 try:
     import torch  # noqa: F401
@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from proxmom.torch.arguments import Options
+from proxmom.torch.full_batch import minimize
 from proxmom.torch.named import AMSGD, AMSOAP, AMAdamW, AMShampoo, MoMo, MoMoAdam, TruncatedMemorySGD
 from proxmom.torch.named_norms import AMMuon, AMSign
 from proxmom.torch.optimizer import ProxOptimizer
@@ -26,4 +27,5 @@ __all__ = [
     "Options",
     "ProxOptimizer",
     "TruncatedMemorySGD",
+    "minimize",
 ]

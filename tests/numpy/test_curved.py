@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from proxmom import GradientDescent, QuasiNewton
+from proxmom.guard.curved import GROWTH, LONGEST, RETRIES
 from proxmom.numpy import Optimizer, minimize
-from proxmom.numpy.guard import GROWTH, LONGEST, RETRIES, Curved, Guard, Point, Segment
+from proxmom.numpy.guard import Curved, Guard, Point, Segment
 from tests.numpy.functions import fun
 
 

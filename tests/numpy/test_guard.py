@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 
 from proxmom import HeavyBall
+from proxmom.guard.judge import PATIENCE
 from proxmom.numpy import Optimizer, minimize
-from proxmom.numpy.guard import PATIENCE, Guard, Point, Segment
+from proxmom.numpy.guard import Guard, Point, Segment
 
 
 def poisson(seed: int) -> tuple[Any, Any, Any]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from proxmom import AdaptiveMemory, Alignment, HeavyBall, Secant
+from proxmom.guard.curved import BLIND, LONGEST
+from proxmom.guard.judge import PATIENCE, STALLED, TRIES
 from proxmom.numpy import Optimizer, minimize
 from proxmom.numpy.forecast import Forecast
-from proxmom.numpy.guard import BLIND, LONGEST, PATIENCE, SHORTEST, STALLED, TRIES, Guard, Point, Segment, Unguarded
+from proxmom.numpy.guard import SHORTEST, Guard, Point, Segment, Unguarded
 
 
 def point(x: float, f: float, g: float) -> Point:
