@@ -178,16 +178,6 @@ def _per_unit(name: str, values: Values, units: int) -> Floats:
     return array
 
 
-def _integers(column: Any) -> NDArray[Any]:
-    """The same array where it is one of 8-byte integers in order, else a copy."""
-    array: NDArray[Any] = np.asarray(column)
-    if array.dtype in (np.int64, np.uint64) and array.flags.c_contiguous:
-        return array
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"sizes, units and addresses must be integers, got {array.dtype}.")
-    return np.ascontiguousarray(array, dtype=np.uint64 if array.dtype.kind == "u" else np.int64)
-
-
 def address_of(array: NDArray[Any]) -> int:
     """Where an array's numbers lie."""
     address: int = array.__array_interface__["data"][0]

@@ -17,7 +17,7 @@ from proxmom.metrics.norms import FAINT
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout, working
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.cuda import ROWS, TYPES, _chunks, _constants, _ends, _on, _Pointers, _works
+from proxmom.torch.passes.cuda import ROWS, SUMS, TYPES, _chunks, _constants, _ends, _on, _Pointers, _works
 
 MEASURED = 4
 TILE = {torch.float32: 4096, torch.float64: 2048}  # slopes times elements at once: their sums must fit in registers
@@ -104,7 +104,8 @@ class TritonSignPasses:
         with _on(table.device):
             for batch in self._batches:
                 batch.launch(kernel, **self._given, **given, sums=sums)
-            self._kernels.add_up[(len(table),)](sums, self._ends, total, ROWS=ROWS, COLUMNS=columns, **OPTIONS)
+            grid = (len(table), -(-columns // SUMS))
+            self._kernels.add_up[grid](sums, self._ends, total, ROWS=ROWS, WIDTH=columns, **OPTIONS)
         return total
 
 

@@ -10,7 +10,7 @@ Tables, X and S are as in `triton_kernels`.
 import triton
 import triton.language as tl
 
-from proxmom.torch.passes.triton_kernels import _chunk, _gradient
+from proxmom.torch.passes.triton_kernels import _chunk, _gradient, add_up  # noqa: F401 - the same adding up
 
 SCALARS = ["coupled", "slopes", "direction", "scale", "shrink", "parts", "sound"]  # read one by one: may lie anywhere
 
@@ -88,19 +88,6 @@ def pull(
     out = sums + row * (2 * COUNT) + which
     tl.store(out, tl.sum(of_gradient, axis=1))
     tl.store(out + 1, tl.sum(of_memory, axis=1))
-
-
-@triton.jit
-def add_up(sums, ends, total, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of each unit: the sums of its chunks, which are neighbours, always in the same order."""
-    unit = tl.program_id(0).to(tl.int64)
-    first, last = tl.load(ends + unit), tl.load(ends + unit + 1)
-    column = tl.arange(0, COLUMNS)
-    whole = tl.zeros([ROWS, COLUMNS], sums.dtype.element_ty)
-    for start in range(first, last, ROWS):
-        row = start + tl.arange(0, ROWS)
-        whole += tl.load(sums + row[:, None] * COLUMNS + column[None, :], mask=(row < last)[:, None], other=0.0)
-    tl.store(total + unit * COLUMNS + column, tl.sum(whole, axis=0))
 
 
 @triton.jit(do_not_specialize_on_alignment=SCALARS[:1] + SCALARS[2:])
