@@ -291,6 +291,32 @@ def test_compiled_steps_are_eager_ones() -> None:
         torch.testing.assert_close(x, y)
 
 
+def test_a_compiled_training_step_is_compiled_once_whatever_lr_is() -> None:
+    compiled = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    a = nn.Parameter(torch.ones(3))
+    optimizer = AMSGD([a], 0.1)
+
+    def whole(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = (a * x).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    train = torch.compile(whole, backend=backend)
+    counts = []
+    for t in range(6):
+        optimizer.param_groups[0]["lr"] = 0.1 / (1 + t)
+        train(torch.ones(3) * (1 + t))
+        counts.append(len(compiled))
+    assert counts[1:] == counts[1:2] * 5
+
+
 REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda p: AMAdamW([p], betas=(0.8, 0.9, 0.99)), TypeError, "betas must be two numbers"),
     (lambda p: AMAdamW([p], betas=0.9), TypeError, "betas must be two numbers"),
