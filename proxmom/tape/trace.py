@@ -8,7 +8,8 @@ products are NumPy's own on arrays of cells, and arithmetic makes nodes of nodes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from contextvars import ContextVar
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,28 @@ FOLDS: dict[str, Callable[..., Any]] = {
     "isfinite": np.isfinite,
     "where": lambda condition, yes, no: np.multiply(np.where(condition, yes, no), 1.0),
     "single": lambda value: np.float64(np.float32(value)),
+    "floor": np.floor,
+    "remainder": np.remainder,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
 }
 STAYS_FINITE = ("negative", "abs", "least", "total", "spread", "less", "less_equal", "equal", "logical_not", "isfinite")
 
 
 class Untraceable(Exception):
     """What was done has no instruction, or depends on a value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # code may catch this, and go another way than it would with numbers
+        if (found := refused.get()) is not None:
+            found.append(message)
+
+
+refused: ContextVar[list[str] | None] = ContextVar("refused", default=None)  # of the recording that goes on
 
 
 class Node:
@@ -72,7 +89,14 @@ class Recorder:
 
     def node(self, name: str, *arguments: Cell, per: str, finite: bool = False) -> Node:
         """The node of an instruction, the same for the same arguments."""
-        key = (name, per, *(id(a) if isinstance(a, Node) else (float(a), np.signbit(a)) for a in arguments))
+        key = (
+            name,
+            per,
+            *(
+                id(a) if isinstance(a, Node) else (np.nan if np.isnan(a) else float(a), bool(np.signbit(a)))
+                for a in arguments
+            ),
+        )
         if key not in self._known:
             if len(self._known) >= MOST:
                 raise Untraceable(f"more than {MOST} instructions")
@@ -117,9 +141,14 @@ def _cell(name: str, *arguments: Cell) -> Cell:
 
 def _elementwise(name: str, count: int) -> Callable[..., Traced]:
     apply = np.frompyfunc(lambda *cells: _cell(name, *cells), count, 1)
+    for_flags = apply if name != "add" else np.frompyfunc(lambda *cells: _cell("logical_or", *cells), count, 1)
 
     def operation(*arguments: Any) -> Traced:
-        return Traced(apply(*map(_cells, arguments)), _dtype(arguments))
+        flags = all(_is_flag(a) for a in (arguments[1:] if name == "where" else arguments))
+        if flags and name in ("subtract", "negative"):
+            raise Untraceable(f"{name} of truth values")
+        dtype = np.dtype(np.bool_) if name in TRUTHS or (flags and name in KEEP_TRUTHS) else _dtype(arguments)
+        return Traced((for_flags if flags else apply)(*map(_cells, arguments)), dtype)
 
     return operation
 
@@ -135,13 +164,35 @@ def _cells(value: Any) -> Any:
 
 
 def _dtype(arguments: Sequence[Any]) -> Any:
-    return next((a.dtype for a in arguments if isinstance(a, Traced)), np.dtype(np.float64))
+    known = (a.dtype for a in arguments if isinstance(a, Traced) and not _is_flag(a))
+    return next(known, np.dtype(np.float64))
+
+
+def _is_flag(value: Any) -> bool:
+    """Whether something is made of truth values, of which NumPy has a sum of its own."""
+    return isinstance(value, bool) or getattr(value, "dtype", None) == np.bool_
+
+
+class Several(int):
+    """How many units or scopes there are: one here, any number where a tape is played; nobody may compare it."""
+
+    def _never(self, _: Any) -> Any:
+        raise Untraceable("how many units there are")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Several) or self._never(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __lt__ = __le__ = __gt__ = __ge__ = _never
+    __hash__ = int.__hash__
 
 
 class Traced:
     """An array of cells that the array API's functions and operators can be applied to; see the head of this file.
 
-    dtype: in which the numbers will be computed; truth values are 0 and 1 of it.
+    dtype: in which the numbers will be computed, or bool; truth values are 0 and 1.
     """
 
     __slots__ = ("cells", "dtype")
@@ -163,7 +214,8 @@ class Traced:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.cells.shape)
+        whole = self.cells.shape
+        return (Several(1), *whole[1:]) if whole[:1] == (1,) else tuple(whole)  # perhaps the batch
 
     @property
     def ndim(self) -> int:
@@ -171,7 +223,12 @@ class Traced:
 
     @property
     def size(self) -> int:
-        return int(self.cells.size)
+        return Several(self.cells.size) if self._may_be_batch else int(self.cells.size)
+
+    @property
+    def _may_be_batch(self) -> bool:
+        """Whether the first axis may be the batch's, of which nobody knows how many there are."""
+        return bool(self.cells.shape[:1] == (1,))
 
     @property
     def T(self) -> Traced:
@@ -181,18 +238,55 @@ class Traced:
         return Traced(self.cells[_known(index)], self.dtype)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, Traced) and _is_flag(index) and index.shape == self.shape:
+            value = Functions.where(index, value, self)
+            index = ...
         self.cells[_known(index)] = _cells(value)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(Functions, name, None) if name in METHODS else None
+        if found is None and not name.startswith("__"):
+            raise Untraceable(f"{name}, which nothing is recorded of")
+        if found is None:
+            raise AttributeError(name)
+        return partial(found, self)
+
+    def _into(self, other: Traced) -> Traced:
+        """In place, as arrays do it: views see it too."""
+        self.cells[...] = other.cells
+        return self
+
+    def __iadd__(self, other: Any) -> Traced:
+        return self._into(self + other)
+
+    def __isub__(self, other: Any) -> Traced:
+        return self._into(self - other)
+
+    def __imul__(self, other: Any) -> Traced:
+        return self._into(self * other)
+
+    def __itruediv__(self, other: Any) -> Traced:
+        return self._into(self / other)
+
+    def __ipow__(self, other: Any) -> Traced:
+        return self._into(self**other)
 
     def _never(self, *_: Any) -> Any:
         raise Untraceable("a decision, or Python's own number, made of a value")
 
     def __iter__(self) -> Iterator[Traced]:
-        if self.shape[0] == 1:  # perhaps the batch, of which nobody knows how many there are
+        if self._may_be_batch:
             self._never()
-        return (self[i] for i in range(self.shape[0]))
+        return (self[i] for i in range(self.cells.shape[0]))
 
     __bool__ = __float__ = __int__ = __index__ = __len__ = __array__ = __complex__ = __contains__ = _never
-    item = tolist = astype = copy = _never
+    item = tolist = _never
+
+    def astype(self, dtype: Any, **_: Any) -> Traced:
+        return Functions.astype(self, dtype)
+
+    def copy(self) -> Traced:
+        return Traced(self.cells.copy(), self.dtype)
 
     def __add__(self, other: Any) -> Traced:
         return Functions.add(self, other)
@@ -219,6 +313,21 @@ class Traced:
 
     def __rpow__(self, other: Any) -> Traced:
         return Functions.pow(other, self)
+
+    def __mod__(self, other: Any) -> Traced:
+        return Functions.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Traced:
+        return Functions.remainder(other, self)
+
+    def __floordiv__(self, other: Any) -> Traced:
+        return Functions.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Traced:
+        return Functions.floor_divide(other, self)
+
+    def __xor__(self, other: Any) -> Traced:
+        return Functions.logical_xor(self, other)
 
     def __matmul__(self, other: Any) -> Traced:
         return _product(self, other)
@@ -259,7 +368,7 @@ class Traced:
     def __ne__(self, other: object) -> Traced:  # type: ignore[override]
         return Functions.logical_not(Functions.equal(self, other))
 
-    __radd__, __rmul__, __rand__, __ror__ = __add__, __mul__, __and__, __or__
+    __radd__, __rmul__, __rand__, __ror__, __rxor__ = __add__, __mul__, __and__, __or__, __xor__
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -290,15 +399,25 @@ def _by_name(name: str) -> Any:
     return found
 
 
+def _parts(array: Any, axis: int | None) -> list[Traced]:
+    """Those of an array along an axis; truth values count as 0 and 1."""
+    array = Functions.asarray(array)
+    if axis is None or (axis % array.ndim == 0 and array._may_be_batch):
+        raise Untraceable("a reduction over units")
+    parts = [array[(slice(None),) * (axis % array.ndim) + (i,)] for i in range(array.cells.shape[axis])]
+    if not parts:
+        raise Untraceable("a reduction over nothing")
+    return parts
+
+
 def _folded(pair: Callable[..., Traced]) -> Callable[..., Traced]:
-    """A reduction over one axis, or all but the batch's, in order."""
+    """A reduction over one axis, in order."""
 
     def reduction(array: Traced, axis: int | None = None, keepdims: bool = False) -> Traced:
-        if axis is None:
-            array, axis = Functions.reshape(array, (1, -1)), 1
-        parts = [array[(slice(None),) * (axis % array.ndim) + (i,)] for i in range(array.shape[axis])]
-        if not parts:
-            raise Untraceable("a reduction over nothing")
+        parts = _parts(array, axis)
+        if _is_flag(array) and pair in (Functions.add, Functions.multiply):
+            parts = [Traced(part.cells, np.dtype(np.float64)) for part in parts]
+        assert axis is not None
         found = reduce(pair, parts)
         return Functions.expand_dims(found, axis=axis) if keepdims else found
 
@@ -309,8 +428,8 @@ def _place_of(best: Callable[[Any, Any], Traced]) -> Callable[..., Traced]:
     """Where along an axis the best stands, the first of several."""
 
     def reduction(array: Traced, axis: int = -1) -> Traced:
-        parts = [array[(slice(None),) * (axis % array.ndim) + (i,)] for i in range(array.shape[axis])]
-        leader, place = parts[0], Traced(np.zeros(parts[0].shape).astype(object), array.dtype)
+        parts = _parts(array, axis)
+        leader, place = parts[0], Traced(np.zeros(parts[0].cells.shape).astype(object), array.dtype)
         for i, part in enumerate(parts[1:], 1):
             ahead = best(part, leader)
             leader, place = Functions.where(ahead, part, leader), Functions.where(ahead, float(i), place)
@@ -336,10 +455,13 @@ class Functions:
     )
     negative, abs, sqrt = (staticmethod(_elementwise(name, 1)) for name in ("negative", "abs", "sqrt"))
     exp, log, isfinite = (staticmethod(_elementwise(name, 1)) for name in ("exp", "log", "isfinite"))
+    sin, cos, tanh = (staticmethod(_elementwise(name, 1)) for name in ("sin", "cos", "tanh"))
+    log1p, expm1, floor = (staticmethod(_elementwise(name, 1)) for name in ("log1p", "expm1", "floor"))
+    remainder = staticmethod(_elementwise("remainder", 2))
     where = staticmethod(_elementwise("where", 3))
     _single = staticmethod(_elementwise("single", 1))
 
-    sum = staticmethod(_folded(add))
+    sum, prod = staticmethod(_folded(add)), staticmethod(_folded(multiply))
     max, min = staticmethod(_folded(maximum)), staticmethod(_folded(minimum))
     all, any = staticmethod(_folded(logical_and)), staticmethod(_folded(logical_or))
     argmax = staticmethod(_place_of(lambda one, other: one > other))
@@ -349,6 +471,48 @@ class Functions:
     @staticmethod
     def square(x: Traced) -> Traced:
         return x * x
+
+    @staticmethod
+    def sign(x: Any) -> Traced:
+        return Functions.where(Functions.equal(x, x), 1.0 * Functions.less(0, x) - 1.0 * Functions.less(x, 0), x)
+
+    @staticmethod
+    def isnan(x: Any) -> Traced:
+        return Functions.logical_not(Functions.equal(x, x))
+
+    @staticmethod
+    def ceil(x: Any) -> Traced:
+        return -Functions.floor(-x)
+
+    @staticmethod
+    def trunc(x: Any) -> Traced:
+        return Functions.where(x < 0, -Functions.floor(-x), Functions.floor(x))
+
+    @staticmethod
+    def reciprocal(x: Any) -> Traced:
+        return 1 / x
+
+    @staticmethod
+    def floor_divide(x: Any, y: Any) -> Traced:
+        """By the remainder, so that rounding makes no difference of one."""
+        quotient = Functions.divide(Functions.subtract(x, Functions.remainder(x, y)), y)
+        whole = Functions.floor(quotient)
+        whole = Functions.where(quotient - whole > 0.5, whole + 1, whole)
+        return Functions.where(Functions.equal(y, 0), Functions.divide(x, y), whole)
+
+    @staticmethod
+    def not_equal(x: Any, y: Any) -> Traced:
+        return Functions.logical_not(Functions.equal(x, y))
+
+    @staticmethod
+    def logical_xor(x: Any, y: Any) -> Traced:
+        return Functions.not_equal(Functions.not_equal(x, 0), Functions.not_equal(y, 0))
+
+    @staticmethod
+    def cumsum(x: Any, axis: int | None = None) -> Traced:
+        parts = _parts(x, axis)
+        parts = [1.0 * parts[0], *parts[1:]]
+        return Functions.stack([reduce(Functions.add, parts[: i + 1]) for i in range(len(parts))], axis=axis or 0)
 
     @staticmethod
     def greater(x: Any, y: Any) -> Traced:
@@ -364,17 +528,17 @@ class Functions:
         return x if max is None else Functions.minimum(x, max)
 
     @staticmethod
-    def mean(x: Traced, axis: int = -1, keepdims: bool = False) -> Traced:
-        return Functions.sum(x, axis=axis, keepdims=keepdims) / x.shape[axis]
+    def mean(x: Traced, axis: int | None = None, keepdims: bool = False) -> Traced:
+        return Functions.sum(x, axis=axis, keepdims=keepdims) / len(_parts(x, axis))
 
     @staticmethod
     def astype(x: Traced, dtype: Any, copy: bool = True) -> Traced:
         if np.dtype(dtype) == np.bool_:
             return x != 0
-        narrower = np.dtype(dtype).kind == "f" and np.dtype(dtype).itemsize < x.dtype.itemsize
-        if np.dtype(dtype).kind not in "f":
+        if np.dtype(dtype) not in (np.float32, np.float64):
             raise Untraceable(f"a change to {dtype}")
-        return Functions._single(x) if narrower else x
+        narrower = not _is_flag(x) and np.dtype(dtype).itemsize < x.dtype.itemsize
+        return Traced((Functions._single(x) if narrower else x).cells.copy(), np.dtype(dtype))
 
     @staticmethod
     def asarray(array: Any, dtype: Any = None, device: Any = None) -> Traced:
@@ -453,6 +617,9 @@ class Functions:
         return Traced(np.take(x.cells, _known(Functions.asarray(indices)), axis=axis), x.dtype)
 
 
+TRUTHS = ("less", "less_equal", "equal", "logical_and", "logical_or", "logical_not", "isfinite")
+KEEP_TRUTHS = ("add", "multiply", "maximum", "minimum", "where")
+METHODS = ("sum", "prod", "mean", "max", "min", "all", "any", "argmax", "argmin", "clip", "reshape", "squeeze")
 RENAMED = {  # NumPy's names of what the array API calls otherwise
     "absolute": "abs",
     "fabs": "abs",
@@ -463,6 +630,8 @@ RENAMED = {  # NumPy's names of what the array API calls otherwise
     "bitwise_and": "logical_and",
     "bitwise_or": "logical_or",
     "concatenate": "concat",
+    "mod": "remainder",
+    "bitwise_xor": "logical_xor",
     "amax": "max",
     "amin": "min",
     "transpose": "permute_dims",
