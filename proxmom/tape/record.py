@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from proxmom.step.records import Scope
-from proxmom.tape.trace import FOLDS, SCOPE, UNIT, Cell, Functions, Node, Recorder, Traced, Untraceable, refused
+from proxmom.tape.arrays import Functions, Traced
+from proxmom.tape.trace import FOLDS, SCOPE, UNIT, Cell, Node, Recorder, Untraceable, refused
 
 # The order is known to kernels/tape.h.
 ACROSS = ("total", "least", "spread")  # units -> scopes, units -> scopes, scopes -> units

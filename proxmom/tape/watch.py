@@ -41,6 +41,9 @@ class Watch:
     Args:
         parts: objects, walked as far as attributes, containers, functions and their globals lead.
 
+    Attributes:
+        pairs: two lists, or one and None; where they are equal all is what it was, else `holds` knows.
+
     Raises:
         Untraceable: for what nobody can compare, what has effects, and more than is worth it.
     """
@@ -48,6 +51,7 @@ class Watch:
     def __init__(self, parts: Any) -> None:
         self._seen: dict[int, Any] = {}  # held, so that an id is one object's
         self._places: list[tuple[Callable[[], Any], Any, Callable[[Any], Any]]] = []  # read, what it was, write
+        self.pairs: tuple[list[Any], list[Any] | None] = ([], [])
         for part in parts:
             self._walk(part)
 
@@ -63,8 +67,17 @@ class Watch:
         for _, kept, write in self._places:
             write(kept)
 
-    def _watch(self, read: Callable[[], Any], write: Callable[[Any], Any], kept: Any = _MISSING) -> None:
-        self._places.append((read, read() if kept is _MISSING else kept, write))
+    def _watch(
+        self, read: Callable[[], Any], write: Callable[[Any], Any], kept: Any, pair: tuple[Any, Any] | None = None
+    ) -> None:
+        """What `read` gives; pair: two objects that are equal as long as that is `kept`, where there are."""
+        self._places.append((read, kept, write))
+        now, then = self.pairs
+        if pair is None or then is None:
+            self.pairs = ([], None)
+        else:
+            now.append(pair[0])
+            then.append(pair[1])
 
     def _walk(self, value: Any) -> None:
         if isinstance(value, PLAIN + WITHOUT_STATE) or id(value) in self._seen:
@@ -86,21 +99,25 @@ class Watch:
             self._walk(value)
 
     def _list(self, value: list[Any]) -> None:
-        self._watch(lambda: value, lambda kept: value.__setitem__(slice(None), kept), list(value))
+        kept = list(value)
+        self._watch(lambda: value, lambda kept: value.__setitem__(slice(None), kept), kept, (value, kept))
         self._each(value)
 
     def _mapping(self, value: Any) -> None:
-        self._watch(lambda: value, functools.partial(_refill, value), dict(value))
+        kept = dict(value)
+        self._watch(lambda: value, functools.partial(_refill, value), kept, (value, kept))
         self._each(value.values())
 
     def _set(self, value: set[Any]) -> None:
-        self._watch(lambda: value, functools.partial(_refill, value), set(value))
+        kept = set(value)
+        self._watch(lambda: value, functools.partial(_refill, value), kept, (value, kept))
         self._each(value)
 
     def _array(self, value: Any) -> None:
         if value.dtype.hasobject or value.size > MOST_NUMBERS:
             raise Untraceable("an array that cannot be watched")
-        self._watch(value.tobytes, lambda kept: np.copyto(value, np.frombuffer(kept, value.dtype).reshape(value.shape)))
+        kept = value.copy()
+        self._watch(value.tobytes, lambda _: np.copyto(value, kept), value.tobytes())
 
     def _tensor(self, value: Any) -> None:
         if value.device.type != "cpu" or value.numel() > MOST_NUMBERS:
@@ -125,10 +142,13 @@ class Watch:
             ):
                 continue
             self._seen[id(base)] = base
-            names = [name for name, value in vars(base).items() if not _is_dunder(name) or callable(value)]
-            kept = {name: vars(base)[name] for name in names}
+            whole = dict(vars(base))
+            kept = {name: value for name, value in whole.items() if not _is_dunder(name) or callable(value)}
             self._watch(
-                functools.partial(_attributes, base, dict(vars(base)), kept), functools.partial(_set_class, base), kept
+                functools.partial(_attributes, base, kept),
+                functools.partial(_set_class, base),
+                kept,
+                (vars(base), whole),
             )
             own = kept.values()
             self._each(
@@ -214,16 +234,13 @@ def _is_dunder(name: str) -> bool:
     return name[:2] == "__" == name[-2:]
 
 
-def _attributes(kind: type, whole: dict[str, Any], kept: dict[str, Any]) -> Any:
+def _attributes(kind: type, kept: dict[str, Any]) -> dict[str, Any]:
     """The attributes of a class; what Python adds by itself does not count."""
-    now = vars(kind)
-    if now == whole:
-        return kept
-    return {name: value for name, value in now.items() if not _is_dunder(name) or name in kept}
+    return {name: value for name, value in vars(kind).items() if not _is_dunder(name) or name in kept}
 
 
 def _set_class(kind: type, kept: dict[str, Any]) -> None:
-    now = _attributes(kind, {}, kept)
+    now = _attributes(kind, kept)
     for name in now.keys() - kept.keys():
         delattr(kind, name)
     for name, value in kept.items():

@@ -108,7 +108,7 @@ class Decision:
         key, method = (name, kind, sums), kind.step.method
         if key not in self._players:
             self._players[key] = self._made(_tape(name, kind, sums, rows.dtype, shared=self._scope.shared), len(rows))
-        why = method.not_recorded if self._players[key] is None else "" if method.recorded_with.holds() else CHANGED
+        why = method.not_recorded if self._players[key] is None else "" if _unchanged(method.recorded_with) else CHANGED
         self.note = f" ({name} not recorded: {why})" if why else self.note
         return None if why else self._players[key]
 
@@ -124,6 +124,15 @@ class Decision:
     def _triton() -> Any:
         """Late, as Triton takes a while to load."""
         return import_module("proxmom.torch.passes.triton_tape")
+
+
+def _unchanged(watch: Watch) -> bool:
+    """Whether a recording holds; seldom more than one comparison."""
+    try:
+        now, then = watch.pairs
+        return bool(now == then) or watch.holds()
+    except Exception:  # of an array there is no one answer
+        return False
 
 
 def _watched(method: Method) -> Watch:

@@ -237,10 +237,10 @@ def tanh(a):
 def remainder(a, b):
     """What division by b leaves, with the sign of b."""
     rest = tl.fma(-tl.floor(a / b), b, a)
-    rest = tl.where(((rest < 0) != (b < 0)) & (rest != 0), rest + b, rest)  # the quotient was rounded
+    rest = tl.where(rest == 0, rest, tl.where((rest < 0) != (b < 0), rest + b, rest))  # the quotient was rounded
     rest = tl.where(tl.abs(rest) >= tl.abs(b), rest - b, rest)
-    of_infinite = tl.where(((a < 0) != (b < 0)) & (a != 0), b, a)
-    return tl.where((tl.abs(b) == float("inf")) & (a - a == 0), of_infinite, rest)
+    of_infinite = tl.where(a == 0, a, tl.where((a < 0) != (b < 0), b, a))
+    return tl.where(tl.abs(b) == float("inf"), tl.where(a - a == 0, of_infinite, rest), rest)
 
 
 @triton.jit(do_not_specialize=["rows_count", "weights_count", "beta_count"])
