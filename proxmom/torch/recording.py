@@ -146,9 +146,6 @@ def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) 
     key = (name, kind.columns, kind.decays, kind.diagonal, sums, dtype, shared)
     if key not in method.recorded:
         try:
-            method.recorded_with = method.recorded_with or _watched(method)
-            if not method.recorded_with.holds():
-                raise Untraceable(CHANGED)
             method.recorded[key] = _recorded(name, kind, sums, dtype, shared=shared)
         except Untraceable as error:
             method.recorded[key], method.not_recorded = None, str(error)
@@ -159,7 +156,7 @@ def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) 
 def _recorded(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) -> Tape:
     """Recorded on a copy of rule, metric and step size, which is thrown away: nothing of theirs may hold a symbol."""
     try:
-        kind = replace(kind, step=Step(deepcopy(kind.step.method)))
+        method, kind = kind.step.method, replace(kind, step=Step(deepcopy(kind.step.method)))
     except Exception as error:
         raise Untraceable(f"a rule, metric or step size that cannot be copied ({error})") from error
     given = {"rows": Given(shape=(len(kind.columns),), finite=(STEP,))}
@@ -171,6 +168,9 @@ def _recorded(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bo
     def function(scope: Scope, **arrays: Array) -> Arrays:
         return numbers(kind, scope, **arrays) if name == "numbers" else decide(kind, scope, **arrays)[0]
 
+    method.recorded_with = method.recorded_with or _watched(method)  # after the copy, which notes slots in classes
+    if not method.recorded_with.holds():
+        raise Untraceable(CHANGED)
     watch = _watched(kind.step.method)
     with _chance_as_it_was():
         try:
