@@ -168,6 +168,15 @@ def test_arrays_are_changed_in_place_as_arrays_are() -> None:
 
 
 @plays
+def test_zeros_keep_their_sign() -> None:
+    def function(scope: Scope, u: Any, v: Any, s: Any) -> dict[str, Any]:
+        xp = namespace(v)
+        return {str(zero): 1 / xp.where(v > 0, zero, zero) for zero in (0.0, -0.0)}
+
+    both(function, shared=False)
+
+
+@plays
 def test_many_units_go_through_in_blocks() -> None:
     tape = record(lambda scope, x: {"y": x * x + 1}, {"x": Given()}, shared=False)
     x = np.random.default_rng(0).normal(size=1000)
@@ -204,6 +213,7 @@ UNRECORDABLE: dict[str, tuple[Callable[..., Any], str]] = {
     "caught": (_catching, "a decision"),
     "caught, no method": (_asking, "cumprod"),
     "any of all": (lambda scope, v: {"w": v * np.any(v > 100)}, "over units"),
+    "any along units": (lambda scope, v: {"w": v * np.any(v > 100, axis=0)}, "over units"),
     "most of all": (lambda scope, v: {"w": v * v.max()}, "over units"),
     "how many": (lambda scope, v: {"w": v * 2 if v.size > 10 else v}, "how many units"),
     "of which shape": (lambda scope, v: {"w": v * 2 if v.shape == (9,) else v}, "how many units"),

@@ -48,14 +48,23 @@ def everything(scope: Scope, p: Any, q: Any, s: Any) -> dict[str, Any]:
     more = [
         np.floor(3 * p),
         p % 0.7,
+        0.1 * np.floor(9 * p) % 0.1,
+        0.1 * np.floor(9 * p) % -0.3,
         -p % -np.inf,
         np.sin(3 * p),
         np.cos(p),
         np.tanh(p),
-        np.tanh(1e-9 * p),
+        1e9 * np.tanh(1e-9 * p),
         np.log1p(abs(p)),
     ]
-    more += [np.log1p(1e-12 * p), np.expm1(p), np.expm1(1e-12 * p), np.expm1(-1e4 * abs(p)), np.tanh(1e4 * p), p // 0.3]
+    more += [
+        1e12 * np.log1p(1e-12 * p),
+        np.expm1(p),
+        1e12 * np.expm1(1e-12 * p),
+        np.expm1(-1e4 * abs(p)),
+        np.tanh(1e4 * p),
+        p // 0.3,
+    ]
     heights = xp.stack([k * q for k in range(3)], axis=1)
     return {
         "mean": mean,
