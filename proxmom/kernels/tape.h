@@ -1,8 +1,8 @@
 // Plays a tape: a straight line of instructions on columns of numbers, one for each unit or each scope.
 //
 // The order of the instructions is that of `INSTRUCTIONS` in proxmom/tape/record.py. Every instruction is one loop, so
-// that nothing is contracted or reordered: the numbers are those of NumPy's functions, but for power, exp and log,
-// whose last bit is the C library's. Truth values are 0 and 1.
+// that nothing is contracted or reordered: the numbers are those of NumPy's functions, but for power, exp, log
+// and their like, whose last bit is the C library's. Truth values are 0 and 1.
 
 #pragma once
 
@@ -10,7 +10,8 @@ namespace {
 
 enum Operation : std::int32_t {
     LOAD, STORE, TOTAL, LEAST, SPREAD, ADD, SUBTRACT, MULTIPLY, DIVIDE, POWER, MAXIMUM, MINIMUM, LESS, LESS_EQUAL,
-    EQUAL, AND, OR, NOT, NEGATIVE, ABS, SQRT, EXP, LOG, ISFINITE, WHERE, SINGLE, OPERATIONS
+    EQUAL, AND, OR, NOT, NEGATIVE, ABS, SQRT, EXP, LOG, ISFINITE, WHERE, SINGLE, FLOOR, REMAINDER, SIN, COS,
+    TANH, LOG1P, EXPM1, OPERATIONS
 };
 
 // name; whether one for each scope; register written; three registers read; column of what is given or returned
@@ -33,6 +34,13 @@ struct Player {
 
     template <class F> void each(std::int64_t count, double *__restrict target, F f) const {
         for (std::int64_t i = 0; i < count; ++i) target[i] = f(i);
+    }
+
+    // With the sign of b, as NumPy's.
+    static double remainder(double a, double b) {
+        const double rest = std::fmod(a, b);
+        if (rest == 0) return std::copysign(0.0, b);
+        return (rest < 0) != (b < 0) ? rest + b : rest;
     }
 
     // Numbers `first` to `first + count` of what there is one of for each unit (or scope).
@@ -85,6 +93,13 @@ inline void Player::play(const Instruction &step, std::int64_t first, std::int64
     case ISFINITE: return each(count, t, [&](std::int64_t i) { return double(std::fabs(a[i]) < HUGE_VAL); });
     case WHERE: return each(count, t, [&](std::int64_t i) { return a[i] != 0 ? b[i] : c[i]; });
     case SINGLE: return each(count, t, [&](std::int64_t i) { return double(float(a[i])); });
+    case FLOOR: return each(count, t, [&](std::int64_t i) { return std::floor(a[i]); });
+    case REMAINDER: return each(count, t, [&](std::int64_t i) { return remainder(a[i], b[i]); });
+    case SIN: return each(count, t, [&](std::int64_t i) { return std::sin(a[i]); });
+    case COS: return each(count, t, [&](std::int64_t i) { return std::cos(a[i]); });
+    case TANH: return each(count, t, [&](std::int64_t i) { return std::tanh(a[i]); });
+    case LOG1P: return each(count, t, [&](std::int64_t i) { return std::log1p(a[i]); });
+    case EXPM1: return each(count, t, [&](std::int64_t i) { return std::expm1(a[i]); });
     default: return;
     }
 }

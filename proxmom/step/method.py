@@ -63,9 +63,13 @@ class Method:
         self.mass_in_metric = not (self.facts.normalised or self.memory_from_gradient)
         # of a backend that records what a step does: the recordings, what they hold for, why there is none
         self.recorded: dict[Any, Any] = {}
-        self.recorded_with: list[Any] | None = None
+        self.recorded_with: Any = None
         self.not_recorded = ""
         self._check_pairs()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without recordings: a copy has its own, of the code as it is where it is."""
+        return {**vars(self), "recorded": {}, "recorded_with": None, "not_recorded": ""}
 
     def _joined(self, kind: str) -> dict[str, Any]:
         """What rule and step size declare, together."""

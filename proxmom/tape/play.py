@@ -37,7 +37,7 @@ def play(tape: Tape, arrays: Mapping[str, Any], scope_of: Any) -> dict[str, Any]
             at.at(start, scope_of, read[0])
             registers[step.target] = start
         else:
-            registers[step.target] = 0.0 + FOLDS[step.name](*read)
+            registers[step.target] = 1.0 * FOLDS[step.name](*read)
     return {
         name: np.reshape(np.stack(returned[first : first + math.prod(shape)], axis=1), (-1, *shape))
         for name, (first, _, shape) in tape.returned.items()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from proxmom.step.records import Scope
-from proxmom.tape.trace import FOLDS, SCOPE, UNIT, Cell, Functions, Node, Recorder, Traced, Untraceable
+from proxmom.tape.arrays import Functions, Traced
+from proxmom.tape.trace import FOLDS, SCOPE, UNIT, Cell, Node, Recorder, Untraceable, refused
 
 # The order is known to kernels/tape.h.
 ACROSS = ("total", "least", "spread")  # units -> scopes, units -> scopes, scopes -> units
@@ -114,12 +115,18 @@ def record(
     Raises:
         Untraceable: for any other function.
     """
+    caught: list[str] = []
+    before = refused.set(caught)
     try:
         first, second = (_run(function, given, shared, per_scope, dtype) for _ in range(2))
     except Untraceable:
         raise
     except Exception as error:  # a mistake is said where the function runs as it is
         raise Untraceable(f"{type(error).__name__}: {error}") from error
+    finally:
+        refused.reset(before)
+    if caught:  # and went on without it
+        raise Untraceable(caught[0])
     if first != second:
         raise Untraceable("what is not the same each time")
     return first
@@ -154,9 +161,9 @@ def _in_line(
     stores: list[tuple[Cell, str]] = []
     for name, array in results.items():
         per = pers.get(name, UNIT)
-        if array.shape[0] != 1 or any(isinstance(cell, Node) and cell.per != per for cell in array.cells.flat):
+        if array.cells.shape[0] != 1 or any(isinstance(cell, Node) and cell.per != per for cell in array.cells.flat):
             raise Untraceable(f"{name}, of which there is not one for each {per}")
-        returned[name] = (len(stores), per, array.shape[1:])
+        returned[name] = (len(stores), per, array.cells.shape[1:])
         stores += [(cell, per) for cell in array.cells.flat]
     order = _ordered([cell for cell, _ in stores])
     constants = list(dict.fromkeys(_key(a) for node in order for a in node.arguments if _is_constant(node, a)))
@@ -171,8 +178,8 @@ def _is_constant(node: Node, argument: Cell) -> bool:
 
 
 def _key(constant: Any) -> tuple[float, bool]:
-    """What tells constants apart: 0 and -0 too."""
-    return float(constant), bool(np.signbit(constant))
+    """What tells constants apart: 0 and -0 too; what is no number is one object, which equals itself."""
+    return np.nan if np.isnan(constant) else float(constant), bool(np.signbit(constant))
 
 
 def _ordered(results: Sequence[Cell]) -> list[Node]:

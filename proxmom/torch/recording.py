@@ -1,13 +1,15 @@
 """Runs the scalars of a step: recorded once and played in one call where that can be, else as `decision` stands.
 
 What is recorded is the very code of `decision`, with rule, metric and step size in it, a user's own included; the
-numbers are the same to rounding. Code that branches on a value, or that changes something, runs as it is. A rule whose
-attributes are changed later is noticed, and runs as it is from then on.
+numbers are the same to rounding. Code that branches on a value, or that changes something, runs as it is. Where what
+the code reads is changed later, attributes, globals or what a closure holds, it runs as it is for as long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
@@ -23,6 +25,7 @@ from proxmom.step import Method, Scope, Step
 from proxmom.tape import Tape, Untraceable, play, record
 from proxmom.tape.record import Given
 from proxmom.tape.trace import SCOPE
+from proxmom.tape.watch import Watch
 from proxmom.torch.decision import (
     PER_SCOPE,
     SKIPPED,
@@ -37,6 +40,7 @@ from proxmom.torch.decision import (
 from proxmom.torch.memory import as_tensor
 
 Last = tuple[Tensor, Tensor]  # weights (S, K) and beta (S,)
+CHANGED = "what rule, metric or step size read was changed"
 
 
 class Decision:
@@ -104,7 +108,7 @@ class Decision:
         key, method = (name, kind, sums), kind.step.method
         if key not in self._players:
             self._players[key] = self._made(_tape(name, kind, sums, rows.dtype, shared=self._scope.shared), len(rows))
-        why = method.not_recorded if self._players[key] is None else "" if _unchanged(method) else "attributes changed"
+        why = method.not_recorded if self._players[key] is None else "" if _unchanged(method.recorded_with) else CHANGED
         self.note = f" ({name} not recorded: {why})" if why else self.note
         return None if why else self._players[key]
 
@@ -122,17 +126,17 @@ class Decision:
         return import_module("proxmom.torch.passes.triton_tape")
 
 
-def _held(method: Method) -> list[Any]:
-    """The attributes of rule, metric and step size, as they are now."""
-    return [dict(getattr(part, "__dict__", {})) for part in (method.rule, method.metric, method.step_size)]
-
-
-def _unchanged(method: Method) -> bool:
-    """Whether rule, metric and step size hold what they held when they were recorded; False where nobody can tell."""
+def _unchanged(watch: Watch) -> bool:
+    """Whether a recording holds; seldom more than one comparison."""
     try:
-        return bool(method.recorded_with == _held(method))
+        now, then = watch.pairs
+        return bool(now == then) or watch.holds()
     except Exception:  # of an array there is no one answer
         return False
+
+
+def _watched(method: Method) -> Watch:
+    return Watch((method.rule, method.metric, method.step_size))
 
 
 def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) -> Tape | None:
@@ -141,8 +145,6 @@ def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) 
     dtype = np.dtype(str(dtype).removeprefix("torch."))
     key = (name, kind.columns, kind.decays, kind.diagonal, sums, dtype, shared)
     if key not in method.recorded:
-        if method.recorded_with is None:
-            method.recorded_with = deepcopy(_held(method))
         try:
             method.recorded[key] = _recorded(name, kind, sums, dtype, shared=shared)
         except Untraceable as error:
@@ -154,11 +156,9 @@ def _tape(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) 
 def _recorded(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bool) -> Tape:
     """Recorded on a copy of rule, metric and step size, which is thrown away: nothing of theirs may hold a symbol."""
     try:
-        kind = replace(kind, step=Step(deepcopy(kind.step.method)))
+        method, kind = kind.step.method, replace(kind, step=Step(deepcopy(kind.step.method)))
     except Exception as error:
         raise Untraceable(f"a rule, metric or step size that cannot be copied ({error})") from error
-    if not _unchanged(kind.step.method):
-        raise Untraceable("attributes of rule, metric or step size that cannot be compared")
     given = {"rows": Given(shape=(len(kind.columns),), finite=(STEP,))}
     if name == "decide":
         given |= {"sizes": Given()} if shared else {}
@@ -168,27 +168,50 @@ def _recorded(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bo
     def function(scope: Scope, **arrays: Array) -> Arrays:
         return numbers(kind, scope, **arrays) if name == "numbers" else decide(kind, scope, **arrays)[0]
 
-    tape = record(function, given, shared=shared, per_scope=PER_SCOPE, dtype=dtype)
-    _check(tape, function, shared=shared)
-    if not _unchanged(kind.step.method):
-        raise Untraceable("a rule, metric or step size that changes itself")
+    method.recorded_with = method.recorded_with or _watched(method)  # after the copy, which notes slots in classes
+    if not method.recorded_with.holds():
+        raise Untraceable(CHANGED)
+    watch = _watched(kind.step.method)
+    with _chance_as_it_was():
+        try:
+            tape = record(function, given, shared=shared, per_scope=PER_SCOPE, dtype=dtype)
+            _check(tape, function, shared=shared)
+            if not watch.holds():
+                raise Untraceable("a rule, metric or step size that changes something")
+        finally:
+            watch.restore()  # symbols may be in it
     return tape
+
+
+@contextmanager
+def _chance_as_it_was() -> Iterator[None]:
+    """Random numbers that a recording asks for are not missing later."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=()):
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 def _check(tape: Tape, function: Callable[..., Arrays], *, shared: bool) -> None:
     """Play a tape beside its function, on random numbers of three units: no unit may depend on the others."""
-    random = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     membership = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) if shared else np.eye(3)
     scopes = len(membership)
     given = {
-        name: np.abs(random.normal(size=(scopes if per == SCOPE else 3, *shape)))
+        name: np.abs(generator.normal(size=(scopes if per == SCOPE else 3, *shape)))
         for name, (_, per, shape) in tape.given.items()
     }
     with np.errstate(all="ignore"):
         found = play(tape, given, np.argmax(membership, axis=0))
     scope = Scope(membership, sizes=given.pop("sizes", None)) if shared else Scope()
-    with np.errstate(all="ignore"):
-        right = function(scope, **given)
+    try:
+        with np.errstate(all="ignore"):
+            right = function(scope, **given)
+    except Exception as error:  # of three units: the rule may be for one
+        raise Untraceable(f"{type(error).__name__} for several units: {error}") from error
     for name, value in right.items():
         if value.shape != found[name].shape or not np.allclose(value, found[name], rtol=1e-6, equal_nan=True):
             raise Untraceable(f"{name}, which depends on other units")

@@ -70,6 +70,19 @@ BINARY: list[Callable[[Any, Any, Any], Any]] = [
     lambda xp, x, y: xp.maximum(x, y) - xp.minimum(x, 0.5 * y),
     lambda xp, x, y: xp.where((x <= y) & (x != 0) | (y > 1), x, y),
     lambda xp, x, y: 0.0 + (x == x) * (y >= x),
+    lambda xp, x, y: 0.5 * ((x > 0) + (y > 0)) + ((x > 0) ^ (y > 0)),
+    lambda xp, x, y: xp.sum(xp.stack([x > 0, y > 0, x > y], axis=1), axis=1) + xp.cumsum(xp.stack([x, y], 1), 1)[:, 1],
+]
+# Not in a row with others: a difference in the last bit may become one of a whole number.
+CURVED: list[Callable[[Any, Any], Any]] = [
+    lambda xp, x: xp.floor(x) + xp.sign(x),
+    lambda xp, x: xp.sin(x) * xp.cos(x),
+    lambda xp, x: xp.tanh(x),
+    lambda xp, x: xp.log1p(abs(x)) + 0.1 * xp.isnan(x),
+    lambda xp, x: xp.expm1(-abs(x)),
+    lambda xp, x: x % 0.7 - x // 0.3,
+    lambda xp, x: xp.trunc(x) + xp.ceil(0.5 * x),
+    lambda xp, x: xp.remainder(x, x[::-1] - 1) + xp.floor_divide(x[::-1], x - 1),
 ]
 
 
@@ -96,6 +109,19 @@ def test_any_sequence_of_operations(steps: list[tuple[int, int, int]], seed: int
         return {"last": values[-1], "all": xp.stack(values, axis=1)}
 
     both(function, seed, shared=False)
+
+
+@plays
+def test_curved_functions_and_whole_numbers() -> None:
+    def function(scope: Scope, u: Any, v: Any, s: Any) -> dict[str, Any]:
+        xp = namespace(v)
+        x = xp.concat([u, xp.stack([v, -v, 0 * v, 0 * v + np.inf, 0 * v - np.inf, 0 * v + np.nan], axis=1)], axis=1)
+        return {
+            str(k): xp.permute_dims(curve(xp, xp.permute_dims(x, (1, 0))), (1, 0)) for k, curve in enumerate(CURVED)
+        }
+
+    for seed in range(5):
+        both(function, seed, shared=False)
 
 
 @plays
@@ -127,6 +153,30 @@ def test_the_solver(count: int, floors: tuple[int, ...], shared: bool) -> None:
 
 
 @plays
+def test_arrays_are_changed_in_place_as_arrays_are() -> None:
+    def function(scope: Scope, u: Any, v: Any, s: Any) -> dict[str, Any]:
+        xp = namespace(v)
+        pair = xp.stack([v, 2 * v], axis=1)
+        view, other = pair[:, 0], xp.astype(v, v.dtype)
+        view *= 3
+        view -= 1
+        other[v > 0] = 0.5
+        flags = v > 0
+        return {"pair": pair, "other": other, "v": v, "some": xp.where(flags, np.nan, v), "none": 0 * v + np.nan}
+
+    both(function, shared=False)
+
+
+@plays
+def test_zeros_keep_their_sign() -> None:
+    def function(scope: Scope, u: Any, v: Any, s: Any) -> dict[str, Any]:
+        xp = namespace(v)
+        return {str(zero): 1 / xp.where(v > 0, zero, zero) for zero in (0.0, -0.0)}
+
+    both(function, shared=False)
+
+
+@plays
 def test_many_units_go_through_in_blocks() -> None:
     tape = record(lambda scope, x: {"y": x * x + 1}, {"x": Given()}, shared=False)
     x = np.random.default_rng(0).normal(size=1000)
@@ -136,6 +186,17 @@ def test_many_units_go_through_in_blocks() -> None:
 
 def _random(scope: Scope, v: Any) -> dict[str, Any]:
     return {"w": v * float(np.random.default_rng().normal())}
+
+
+def _catching(scope: Scope, v: Any) -> dict[str, Any]:
+    try:
+        return {"w": v if v[0] > 100 else -v}
+    except Exception:
+        return {"w": -v}
+
+
+def _asking(scope: Scope, v: Any) -> dict[str, Any]:
+    return {"w": v.cumprod() if hasattr(v, "cumprod") else -v}
 
 
 UNRECORDABLE: dict[str, tuple[Callable[..., Any], str]] = {
@@ -149,6 +210,14 @@ UNRECORDABLE: dict[str, tuple[Callable[..., Any], str]] = {
     "scopes and units": (lambda scope, v: {"w": scope.total(v) * v}, "units and of scopes"),
     "a sum twice": (lambda scope, v: {"w": scope.total(scope.total(v))}, "total of"),
     "one for each scope": (lambda scope, v: {"w": scope.total(v)}, "one for each unit"),
+    "caught": (_catching, "a decision"),
+    "caught, no method": (_asking, "cumprod"),
+    "any of all": (lambda scope, v: {"w": v * np.any(v > 100)}, "over units"),
+    "any along units": (lambda scope, v: {"w": v * np.any(v > 100, axis=0)}, "over units"),
+    "most of all": (lambda scope, v: {"w": v * v.max()}, "over units"),
+    "how many": (lambda scope, v: {"w": v * 2 if v.size > 10 else v}, "how many units"),
+    "of which shape": (lambda scope, v: {"w": v * 2 if v.shape == (9,) else v}, "how many units"),
+    "truth values": (lambda scope, v: {"w": 1.0 * ((v > 0) - (v > 1))}, "truth values"),
     "too much": (lambda scope, v: {"w": sum(v * k for k in range(30_000))}, "instructions"),
 }
 

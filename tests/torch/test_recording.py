@@ -100,16 +100,41 @@ class Neighbours:
 
     def planes(self, now: proxmom.Now) -> Sequence[Plane]:
         size = now.dot(now.gradient, now.gradient)
-        return (Plane(now.gradient * (size / np.sum(size)), 0.0),)
+        return (Plane(now.gradient * (size / (size + np.flip(size))), 0.0),)
 
 
 class Foreign:
-    """Has something that cannot be compared."""
+    """Has something of which nobody can tell whether it has changed."""
 
     def __init__(self) -> None:
-        self.weights = np.ones(2)
+        self.chance = np.random.default_rng()
 
     def planes(self, now: proxmom.Now) -> Sequence[Plane]:
+        return (now.gradient_plane,)
+
+
+class Alone:
+    """Is for one model, and says so."""
+
+    def planes(self, now: proxmom.Now) -> Sequence[Plane]:
+        np.broadcast_to(now.step, (1,))
+        return (now.gradient_plane,)
+
+
+def test_a_rule_for_one_model_only_may_refuse_others() -> None:
+    def make(params: list[nn.Parameter], **options: Any) -> ProxOptimizer:
+        return ProxOptimizer(params, Alone(), 0.1, **options)
+
+    optimizer, found = train(make)
+    assert "ValueError for several units" in optimizer.path
+    torch.testing.assert_close(found, train(lambda params: make(params, foreach=False))[1], rtol=1e-12, atol=1e-12)
+
+
+class Telling:
+    """Prints at each step."""
+
+    def planes(self, now: proxmom.Now) -> Sequence[Plane]:
+        print(end="")
         return (now.gradient_plane,)
 
 
@@ -120,7 +145,8 @@ class Foreign:
         (Random(), "not the same each time"),
         (Counting(), "not the same each time"),
         (Neighbours(), "which depends on other units"),
-        (Foreign(), "cannot be compared"),
+        (Foreign(), "a Generator, which cannot be watched"),
+        (Telling(), "may do more than compute"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -160,7 +186,7 @@ def test_a_rule_that_is_changed_between_steps_is_followed() -> None:
         return optimizer, seen
 
     optimizer, found = steps()
-    assert "attributes changed" in optimizer.path
+    assert "was changed" in optimizer.path
     np.testing.assert_allclose(found, steps(foreach=False)[1], rtol=1e-12)
 
 

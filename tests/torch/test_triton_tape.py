@@ -45,11 +45,31 @@ def everything(scope: Scope, p: Any, q: Any, s: Any) -> dict[str, Any]:
     powers = [abs(p) ** 0.25, 2.0**-p, (-2.0) ** xp.where(p > 0, 3.0, 2.0), (0 * abs(p) ** 0.5) ** 0.3]
     curves = [xp.exp(-abs(p)), xp.log(1 + abs(p)), xp.sqrt(abs(p)), -p / 3 - 1, xp.clip(p, -0.5, 0.7)]
     rounded = xp.astype(xp.astype(p, xp.float32), xp.float64)
+    more = [
+        np.floor(3 * p),
+        p % 0.7,
+        0.1 * np.floor(9 * p) % 0.1,
+        0.1 * np.floor(9 * p) % -0.3,
+        -p % -np.inf,
+        np.sin(3 * p),
+        np.cos(p),
+        np.tanh(p),
+        1e9 * np.tanh(1e-9 * p),
+        np.log1p(abs(p)),
+    ]
+    more += [
+        1e12 * np.log1p(1e-12 * p),
+        np.expm1(p),
+        1e12 * np.expm1(1e-12 * p),
+        np.expm1(-1e4 * abs(p)),
+        np.tanh(1e4 * p),
+        p // 0.3,
+    ]
     heights = xp.stack([k * q for k in range(3)], axis=1)
     return {
         "mean": mean,
         "back": scope.spread(mean)[:, None] * p,
-        "values": xp.concat([0.0 + flag for flag in flags] + powers + curves + [rounded], axis=1),
+        "values": xp.concat([0.0 + flag for flag in flags] + powers + curves + more + [rounded], axis=1),
         "ones": 0 * s + 1,
         "twos": xp.ones_like(q) * 2,
         "weights": weights(heights, heights[..., None] * heights[..., None, :] + 1),

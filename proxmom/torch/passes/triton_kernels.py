@@ -210,6 +210,39 @@ def power(a, b):
     return tl.where(a > 0, size, tl.where(a == 0, at_zero, of_negative))
 
 
+@triton.jit
+def log1p(a):
+    """log(1 + a), small a too: the rounding of 1 + a is divided out."""
+    above = 1 + a
+    small = tl.where(above == 1, a, tl.log(above) * (a / (above - 1)))
+    return tl.where(above - above == 0, small, tl.log(above))
+
+
+@triton.jit
+def expm1(a):
+    """exp(a) - 1, small a too: the rounding of exp(a) is divided out."""
+    above = tl.exp(a)
+    small = tl.where(above == 1, a, tl.where(above == 0, -1.0, (above - 1) * (a / tl.log(above))))
+    return tl.where(above - above == 0, small, above)
+
+
+@triton.jit
+def tanh(a):
+    less = expm1(-2 * tl.abs(a))
+    size = -less / (less + 2)
+    return tl.where(a < 0, -size, size)
+
+
+@triton.jit
+def remainder(a, b):
+    """What division by b leaves, with the sign of b."""
+    rest = tl.fma(-tl.floor(a / b), b, a)
+    rest = tl.where(rest == 0, rest, tl.where((rest < 0) != (b < 0), rest + b, rest))  # the quotient was rounded
+    rest = tl.where(tl.abs(rest) >= tl.abs(b), rest - b, rest)
+    of_infinite = tl.where(a == 0, a, tl.where((a < 0) != (b < 0), b, a))
+    return tl.where(tl.abs(b) == float("inf"), tl.where(a - a == 0, of_infinite, rest), rest)
+
+
 @triton.jit(do_not_specialize=["rows_count", "weights_count", "beta_count"])
 def settle(
     sound, rows, new_rows, rows_count, weights, new_weights, weights_count, beta, new_beta, beta_count,

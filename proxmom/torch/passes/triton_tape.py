@@ -51,7 +51,16 @@ FORMULAS = {
     "isfinite": "({0} - {0} == 0).to(tl.float64)",
     "where": "tl.where({0} != 0, {1}, {2})",
     "single": "{0}.to(tl.float32).to(tl.float64)",
+    "floor": "tl.floor({0})",
+    "remainder": "_remainder({0}, {1})",
+    "sin": "tl.sin({0})",
+    "cos": "tl.cos({0})",
+    "tanh": "_tanh({0})",
+    "log1p": "_log1p({0})",
+    "expm1": "_expm1({0})",
 }
+
+HELPERS = ("power", "remainder", "tanh", "log1p", "expm1")
 
 
 def settle(sound: Tensor, rows: Tensor, new_rows: Tensor, last: Any, new: Any, skipped: int) -> None:
@@ -105,7 +114,8 @@ def _compiled_source(source: str) -> Any:
     """The kernel of a source, which Triton wants to find in a file."""
     name = f"<tape {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    scope: dict[str, Any] = {"tl": tl, "_power": triton_kernels.power, "__name__": __name__}
+    scope: dict[str, Any] = {"tl": tl, "__name__": __name__}
+    scope |= {f"_{name}": getattr(triton_kernels, name) for name in HELPERS}
     exec(compile(source, name, "exec"), scope)  # of instructions and numbers alone, see `written`
     arguments = scope["play"].__code__.co_varnames[: scope["play"].__code__.co_argcount]
     free = [argument for argument in arguments if argument != "BLOCK"]
