@@ -44,7 +44,7 @@ def proxmom(*arguments: Any) -> Result:
 def test_help_says_what_each_command_does() -> None:
     text = proxmom("--help").output
     assert "..." not in text.partition("Commands:")[2]  # no summary is cut off
-    for name in ("rules", "verify", "run", "report", "draw", "bench"):
+    for name in ("rules", "verify", "same", "run", "report", "draw", "bench"):
         assert name in text
         assert len(proxmom(name, "--help").output) > 100
     assert __version__ in proxmom("--version").output

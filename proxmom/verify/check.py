@@ -15,17 +15,18 @@ from scipy.linalg import solve_triangular
 
 from proxmom.certify import certify
 from proxmom.metrics import Euclidean, Metric, kind_of
-from proxmom.numpy.measures import join, split
+from proxmom.numpy.measures import split
 from proxmom.numpy.optimizer import Model, Optimizer
 from proxmom.reference import objective, root_of, solve_step
 from proxmom.rules import Facts, Rule
 from proxmom.verify import norms
-from proxmom.verify.cases import CASES, IN_NORMS, SHAPES, SIZE, Case, Trial, Vector
+from proxmom.verify.cases import SIZE, Trial, Vector
+from proxmom.verify.closed_form import ClosedForm, move_of
 from proxmom.verify.several import check_several
+from proxmom.verify.states import State, bound_of, draw, surroundings
 
 ASYMMETRY = 1e-8  # relative
 ROUNDING = 4 * float(np.finfo(float).eps)
-Random = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Report:
     rule, metric, inertia, weight_decay, decay, seed: what it was given, rule and metric as text.
     trials: by number; none where the setting was refused.
     refused: the message where the setting is one that must be refused, and was.
+    closed_form: which formula was compared in the place of our solver's answer; None: none.
     """
 
     rule: str
@@ -45,6 +47,7 @@ class Report:
     seed: int
     trials: tuple[Trial, ...]
     refused: str | None = None
+    closed_form: str | None = None
 
     def worst(self, figure: str) -> Trial:
         """The trial with the largest "error", "gap", "excess" or "strain"; ValueError where the setting was refused."""
@@ -67,6 +70,8 @@ class Report:
         setting = (
             f"{self.rule}, {self.metric}, inertia {self.inertia:g}, weight decay {self.weight_decay:g} ({self.decay})"
         )
+        if self.closed_form is not None:
+            setting = f"{setting}, {self.closed_form}"
         if self.refused is not None:
             return f"{setting}: refused, as it must be: {self.refused}"
         error, gap, excess = self.worst("error"), self.worst("gap"), self.worst("excess")
@@ -88,17 +93,23 @@ def check_rule(
     trials: int = 200,
     seed: int = 0,
     progress: Callable[[], Any] | None = None,
+    closed_form: Callable[[Model], Any] | None = None,
+    gives: str = "weights",
 ) -> Report:
-    """Compare a rule's steps with the convex solver's.
+    """Compare a rule's steps, or those of a formula for them, with the convex solver's.
 
     Args:
         rule: any rule; metric: default `Euclidean()`.
         inertia, weight_decay, decay: as for `Optimizer`. Proximal and coupled decay are compared in the new iterate,
             decoupled decay in the iterate that the solver's direction D leads to. Default of decay: "proximal", in a
             norm "decoupled".
-        trials: >= 1, two thirds of them random, the others degenerate, see `CASES` and `IN_NORMS`.
+        trials: >= 1, two thirds of them random, the others degenerate, see `sample_state`.
         seed: >= 0; trial i depends on (seed, i) alone.
         progress: called after each trial.
+        closed_form: a formula of your own for the answer to the model of one step, `proxmom.numpy.optimizer.Model`:
+            its answer is compared in the place of our solver's, in metrics.
+        gives: what the formula returns: "weights" of the planes, (K,), >= 0 with the sum 1, which need not be unique
+            and are judged by the move that they stand for; or "step", the move z, (n,), as `Model` has it.
 
     Returns:
         a `Report`; print it, or ask `.ok`. Where a step fails, it says whether the metric does, which must be linear,
@@ -109,7 +120,8 @@ def check_rule(
 
     Raises:
         ValueError, TypeError: for invalid arguments, for a rule that takes one model of planes but not several side by
-            side, as with one beta for each tensor, and for a norm without an `expression` or with inexact directions.
+            side, as with one beta for each tensor, for a norm without an `expression` or with inexact directions, and
+            for a formula in a norm, or one that returns another shape.
     """
     if trials < 1:
         raise ValueError(f"trials must be >= 1, got {trials}.")
@@ -118,12 +130,13 @@ def check_rule(
     metric = Euclidean() if metric is None else metric
     in_norm = kind_of(metric) == "norm"
     decay = decay or ("decoupled" if in_norm else "proximal")
-    describe = (_text(rule), _text(metric), inertia, weight_decay, decay, seed)
-    shapes: tuple[tuple[int, ...], ...] = SHAPES
-    cases = CASES
+    describe = (text_of(rule), text_of(metric), inertia, weight_decay, decay, seed)
+    formula = None if closed_form is None else ClosedForm(closed_form, gives)
     if in_norm:
         norms.check_verifiable(metric)
-        shapes, cases = norms.shapes_for(metric), IN_NORMS
+        if formula is not None:
+            raise ValueError(f"closed_form goes with a metric, got the norm {text_of(metric)}. Leave one of them out.")
+    shapes, cases = surroundings(metric)
 
     def optimizer(x: Vector) -> Optimizer:
         return Optimizer(
@@ -137,12 +150,15 @@ def check_rule(
             return Report(*describe, trials=(), refused=str(error))
         raise AssertionError(f"{rule}, {metric}, inertia {inertia:g}, {decay} decay: must be refused, and was not.")
     check_several(rule)
-    done = []
+    bound, done = bound_of(rule) if Facts.of(rule).needs_loss else None, []
     for number in range(trials):
-        done.append(_trial(optimizer, rule, cases, number, np.random.default_rng([seed, number])))
+        state = draw(optimizer, cases, number, seed, bound)
+        model = state.model()
+        judged = norms.compare(number, state.case, model) if in_norm else _compare(state, model, formula)
+        done.append(judged)
         if progress is not None:
             progress()
-    return Report(*describe, trials=tuple(done))
+    return Report(*describe, trials=tuple(done), closed_form=None if formula is None else str(formula))
 
 
 def _must_refuse(rule: Rule, metric: Metric, inertia: float, decay: str) -> bool:
@@ -153,63 +169,45 @@ def _must_refuse(rule: Rule, metric: Metric, inertia: float, decay: str) -> bool
     return looks or stuck or flat or (inertia > 0 and kind != "diagonal")
 
 
-def _text(thing: object) -> str:
+def text_of(thing: object) -> str:
     """As one would write it; only its class where it does not say, so that no address in memory is shown."""
     kind = type(thing)
     silent = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
     return kind.__name__ if silent else str(thing)
 
 
-def _trial(
-    optimizer: Callable[[Vector], Optimizer], rule: Rule, cases: dict[str, Case], number: int, random: Random
-) -> Trial:
-    needs_loss, bound = Facts.of(rule).needs_loss, float(getattr(rule, "lower_bound", 0.0))
-    name = _case_of(number, list(cases))
-    case, state = cases[name], optimizer(random.normal(size=SIZE))
-    shapes = [part.shape for part in state.x]
-    for _ in range(1 + random.integers(4)):
-        state.lr = 10 ** random.uniform(-2, 0)
-        before = split(case.before(_gradient(random)), shapes)
-        state.step(before, bound + 10 ** random.uniform(-1, 2) if needs_loss else None)
-    gradient = case.gradient(_gradient(random), join(state.memory))
-    state.lr = case.lr if case.lr is not None else 10 ** random.uniform(-3, 1)
-    depth = case.depth if case.depth is not None else 10 ** random.uniform(-1.5, 1.5)
-    loss = bound + depth * state.lr * float(gradient @ gradient) if needs_loss else None
-    model = state.preview(split(gradient, shapes), loss)
-    return norms.compare(number, name, model) if model.norm is not None else _compare(number, name, model, state.decay)
-
-
-def _case_of(number: int, names: list[str]) -> str:
-    """Two of three trials are random, the others go through the degenerate cases."""
-    return names[0] if number % 3 else names[1 + (number // 3) % (len(names) - 1)]
-
-
-def _gradient(random: Random) -> Vector:
-    return np.asarray(random.normal(size=SIZE) * 10 ** random.uniform(-1, 1, size=SIZE))
-
-
-def _compare(number: int, case: str, model: Model, decay: str) -> Trial:
-    eta, mu = model.lr, model.weight_decay
-    kappa = eta / (1 + eta * mu)
+def _compare(state: State, model: Model, formula: ClosedForm | None) -> Trial:
+    number, case = state.number, state.case
     quadratic = np.asarray(model.quadratic)
-    gap = float(certify(model.linear, quadratic, model.weights).gap)
     scale = max(np.abs(model.heights).max(), np.abs(quadratic).max()) or 1.0
+    weights, ours = model.weights, _move(model, state.optimizer.decay)
+    if formula is not None:
+        given = formula.answer(model)
+        if fault := formula.fault(given):
+            return Trial(number, f"{case}: {fault}", np.inf, np.inf, np.inf)
+        weights, ours = (given, move_of(model, given)) if formula.gives == "weights" else (weights, given)
+    gap = float(certify(model.linear, quadratic, weights).gap)
     if fault := metric_fault(model):
         return Trial(number, f"{case}: the metric is {fault}", np.inf, gap / scale, np.inf)
     try:
         move = solve_step(model)
     except RuntimeError:  # counts as a failure, and leaves the other trials standing
         return Trial(number, f"{case}: the convex solver failed", np.inf, gap / scale, np.inf)
-    ours = model.next_x - model.x
-    if decay == "decoupled":  # the move that our direction amounts to in the problem
-        image = ((1 - eta * mu) * model.x - model.next_x) / eta  # of the direction
-        ours = -kappa * (image + mu * model.x)
     best = objective(model, move)
     excess = max(objective(model, ours) - best, 0.0) / max(scale, abs(best))
-    return Trial(number, case, _error(model, ours, move, kappa), gap / scale, excess)
+    return Trial(number, case, _error(model, ours, move), gap / scale, excess)
 
 
-def _error(model: Model, ours: Vector, move: Vector, kappa: float) -> float:
+def _move(model: Model, decay: str) -> Vector:
+    """Our move z; of decoupled decay the one that our direction amounts to in the problem."""
+    if decay != "decoupled":
+        return model.next_x - model.x
+    eta, mu = model.lr, model.weight_decay
+    image = ((1 - eta * mu) * model.x - model.next_x) / eta  # of the direction
+    return -eta / (1 + eta * mu) * (image + mu * model.x)
+
+
+def _error(model: Model, ours: Vector, move: Vector) -> float:
     """How far our move is from the solver's, relative to it or to the planes' own steps, beyond the rounding of x.
 
     Where P is no diagonal, in coordinates w, z = L w, in which it is the identity: there the solver works, and L would
@@ -222,6 +220,7 @@ def _error(model: Model, ours: Vector, move: Vector, kappa: float) -> float:
         root = root_of(model)
         back = solve_triangular(root, np.eye(len(root)), lower=True)
         away, move, rounding, steps = back @ away, back @ move, np.abs(back) @ rounding, model.slopes @ root
+    kappa = model.lr / (1 + model.lr * model.weight_decay)
     size = max(np.abs(move).max(), kappa * np.abs(steps).max()) or 1.0
     return float(np.maximum(np.abs(away) - rounding, 0.0).max() / size)
 

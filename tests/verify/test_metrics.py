@@ -32,8 +32,8 @@ def test_an_error_is_seen_beyond_the_rounding_of_x_alone(metric: Any) -> None:
         optimizer.step(random.normal(size=4))
     model = optimizer.preview(random.normal(size=4))
     move = model.next_x - model.x
-    assert _error(model, move, move, 0.1) == 0
-    assert _error(model, move + 1e-16 * np.abs(model.x), move, 0.1) == 0
+    assert _error(model, move, move) == 0
+    assert _error(model, move + 1e-16 * np.abs(model.x), move) == 0
     for wrong in (1e-3, 1e-6):
-        seen = _error(model, (1 + wrong) * move, move, 0.1)
+        seen = _error(model, (1 + wrong) * move, move)
         assert 0.1 * wrong < seen < 2 * wrong

@@ -137,8 +137,8 @@ def test_a_trial_depends_on_its_seed_and_number_alone() -> None:
 
 
 def test_degenerate_cases_are_among_the_trials() -> None:
-    seen = {trial.case for trial in check_rule(HeavyBall(), trials=3 * len(check.CASES)).trials}
-    assert seen == set(check.CASES)
+    seen = {trial.case for trial in check_rule(HeavyBall(), trials=3 * len(CASES)).trials}
+    assert seen == set(CASES)
 
 
 def test_a_rule_that_should_refuse_inertia_and_does_not_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from proxmom.numpy import minimize
 from proxmom.rules import Facts, Rule
 from proxmom.study.methods.baselines import heavy_ball, nag_restart
 from proxmom.study.methods.settings import Values, has_floor, rule_of, step_of
+from proxmom.study.methods.torch_steps import run_torch
 from proxmom.study.problems.collection import Problem
 from proxmom.study.record import faults
 from proxmom.study.record.run import Ending
@@ -29,6 +30,11 @@ GROWTH = 1.02
 SCIPY: dict[str, dict[str, float]] = {  # tolerances of zero: only the oracle ends a run
     "L-BFGS-B": {"maxcor": 10, "ftol": 0.0, "gtol": 0.0, "maxfun": 10**9, "maxiter": 10**9},
     "CG": {"gtol": 0.0, "maxiter": 10**9},
+    "BFGS": {"gtol": 0.0, "maxiter": 10**9},
+    "Newton-CG": {"xtol": 0.0, "maxiter": 10**9},  # products with the Hessian by differences, which count
+    "TNC": {"ftol": 0.0, "gtol": 0.0, "xtol": 0.0, "maxfun": 10**9},
+    "SLSQP": {"ftol": 0.0, "maxiter": 10**9},
+    "trust-constr": {"gtol": 0.0, "xtol": 0.0, "barrier_tol": 0.0, "maxiter": 10**9},
 }
 SOLVERS: dict[str, Callable[..., Any]] = {"nag-restart": nag_restart, "heavy-ball": heavy_ball}
 
@@ -140,7 +146,7 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
     """Runs a method until the oracle ends it, or it ends by itself.
 
     Args:
-        settings: with one of the keys "rule", "solver" and "scipy", as `config.MethodSpec` gives them; "lr"
+        settings: with one of the keys "rule", "solver", "scipy" and "torch", as `config.MethodSpec` gives them; "lr"
             is in units of 1/L, and "optimum" as an argument of a rule means the problem's f*.
         problem: what is minimised.
         point: the searched hyper-parameters; "lr" in units of 1/L.
@@ -150,6 +156,8 @@ def run_method(settings: Values, problem: Problem, point: Values, oracle: Oracle
         how it ended. A method that raises has failed, unless the machine was at fault: then the run is "aborted". The
         message says why.
     """
+    if "torch" in settings:
+        import torch  # noqa: F401 - now, so that its seconds are not the run's
     started = time.perf_counter()
     status, message = "missed", ""
     means: dict[str, Any] = {}
@@ -185,6 +193,8 @@ def _run(settings: Values, problem: Problem, point: Values, oracle: Oracle, mean
     """Runs the method; returns why it ended, if it did so by itself. `means` gets those of a rule's steps."""
     if "rule" in settings:
         return _run_rule(settings, problem, point, oracle, means)
+    if "torch" in settings:
+        return run_torch(settings, problem, point, oracle)
     if "solver" in settings:
         solver = _choose("solver", settings["solver"], SOLVERS)
         values = {key: value for key, value in {**settings, **point}.items() if key not in ("solver", "folder")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from proxmom.lookup import find_metric, find_rule, find_step_size
 
 Values = Mapping[str, Any]
 
+BETAS = ("beta1", "beta2")  # become the `betas` of an optimizer of torch
 OPTIMUM = "optimum"  # as an argument: the least value of the problem
 STEP = ("inertia", "weight_decay", "decay")  # belong to the step; what is searched besides, but for lr, to the rule
 
@@ -41,3 +43,28 @@ def with_optimum(arguments: Values, optimum: float | None) -> dict[str, Any]:
             f"{wanting[0]} = {OPTIMUM!r} needs a task whose optimum is known, a convex one: give a number."
         )
     return {name: optimum if name in wanting else value for name, value in arguments.items()}
+
+
+def with_betas(text: str, factory: Callable[..., Any], values: Values) -> dict[str, Any]:
+    """beta1 and beta2 as one argument; what is not given of them is the optimizer's own default."""
+    given = {name: value for name, value in values.items() if name in BETAS}
+    rest = {name: value for name, value in values.items() if name not in BETAS}
+    if not given:
+        return rest
+    own = rest.pop("betas", None)
+    if own is None:
+        argument = inspect.signature(factory).parameters.get("betas")
+        own = None if argument is None or argument.default is argument.empty else argument.default
+    if own is None:
+        raise ValueError(f"optimizer {text!r} takes no betas, so beta1 and beta2 cannot be set.")
+    return {**rest, "betas": (given.get("beta1", own[0]), given.get("beta2", own[1]), *own[2:])}
+
+
+def anchored(text: str, folder: str) -> str:
+    """An import path "file.py:Class" relative to the study's folder, if the file is there."""
+    path, bracket, arguments = text.partition("(")
+    place, colon, name = path.rpartition(":")
+    file = Path(folder) / place
+    if not place.endswith(".py") or not file.is_file():
+        return text
+    return f"{file}{colon}{name}{bracket}{arguments}"

@@ -60,8 +60,13 @@ def _rehearse_training(settings: Mapping[str, Any], point: Point) -> None:
 _TRAINS = "belongs to training studies, which give steps in [study]"
 _COUNTS = "counts evaluations of one function: in a training study give a rule, or an optimizer as torch"
 DETERMINISTIC = Dialect(
-    kinds={"rule": _RULE, "solver": {"lr": None, **_TUNED}, "scipy": {}},
-    elsewhere={"torch": f"torch {_TRAINS}; here give a rule.", "scope": f"scope {_TRAINS}; here it is the model."}
+    kinds={
+        "rule": _RULE,
+        "solver": {"lr": None, **_TUNED},
+        "scipy": {},
+        "torch": {"lr": None, "arguments": {}, **_TUNED},
+    },
+    elsewhere={"scope": f"scope {_TRAINS}; here it is the model."}
     | {key: f"{key} {_TRAINS}; here lr is constant." for key in _OWN_SCHEDULE},
     unit=", in units of 1/L",
     rehearse=rehearse,

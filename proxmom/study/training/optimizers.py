@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from proxmom.lookup import find_factory
-from proxmom.study.methods.settings import Values, rule_of, step_of, with_optimum
+from proxmom.study.methods.settings import Values, anchored, rule_of, step_of, with_betas, with_optimum
 from proxmom.torch import AMSGD, AMAdamW, AMMuon, AMSign, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 
 OURS = {kind.__name__: kind for kind in (AMSGD, AMAdamW, AMSign, AMMuon, MoMo, MoMoAdam, TruncatedMemorySGD)}
-BETAS = ("beta1", "beta2")  # become an optimizer's `betas`
 REHEARSED = 2  # steps
 
 
@@ -37,11 +34,11 @@ def make_optimizer(
     given = list(parameters)
     if "rule" in settings:
         return _of_a_rule(settings, point, given, optimum)
-    factory: Callable[..., Any] = find_factory("optimizer", _anchored(settings["torch"], settings["folder"]), OURS)
+    factory: Callable[..., Any] = find_factory("optimizer", anchored(settings["torch"], settings["folder"]), OURS)
     fixed = {"lr": settings["lr"]} if settings.get("lr") is not None else {}
     values = with_optimum({**fixed, **settings.get("arguments", {}), **point}, optimum)
     try:
-        optimizer = factory(given, **_with_betas(settings["torch"], factory, values))
+        optimizer = factory(given, **with_betas(settings["torch"], factory, values))
     except TypeError as error:
         raise ValueError(f"optimizer {settings['torch']!r} cannot be made: {error}.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -73,28 +70,3 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 def _of_a_rule(settings: Values, point: Values, parameters: list[nn.Parameter], optimum: float | None) -> ProxOptimizer:
     lr, rule = {**settings, **point}["lr"], rule_of(settings, point, optimum)
     return ProxOptimizer(parameters, rule, lr, scope=settings.get("scope", "model"), **step_of(settings, point))
-
-
-def _with_betas(text: str, factory: Callable[..., Any], values: Values) -> dict[str, Any]:
-    """beta1 and beta2 as one argument; what is not given of them is the optimizer's own default."""
-    given = {name: value for name, value in values.items() if name in BETAS}
-    rest = {name: value for name, value in values.items() if name not in BETAS}
-    if not given:
-        return rest
-    own = rest.pop("betas", None)
-    if own is None:
-        argument = inspect.signature(factory).parameters.get("betas")
-        own = None if argument is None or argument.default is argument.empty else argument.default
-    if own is None:
-        raise ValueError(f"optimizer {text!r} takes no betas, so beta1 and beta2 cannot be set.")
-    return {**rest, "betas": (given.get("beta1", own[0]), given.get("beta2", own[1]), *own[2:])}
-
-
-def _anchored(text: str, folder: str) -> str:
-    """An import path "file.py:Class" relative to the study's folder, if the file is there."""
-    path, bracket, arguments = text.partition("(")
-    place, colon, name = path.rpartition(":")
-    file = Path(folder) / place
-    if not place.endswith(".py") or not file.is_file():
-        return text
-    return f"{file}{colon}{name}{bracket}{arguments}"

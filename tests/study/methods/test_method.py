@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize as scipy_minimize
 
-from proxmom.study.methods.method import Oracle, run_method
+from proxmom.study.methods.method import SCIPY, Oracle, run_method
 from proxmom.study.problems.collection import Problem
+
+torch = pytest.importorskip("torch")
 
 
 class Counted:
@@ -41,7 +43,11 @@ ALL = {
     "Polyak": {"rule": "Polyak", "arguments": {"lower_bound": "optimum"}, "lr": 10.0, **RULE_SETTINGS},
     "NAG": {"solver": "nag-restart", "lr": 1.0},
     "L-BFGS": {"scipy": "L-BFGS-B"},
-    "CG": {"scipy": "CG"},
+    **{name: {"scipy": name} for name in SCIPY if name != "L-BFGS-B"},
+    **{
+        f"torch's {text}": {"torch": f"torch.optim:{text}", "lr": lr, "arguments": {}, "folder": "."}
+        for text, lr in (("Adam(betas=(0.5, 0.9))", 0.1), ("SGD", 1.0), ("LBFGS", 1.0))
+    },
 }
 
 
@@ -55,6 +61,52 @@ def test_every_call_counts_and_the_run_ends_at_the_target_or_the_budget(method: 
     assert counted.calls <= budget
     assert (outcome.best_gap <= 1e-6) == (outcome.status == "reached")
     assert all(gap > 1e-6 for _, gap, _ in counted.records[:-1])  # it was the first to reach it
+
+
+def test_torchs_sgd_is_gradient_descent_in_units_of_the_smoothness() -> None:
+    seen = []
+    for settings in ({"torch": "torch.optim:SGD", "arguments": {}, "folder": "."}, ALL["gradient descent"]):
+        counted = Counted()
+        counted.problem = replace(counted.problem, smoothness=4.0)
+        run_method({**settings, "lr": 3.0}, counted.problem, {}, counted.oracle(max_evaluations=20))
+        seen.append([gap for _, gap, _ in counted.records])
+    np.testing.assert_allclose(*seen, rtol=1e-12)
+
+
+def test_what_is_searched_of_a_torch_optimizer_reaches_it() -> None:
+    settings = {"torch": "torch.optim:SGD", "lr": 0.3, "arguments": {"momentum": 0.1}, "folder": "."}
+    found = [run_method(settings, Counted().problem, point, Counted().oracle()).best_gap for point in ({}, {"lr": 1.0})]
+    other = {**settings, "arguments": {"momentum": 0.9}}
+    found += [run_method(other, Counted().problem, {}, Counted().oracle()).best_gap]
+    assert len(set(found)) == 3
+
+
+class Lazy(torch.optim.SGD):
+    """An optimizer that never calls its closure."""
+
+    def step(self, closure: Any = None) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SGD", "torch must be an import path, torch.optim:Adam"),
+        ("torch.optim:SDG", "torch.optim has no 'SDG'"),
+        ("torch.nn:Linear(in_features=1)", "cannot be made"),
+        (f"{__name__}:Lazy", "must call the closure that its step is given: it did not"),
+        (f"{__name__}:list_of", "must make a torch.optim.Optimizer, got list"),
+    ],
+)
+def test_what_is_no_torch_optimizer(text: str, message: str) -> None:
+    settings = {"torch": text, "lr": 1.0, "arguments": {}, "folder": "."}
+    outcome = run_method(settings, Counted().problem, {}, Counted().oracle())
+    assert outcome.status == "failed"
+    assert message in outcome.message
+
+
+def list_of(parameters: Any, lr: float) -> list[Any]:
+    return list(parameters)
 
 
 @pytest.mark.parametrize("method", ["L-BFGS-B", "CG"])

@@ -157,7 +157,6 @@ lr = 1
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('rule = "HeavyBall"', 'torch = "torch.optim:SGD"', r"torch belongs to training studies, .*; here give a rule"),
         ("lr = 1", 'lr = 1\nscope = "tensor"', r"scope belongs to training studies"),
         ("lr = 1", 'lr = 1\nschedule = "cosine"', r"schedule belongs to training studies, .* here lr is constant"),
         ("target = 1e-3", "target = 1e-3\nsearch_seeds = 3", r"search_seeds belongs to training studies, which give"),
