@@ -25,10 +25,17 @@ from proxmom.study.report.statistics import Array
 INK = "#010203"  # stands for currentColor until the SVG is written
 # Found by search: largest smallest distance of two colours, over normal and three kinds of impaired vision, among
 # colours of enough contrast to the page.
-_LIGHT = ("#0c60f0", "#f05400", "#3ca884", "#6c3ca8", "#90480c", "#a884f0", "#186c6c")
-_DARK = ("#60b4f0", "#e44824", "#9cfc84", "#9060f0", "#f09c30", "#f0e4fc", "#3aa898")
+_LIGHT = (
+    *("#0c60f0", "#f05400", "#3ca884", "#6c3ca8", "#90480c", "#a884f0", "#186c6c"),
+    *("#6c2400", "#004854", "#3c0078", "#9c60b4"),  # in such an order that like colours have unlike dashes
+)
+_DARK = (
+    *("#60b4f0", "#e44824", "#9cfc84", "#9060f0", "#f09c30", "#f0e4fc", "#3aa898"),
+    *("#a8cce4", "#48846c", "#9c48a8", "#d8c09c"),
+)
 _DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.4, 1.6)), (0, (1.6, 1.3)))
 _MARKERS = "osD^vPX<>"
+_PLAIN = 7  # so many lines can be told apart by colour and dash at a glance; those of further methods bear markers
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "axes.linewidth": 0.7, "font.size": 8.5}
 
 
@@ -48,6 +55,14 @@ class Style:
     def marker(self) -> str:
         """The marker where single runs are shown."""
         return _MARKERS[self.index % len(_MARKERS)]
+
+    @property
+    def spots(self) -> dict[str, Any]:
+        """Keywords of `Axes.plot` for the markers on a line; none for the first methods."""
+        if self.index < _PLAIN:
+            return {}
+        places = (0.04 + 0.03 * (self.index % 5), 0.17)  # parts of the panel's diagonal
+        return {"marker": self.marker, "markersize": 4, "markeredgewidth": 0, "markevery": places}
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 def plot_line(axes: Axes, style: Style, x: Array, y: Array, **keywords: Any) -> Line2D:
     """A method's line, which shows the method's name when pointed at."""
-    look = {"linewidth": 1.5, **style.line, **keywords}
+    look = {"linewidth": 1.5, **style.line, **(keywords if "marker" in keywords else {**style.spots, **keywords})}
     if not look["linewidth"]:
         look["linestyle"] = "none"  # Matplotlib before 3.11 refuses dashes of length 0
     (line,) = axes.plot(x, y, **look, gid=f"method{style.index}")
