@@ -206,8 +206,18 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
     help="A row for each run there, beside it their origin.",
 )
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
+@click.option(
+    "--curves",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A row for each record of each run there, .csv or .parquet.",
+)
 def report(
-    directory: tuple[Path, ...], out: Path | None, reference: str | None, csv: Path | None, parquet: Path | None
+    directory: tuple[Path, ...],
+    out: Path | None,
+    reference: str | None,
+    csv: Path | None,
+    parquet: Path | None,
+    curves: Path | None,
 ) -> None:
     """Tables and report.html from the finished runs in each DIRECTORY.
 
@@ -215,11 +225,13 @@ def report(
     Reads TOML and JSON, and runs nothing: no rule's file is imported, no checkpoint and no pickle is loaded.
     """
     with _clear_errors("report"):
-        from proxmom.study.report.export import write_csv, write_parquet
+        from proxmom.study.report.export import check_curves, write_csv, write_curves, write_parquet
         from proxmom.study.report.write import terminal_table, write_report
 
+        if curves is not None:
+            check_curves(curves)
         page = write_report(directory, out=out, reference=reference)
-        for write, file in ((write_csv, csv), (write_parquet, parquet)):
+        for write, file in ((write_csv, csv), (write_parquet, parquet), (write_curves, curves)):
             if file is not None:
                 write(directory, file)
         click.echo(terminal_table(directory, reference))

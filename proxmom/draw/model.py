@@ -85,7 +85,7 @@ def draw_model(
         metric, inertia, weight_decay: as for `proxmom.numpy.Optimizer`.
         steps: how many are taken before the one that is drawn, >= 1, so that there is a memory.
         out: a file to write, ending in .png, .svg, .pdf or .pgf (which takes LaTeX).
-        dpi: of a .png, 10 to 2400.
+        dpi: of a .png, in [10, 2400].
         ax: axes to draw on, for a single rule.
         title, caption: whether the rule's name stands above, and settings and weights below the picture.
 

@@ -60,7 +60,7 @@ def draw_path(
         view: left, right, bottom and top of the plane; default: the function's own, or what the runs of yours saw, and
             as much more as the paths take.
         out: a file to write, ending in .png, .svg, .pdf or .pgf (which takes LaTeX).
-        dpi: of a .png, 10 to 2400.
+        dpi: of a .png, in [10, 2400].
         ax: axes for the plane alone, without what is beside it.
         title, caption: whether the names of rule and function, and the settings and results, stand above the picture.
 
