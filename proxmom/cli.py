@@ -256,7 +256,12 @@ def report(
     type=click.Path(dir_okay=False, path_type=Path),
     help=".png, .svg, .pdf, or .pgf (with LaTeX); without it a name is made.",
 )
-@click.option("--dpi", default=200.0, help="Of a .png.")
+@click.option(
+    "--animate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --on model, the planes step by step instead: .gif, or .html with a slider.",
+)
+@click.option("--dpi", type=float, help="Of a .png (200) or an animation (100).", show_default=False)
 @click.option("--title/--no-title", default=True, help="The names above.")
 @click.option("--caption/--no-caption", default=True, help="The settings, and what came of them.")
 def draw(
@@ -266,6 +271,7 @@ def draw(
     view: tuple[float, ...] | None,
     metric: str,
     out: Path | None,
+    animate: Path | None,
     **settings: Any,
 ) -> None:
     """Draw each RULE: its path on a function of two variables, or the model it solves (--on model).
@@ -274,23 +280,27 @@ def draw(
     and --start.
     """
     with _clear_errors("draw"):
-        from proxmom.draw import FUNCTIONS, draw_model, draw_path
+        from proxmom.draw import FUNCTIONS, animate_model, draw_model, draw_path
 
         if on not in (*FUNCTIONS, "model") and ":" not in on:
             known = ", ".join(FUNCTIONS)
             raise ValueError(f"--on must be one of {known}, model, or an import path like my.py:valley, got {on!r}.")
         if on == "model" and (start or view):
             raise ValueError("--start and --view go with functions of two variables: leave them out with --on model.")
+        if animate is not None and (on != "model" or out is not None or len(rule) > 1):
+            raise ValueError("--animate goes with --on model and one RULE, and without --out.")
         rules = [find_rule(text) for text in rule]
         given = {name: value for name, value in settings.items() if value is not None}
         name = on.rpartition(":")[2].partition("(")[0]
         target = out if out is not None else Path(f"{type(rules[0]).__name__.lower()}-{name}.png")
-        given |= {"metric": find_metric(metric), "out": target}
-        if on == "model":
+        given |= {"metric": find_metric(metric), "out": animate or target}
+        if animate is not None:
+            animate_model(rules[0], **given)
+        elif on == "model":
             draw_model(rules, **given)
         else:
             draw_path(rules, on, starts=start or None, view=view, **given)  # type: ignore[arg-type]
-    click.echo(target)
+    click.echo(animate or target)
 
 
 @main.command(short_help="Test a torch optimizer.")

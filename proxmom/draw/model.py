@@ -142,9 +142,9 @@ def _figure(scenes: Sequence[ModelScene], title: bool, caption: bool) -> Figure:
             draw_step(axes, scene)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.9)
     if title and len(scenes) == 1:
-        figure.suptitle(_title(scenes[0]), fontsize=13)
+        figure.suptitle(title_of(scenes[0]), fontsize=13)
     if caption and len(scenes) == 1:
-        figure.supxlabel(_caption(scenes[0]), fontsize=11, color=canvas.INK)
+        figure.supxlabel(caption_of(scenes[0]), fontsize=11, color=canvas.INK)
     return figure
 
 
@@ -152,32 +152,33 @@ def _on_axes(scene: ModelScene, axes: Axes, title: bool, caption: bool) -> Figur
     draw_step(axes, scene)
     axes.legend(fontsize="x-small")
     if title:
-        axes.set_title(_title(scene))
+        axes.set_title(title_of(scene))
     if caption:
-        axes.set_xlabel(f"$x$\n{_caption(scene)}")
+        axes.set_xlabel(f"$x$\n{caption_of(scene)}")
     return axes.figure.figure
 
 
-def draw_step(axes: Axes, scene: ModelScene) -> None:
-    """The lines and points of the picture, without legend and words."""
-    x = _span(scene)
+def draw_step(axes: Axes, scene: ModelScene, x: Array | None = None, y: tuple[float, float] | None = None) -> None:
+    """The lines and points of the picture, without legend and words; x, y: the axes, this step's own by default."""
+    x = span(scene) if x is None else x
     _draw_lines(axes, scene, x)
     _draw_points(axes, scene)
-    axes.set(xlim=(x[0], x[-1]), xlabel="$x$", ylim=_heights(scene, x))
+    axes.set(xlim=(x[0], x[-1]), xlabel="$x$", ylim=y or heights(scene, x))
 
 
-def _title(scene: ModelScene) -> str:
+def title_of(scene: ModelScene) -> str:
+    """Which rule it is."""
     return f"One step of {canvas.name_of(scene.rule)}"
 
 
-def _span(scene: ModelScene) -> Array:
+def span(scene: ModelScene) -> Array:
     """The x axis: the minimiser, the last two iterates and the next, with some air."""
     shown = np.array([0.0, *scene.path[-2:], scene.next_x])
     air = max(0.35 * np.ptp(shown), 0.7)
     return np.linspace(shown.min() - air, shown.max() + air, GRID)
 
 
-def _heights(scene: ModelScene, x: Array) -> tuple[float, float]:
+def heights(scene: ModelScene, x: Array) -> tuple[float, float]:
     """The y axis: f and the marked points in full, and what the planes do below them as far as it matters."""
     low = min(0.0, float(scene.objective(x).min()), float(scene.planes(np.array([scene.next_x])).min()))
     high = max(float(valley(x)[0].max()), float(scene.objective(np.array([scene.next_x]))[0]))
@@ -221,7 +222,8 @@ def _number(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _caption(scene: ModelScene) -> str:
+def caption_of(scene: ModelScene) -> str:
+    """Settings, weights and iterates."""
     t = len(scene.path) - 1
     weights = ", ".join(map(_number, scene.model.weights))
     return (
