@@ -247,8 +247,18 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
     help="A row for each run there, beside it their origin.",
 )
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
+@click.option(
+    "--curves",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A row for each record of each run there, .csv or .parquet.",
+)
 def report(
-    directory: tuple[Path, ...], out: Path | None, reference: str | None, csv: Path | None, parquet: Path | None
+    directory: tuple[Path, ...],
+    out: Path | None,
+    reference: str | None,
+    csv: Path | None,
+    parquet: Path | None,
+    curves: Path | None,
 ) -> None:
     """Tables and report.html from the finished runs in each DIRECTORY.
 
@@ -256,44 +266,82 @@ def report(
     Reads TOML and JSON, and runs nothing: no rule's file is imported, no checkpoint and no pickle is loaded.
     """
     with _clear_errors("report"):
-        from proxmom.study.report.export import write_csv, write_parquet
+        from proxmom.study.report.export import check_curves, write_csv, write_curves, write_parquet
         from proxmom.study.report.write import terminal_table, write_report
 
+        if curves is not None:
+            check_curves(curves)
         page = write_report(directory, out=out, reference=reference)
-        for write, file in ((write_csv, csv), (write_parquet, parquet)):
+        for write, file in ((write_csv, csv), (write_parquet, parquet), (write_curves, curves)):
             if file is not None:
                 write(directory, file)
         click.echo(terminal_table(directory, reference))
     click.echo(f"report: {page}")
 
 
-@main.command(short_help="Draw the path of a rule, or one step.")
-@click.argument("rule")
+@main.command(short_help="Draw the paths of rules, or one step.")
+@click.argument("rule", nargs=-1, required=True)
 @click.option(
-    "--on", default="rosenbrock", help="quadratic, rosenbrock, himmelblau; or model: f, its planes, the step."
+    "--on",
+    default="rosenbrock",
+    help="quadratic, rosenbrock, himmelblau; a function of yours, my_functions.py:valley; or model: f, planes, step.",
 )
 @click.option("--lr", type=float, help="Step size; without it one that suits the function.")
+@click.option("--start", type=(float, float), multiple=True, metavar="X Y", help="Repeatable; not with --on model.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps drawn.")
 @click.option("--metric", default="Euclidean", help="Euclidean, Adam or an import path.")
 @click.option("--inertia", default=0.0, help="λ >= 0.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help=".png or .svg; without it a name is made.")
+@click.option("--view", type=(float, float, float, float), metavar="LEFT RIGHT BOTTOM TOP", help="Of the plane.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=".png, .svg, .pdf, or .pgf (with LaTeX); without it a name is made.",
+)
+@click.option(
+    "--animate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --on model, the planes step by step instead: .gif, or .html with a slider.",
+)
+@click.option("--dpi", type=float, help="Of a .png (200) or an animation (100).", show_default=False)
+@click.option("--title/--no-title", default=True, help="The names above.")
+@click.option("--caption/--no-caption", default=True, help="The settings, and what came of them.")
 def draw(
-    rule: str, on: str, lr: float | None, steps: int | None, metric: str, inertia: float, out: Path | None
+    rule: tuple[str, ...],
+    on: str,
+    start: tuple[tuple[float, float], ...],
+    view: tuple[float, ...] | None,
+    metric: str,
+    out: Path | None,
+    animate: Path | None,
+    **settings: Any,
 ) -> None:
-    """Draw RULE: its trajectory on a function of two variables, or the model it solves (--on model)."""
-    with _clear_errors("draw"):
-        from proxmom.draw import FUNCTIONS, draw_model, draw_trajectory
+    """Draw each RULE: its path on a function of two variables, or the model it solves (--on model).
 
-        if on not in (*FUNCTIONS, "model"):
-            raise ValueError(f"--on must be one of {', '.join(FUNCTIONS)}, model, got {on!r}.")
-        thing, norm = find_rule(rule), find_metric(metric)
-        given = {} if steps is None else {"steps": steps}
-        target = out if out is not None else Path(f"{type(thing).__name__.lower()}-{on}.png")
-        if on == "model":
-            path = draw_model(thing, lr=lr, metric=norm, inertia=inertia, out=target, **given)
+    Several rules share a picture. A function of yours is fun(x) -> (f, gradient), x of shape (2,), and goes with --lr
+    and --start.
+    """
+    with _clear_errors("draw"):
+        from proxmom.draw import FUNCTIONS, animate_model, draw_model, draw_path
+
+        if on not in (*FUNCTIONS, "model") and ":" not in on:
+            known = ", ".join(FUNCTIONS)
+            raise ValueError(f"--on must be one of {known}, model, or an import path like my.py:valley, got {on!r}.")
+        if on == "model" and (start or view):
+            raise ValueError("--start and --view go with functions of two variables: leave them out with --on model.")
+        if animate is not None and (on != "model" or out is not None or len(rule) > 1):
+            raise ValueError("--animate goes with --on model and one RULE, and without --out.")
+        rules = [find_rule(text) for text in rule]
+        given = {name: value for name, value in settings.items() if value is not None}
+        name = on.rpartition(":")[2].partition("(")[0]
+        target = out if out is not None else Path(f"{type(rules[0]).__name__.lower()}-{name}.png")
+        given |= {"metric": find_metric(metric), "out": animate or target}
+        if animate is not None:
+            animate_model(rules[0], **given)
+        elif on == "model":
+            draw_model(rules, **given)
         else:
-            path = draw_trajectory(thing, on=on, lr=lr, metric=norm, inertia=inertia, out=target, **given)
-    click.echo(path)
+            draw_path(rules, on, starts=start or None, view=view, **given)  # type: ignore[arg-type]
+    click.echo(animate or target)
 
 
 @main.command(short_help="Test a torch optimizer.")

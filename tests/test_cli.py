@@ -95,7 +95,7 @@ def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> 
         (("verify", "HeavyBall", "--trials", 0), "0 is not in the range"),
         (("run", "missing.toml"), "missing.toml"),
         (("report", "missing"), "missing"),
-        (("draw", "HeavyBall", "--on", "sphere"), "rosenbrock, himmelblau, model, got 'sphere'"),
+        (("draw", "HeavyBall", "--on", "sphere"), "rosenbrock, himmelblau, model, or an import path"),
         (("draw", "Polyak"), "lower_bound"),
         (("draw", "HeavyBall", "--lr", -1, "--out", "x.png"), "lr must be > 0"),
         (("draw", "HeavyBall", "--out", "x.doc"), ".png"),
@@ -156,6 +156,11 @@ def test_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("heavyball-rosenbrock.png").stat().st_size > 1000
     assert proxmom("draw", "TruncatedMemory(0.0)", "--on", "model", "--out", "model.svg").output == "model.svg\n"
     assert "<svg" in Path("model.svg").read_text()
+    Path("own.py").write_text("def bowl(x):\n    return float(x @ x), 2 * x\n")
+    two = ("draw", "HeavyBall", "GradientDescent", "--on", "own.py:bowl", "--lr", 0.1, "--start", 1, 2, "--start", 0, 3)
+    assert proxmom(*two, "--steps", 3, "--no-title", "--no-caption").output == "heavyball-bowl.png\n"
+    refused = proxmom("draw", "HeavyBall", "--on", "model", "--start", 1, 2).output
+    assert "--start and --view go with functions of two variables: leave them out with --on model." in refused
 
 
 def test_bench(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+FEWEST = 3  # rounds of which an interval is made
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio and its 95% interval."""
+    """A ratio and its 95% interval, nan where there are too few rounds for one."""
 
     value: float
     low: float
@@ -32,7 +33,10 @@ def ratio(times: Sequence[float], peer: Sequence[float], *, seed: int = 0) -> Ra
     ours, theirs = np.asarray(times), np.asarray(peer)
     if len(ours) != len(theirs) or not len(ours):
         raise ValueError(f"times and peer must come from the same rounds, got {len(ours)} and {len(theirs)}.")
+    value = float(np.median(ours) / np.median(theirs))
+    if len(ours) < FEWEST:
+        return Ratio(value, np.nan, np.nan)
     picks = np.random.default_rng(seed).integers(len(ours), size=(RESAMPLES, len(ours)))
     drawn = np.median(ours[picks], axis=1) / np.median(theirs[picks], axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Ratio(float(np.median(ours) / np.median(theirs)), float(low), float(high))
+    return Ratio(value, float(low), float(high))

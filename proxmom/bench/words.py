@@ -28,4 +28,5 @@ def amount(value: int) -> str:
 def beside(times: Sequence[float], peer: Sequence[float]) -> str:
     """A ratio of medians with its interval; see `ratio`."""
     found = ratio(times, peer)
-    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+    ends = f" [{number(found.low)}, {number(found.high)}]" if found.low <= found.high else ""
+    return number(found.value) + ends

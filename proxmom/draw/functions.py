@@ -16,11 +16,12 @@ Box = tuple[float, float, float, float]  # left, right, bottom, top
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A function of two variables whose minimum is 0, with what a picture of it needs.
+    """A function of two variables, with what a picture of it needs.
 
     fun(x) -> (value (...), gradient (2, ...)) for x of shape (2, ...), so that it takes a point or a whole grid.
     minimisers (k, 2); view is a square; start is where a path begins unless told otherwise; lr is a step size with
     which every built-in rule goes down from there, scaled_lr the same for metrics that divide by the gradient's size.
+    minimum: the smallest value, None if it is not known. levels of contours are above `base`; grid: points a side.
     """
 
     name: str
@@ -31,6 +32,13 @@ class Function:
     start: tuple[float, float]
     lr: float
     scaled_lr: float
+    minimum: float | None = 0.0
+    base: float = 0.0
+    grid: int = 501
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """`fun`."""
+        return self.fun(x)
 
     def default_lr(self, metric: Metric | None) -> float:
         """The default step size with this metric (None: Euclidean)."""

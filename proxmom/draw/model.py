@@ -60,56 +60,56 @@ class ModelScene:
 
 
 def draw_model(
-    rule: Rule,
+    rule: Rule | Sequence[Rule],
     *,
     lr: float | None = None,
     metric: Metric | None = None,
     inertia: float = 0.0,
     weight_decay: float = 0.0,
     steps: int = 3,
-    out: Path,
-) -> Path:
-    """Draw one step in one dimension: f, the planes, their maximum, the proximal term, and the next iterate.
+    out: str | Path | None = None,
+    dpi: float = canvas.DPI,
+    ax: Axes | None = None,
+    title: bool = True,
+    caption: bool = True,
+) -> Figure:
+    """One step in one dimension: f, the planes, their maximum, the proximal term, and the next iterate.
 
-    f is convex and at least 0, with minimum 1/4 at x = 0. The dashed curve is what the step minimises. Weight decay
-    is the proximal one, because only then the next iterate is the argmin of that curve.
+    f is convex and at least 0, with minimum 1/4 at x = 0. The dashed curve is what the step minimises; its line has
+    the gid "objective". Weight decay is the proximal one, because only then the next iterate is the argmin of that
+    curve.
 
     Args:
-        rule: any rule.
+        rule: any rule, or a sequence of them, which stand one below the other.
         lr: step size, > 0; default: one with which most rules have just stepped over the minimum.
         metric, inertia, weight_decay: as for `proxmom.numpy.Optimizer`.
         steps: how many are taken before the one that is drawn, >= 1, so that there is a memory.
-        out: the file, ending in .png or .svg.
+        out: a file to write, ending in .png, .svg, .pdf or .pgf (which takes LaTeX).
+        dpi: of a .png, in [10, 2400].
+        ax: axes to draw on, for a single rule.
+        title, caption: whether the rule's name stands above, and settings and weights below the picture.
 
     Returns:
-        `out`.
+        The matplotlib Figure, that of `ax` if it is given.
 
     Raises:
         ValueError: for a bad suffix or argument, before anything is written.
         ModuleNotFoundError: without matplotlib.
     """
-    out = canvas.checked_path(out)
-    figure = model_figure(rule, lr=lr, metric=metric, inertia=inertia, weight_decay=weight_decay, steps=steps)
-    return canvas.save(figure, out)
-
-
-def model_figure(
-    rule: Rule,
-    *,
-    lr: float | None = None,
-    metric: Metric | None = None,
-    inertia: float = 0.0,
-    weight_decay: float = 0.0,
-    steps: int = 3,
-) -> Figure:
-    """The picture that `draw_model` writes, as a matplotlib Figure; the objective's line has the gid "objective"."""
+    canvas.check_out(out, dpi)
     if steps < 1:
         raise ValueError(f"steps must be >= 1, got {steps}: before the first step there is no memory to draw.")
+    rules = list(rule) if isinstance(rule, Sequence) else [rule]
+    if not rules or (ax is not None and len(rules) > 1):
+        limit = "one, since ax is given" if rules else "one or more"
+        raise ValueError(f"rule must be {limit}, got {len(rules)}.")
     if lr is None:
         lr = LR if metric is None or isinstance(metric, Euclidean) else SCALED_LR
     settings: dict[str, Any] = {"lr": lr, "metric": metric, "inertia": inertia, "weight_decay": weight_decay}
     with canvas.style():
-        return _figure(model_scene(rule, steps, settings))
+        scenes = [model_scene(each, steps, settings) for each in rules]
+        figure = _figure(scenes, title, caption) if ax is None else _on_axes(scenes[0], ax, title, caption)
+    return canvas.save(figure, out, dpi)
 
 
 def model_scene(rule: Rule, steps: int, settings: dict[str, Any]) -> ModelScene:
@@ -132,26 +132,53 @@ def _plane_name(row: Array, vectors: Sequence[str], level: float) -> str:
     return " + ".join(terms).replace("+ -", "− ") or f"{FLOOR} {round(level, 9) + 0.0:.4g}"
 
 
-def _figure(scene: ModelScene) -> Figure:
-    figure = canvas.blank(11.5, 6.2)
-    axes, x = figure.add_subplot(), _span(scene)
-    _draw_lines(axes, scene, x)
-    _draw_points(axes, scene)
-    axes.set(xlim=(x[0], x[-1]), xlabel="$x$", ylim=_heights(scene, x))
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.9)
-    figure.suptitle(f"One step of {canvas.name_of(scene.rule)}", fontsize=13)
-    figure.supxlabel(_caption(scene), fontsize=11, color=canvas.INK)
+def _figure(scenes: Sequence[ModelScene], title: bool, caption: bool) -> Figure:
+    figure = canvas.blank(11.5, 6.2 if len(scenes) == 1 else 4.6 * len(scenes))
+    for row, scene in enumerate(scenes):
+        axes = figure.add_subplot(len(scenes), 1, row + 1)
+        if len(scenes) > 1:
+            _on_axes(scene, axes, title, caption)
+        else:
+            draw_step(axes, scene)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.9)
+    if title and len(scenes) == 1:
+        figure.suptitle(title_of(scenes[0]), fontsize=13)
+    if caption and len(scenes) == 1:
+        figure.supxlabel(caption_of(scenes[0]), fontsize=11, color=canvas.INK)
     return figure
 
 
-def _span(scene: ModelScene) -> Array:
+def _on_axes(scene: ModelScene, axes: Axes, title: bool, caption: bool) -> Figure:
+    draw_step(axes, scene)
+    axes.legend(fontsize="x-small")
+    if title:
+        axes.set_title(title_of(scene))
+    if caption:
+        axes.set_xlabel(f"$x$\n{caption_of(scene)}")
+    return axes.figure.figure
+
+
+def draw_step(axes: Axes, scene: ModelScene, x: Array | None = None, y: tuple[float, float] | None = None) -> None:
+    """The lines and points of the picture, without legend and words; x, y: the axes, this step's own by default."""
+    x = span(scene) if x is None else x
+    _draw_lines(axes, scene, x)
+    _draw_points(axes, scene)
+    axes.set(xlim=(x[0], x[-1]), xlabel="$x$", ylim=y or heights(scene, x))
+
+
+def title_of(scene: ModelScene) -> str:
+    """Which rule it is."""
+    return f"One step of {canvas.name_of(scene.rule)}"
+
+
+def span(scene: ModelScene) -> Array:
     """The x axis: the minimiser, the last two iterates and the next, with some air."""
     shown = np.array([0.0, *scene.path[-2:], scene.next_x])
     air = max(0.35 * np.ptp(shown), 0.7)
     return np.linspace(shown.min() - air, shown.max() + air, GRID)
 
 
-def _heights(scene: ModelScene, x: Array) -> tuple[float, float]:
+def heights(scene: ModelScene, x: Array) -> tuple[float, float]:
     """The y axis: f and the marked points in full, and what the planes do below them as far as it matters."""
     low = min(0.0, float(scene.objective(x).min()), float(scene.planes(np.array([scene.next_x])).min()))
     high = max(float(valley(x)[0].max()), float(scene.objective(np.array([scene.next_x]))[0]))
@@ -195,7 +222,8 @@ def _number(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _caption(scene: ModelScene) -> str:
+def caption_of(scene: ModelScene) -> str:
+    """Settings, weights and iterates."""
     t = len(scene.path) - 1
     weights = ", ".join(map(_number, scene.model.weights))
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from proxmom.numpy import minimize
 from proxmom.rules import Rule
 
 ROOM = 0.35  # a path that leaves the view widens it by at most this part of it on each side
-GRID = 501
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +37,33 @@ def checked_starts(starts: ArrayLike) -> Array:
     return points
 
 
-def run(function: Function, rule: Rule, start: Array, settings: dict[str, Any]) -> Trace:
-    """One run of `minimize` with these settings."""
+def follow(
+    fun: Callable[[Array], tuple[Any, Any]], rule: Rule, start: Array, settings: dict[str, Any], high: float = -np.inf
+) -> Trace:
+    """One run of `minimize` with these settings; `high`: the largest value that the view shows."""
     points: list[Array] = []
 
-    def fun(x: Array) -> tuple[float, Array]:
+    def recorded(x: Array) -> tuple[Any, Any]:
         points.append(x)
-        value, gradient = function.fun(x)
-        return float(value), gradient
+        return fun(x)
 
     with np.errstate(all="ignore"):  # a diverging run overflows on its last step
-        result = minimize(fun, start, rule, **settings)
+        result = minimize(recorded, start, rule, **settings)
     path, values = np.array(points), result.history["fun"]
     count = int((np.isfinite(values) & np.isfinite(path).all(axis=1)).sum())
     path, values = path[:count], values[:count]
-    high = max(values[0], grid_of(function, function.view)[2].max())
-    diverged = bool(result.status == 2 or values[-1] > high)
+    diverged = bool(result.status == 2 or values[-1] > max(values[0], high))
     return Trace(path, values, result.history["beta"][: count - 1], diverged)
+
+
+def run(function: Function, rule: Rule, start: Array, settings: dict[str, Any]) -> Trace:
+    """One run of `minimize` with these settings."""
+
+    def fun(x: Array) -> tuple[float, Array]:
+        value, gradient = function.fun(x)
+        return float(value), gradient
+
+    return follow(fun, rule, start, settings, grid_of(function, function.view)[2].max())
 
 
 def frame(function: Function, traces: Sequence[Trace]) -> Box:
@@ -72,7 +81,7 @@ def frame(function: Function, traces: Sequence[Trace]) -> Box:
 def grid_of(function: Function, view: Box) -> tuple[Array, Array, Array]:
     """Coordinates and values, (n, n) each."""
     left, right, bottom, top = view
-    a, b = np.meshgrid(np.linspace(left, right, GRID), np.linspace(bottom, top, GRID))
+    a, b = np.meshgrid(np.linspace(left, right, function.grid), np.linspace(bottom, top, function.grid))
     return a, b, function.fun(np.array([a, b]))[0]
 
 

@@ -19,6 +19,7 @@ from proxmom.bench import Plan, devices, measure, rounds, sets
 from proxmom.bench.contenders import FAMILIES, Contender
 from proxmom.bench.page import render
 from proxmom.bench.ratios import ratio
+from proxmom.bench.words import beside
 from proxmom.cli import main
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
@@ -47,7 +48,8 @@ def test_ratio_of_paired_rounds() -> None:
     apart = ratio([1.0, 2.0, 3.0, 4.0, 5.0], [2.0] * 5)
     assert apart.value == 1.5
     assert 0.5 <= apart.low < 1.5 < apart.high <= 2.5
-    assert ratio([1.0, 2.0], [1.0, 1.0]) == ratio([1.0, 2.0], [1.0, 1.0])
+    assert ratio([1.0, 2.0, 4.0], [1.0] * 3) == ratio([1.0, 2.0, 4.0], [1.0] * 3)
+    assert beside([1.0, 2.0], [1.0, 1.0]) == "1.50"  # two rounds make no interval
 
 
 def test_intervals_hold_what_they_promise() -> None:

@@ -17,11 +17,10 @@ pytest.importorskip("matplotlib")
 from matplotlib.collections import LineCollection
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, HeavyBall, MoMo, Polyak, TruncatedMemory
-from proxmom.draw import FUNCTIONS, draw_model, draw_trajectory, trajectory
+from proxmom.draw import FUNCTIONS, draw_model, draw_path, plane
 from proxmom.draw.functions import VALLEY_MINIMUM, valley
-from proxmom.draw.model import model_figure
+from proxmom.draw.path import BETA
 from proxmom.draw.paths import run
-from proxmom.draw.trajectory import trajectory_figure
 from proxmom.memories import Average
 from proxmom.rules import RULES, Facts
 
@@ -144,7 +143,7 @@ def test_default_lr_suits_every_rule(function: Any, rule: Any, metric: Any) -> N
 
 @pytest.mark.parametrize(("rule", "settings"), CASES.values(), ids=CASES)
 def test_next_iterate_is_the_minimum_of_the_drawn_curve(rule: Any, settings: Any) -> None:
-    figure = model_figure(rule, **settings)
+    figure = draw_model(rule, **settings)
     [[x, objective]] = line(figure, "objective")
     [diamond] = [curve for curve in figure.axes[0].get_lines() if curve.get_marker() == "D"]
     [[next_x, least]] = diamond.get_xydata()
@@ -155,13 +154,13 @@ def test_next_iterate_is_the_minimum_of_the_drawn_curve(rule: Any, settings: Any
 
 @pytest.mark.parametrize("rule", RULE_OF.values(), ids=RULE_OF)
 def test_thick_line_is_the_maximum_of_the_planes(rule: Any) -> None:
-    figure = model_figure(rule)
+    figure = draw_model(rule)
     [[_, thick]] = line(figure, "model")
     assert thick == pytest.approx(np.max([y for _, y in line(figure, "plane")], axis=0))
 
 
 def test_gradient_plane_is_the_tangent_and_planes_differ() -> None:
-    figure = model_figure(AdaptiveMemory())
+    figure = draw_model(AdaptiveMemory())
     (x, tangent), (_, mixture) = line(figure, "plane")
     [[_, loss]] = line(figure, "loss")
     touch = np.abs(loss - tangent).argmin()
@@ -185,13 +184,13 @@ def test_gradient_plane_is_the_tangent_and_planes_differ() -> None:
     ids=lambda value: type(value).__name__ if hasattr(value, "planes") else "",
 )
 def test_planes_are_named_after_what_they_are_made_of(rule: Any, names: Any) -> None:
-    labels = [text.get_text() for text in model_figure(rule).axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in draw_model(rule).axes[0].get_legend().get_texts()]
     planes = [label.removeprefix("plane: ").split("\n")[0] for label in labels if label.startswith("plane: ")]
     assert planes == names
 
 
 def test_caption_says_weights_and_beta() -> None:
-    figure = model_figure(HeavyBall(0.8), inertia=0.1, weight_decay=0.05, lr=0.5)
+    figure = draw_model(HeavyBall(0.8), inertia=0.1, weight_decay=0.05, lr=0.5)
     caption = figure.get_supxlabel()
     assert "lr = 0.5, inertia = 0.1, weight decay = 0.05, proximal" in caption
     assert "$w$ = (1.00)" in caption
@@ -204,7 +203,7 @@ def test_caption_says_weights_and_beta() -> None:
 
 def test_path_is_the_rule_s() -> None:
     function, lr = FUNCTIONS["quadratic"], 0.03
-    figure = trajectory_figure(GradientDescent(), "quadratic", lr=lr, steps=5)
+    figure = draw_path(GradientDescent(), "quadratic", lr=lr, steps=5)
     [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
     x = np.array(function.start)
     for piece in path.get_segments():
@@ -216,7 +215,7 @@ def test_path_is_the_rule_s() -> None:
 
 
 def test_colour_is_the_weight_on_memory() -> None:
-    figure = trajectory_figure(AdaptiveMemory(beta_max=0.7), "himmelblau", steps=30)
+    figure = draw_path(AdaptiveMemory(beta_max=0.7), "himmelblau", steps=30)
     [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
     beta_axes = figure.axes[2]
     colours = np.asarray(path.get_array())
@@ -224,25 +223,25 @@ def test_colour_is_the_weight_on_memory() -> None:
     assert path.get_clim() == (0, 0.7)
     assert np.ptp(colours) > 0.1
     assert colours[0] == 0.7
-    assert [axes.get_ylabel() for axes in figure.axes].count(trajectory.BETA) == 2
+    assert [axes.get_ylabel() for axes in figure.axes].count(BETA) == 2
 
 
 def test_without_memory_no_colour_bar() -> None:
-    figure = trajectory_figure(Polyak(lower_bound=0.0), steps=3)
+    figure = draw_path(Polyak(lower_bound=0.0), steps=3)
     assert len(figure.axes) == 2
     assert figure.axes[1].get_xlabel() == "step $t$"
 
 
 def test_fall_is_f_minus_its_minimum() -> None:
     function = FUNCTIONS["himmelblau"]
-    figure = trajectory_figure(GradientDescent(), "himmelblau", steps=3)
+    figure = draw_path(GradientDescent(), "himmelblau", steps=3)
     [curve] = figure.axes[1].get_lines()
     assert curve.get_ydata()[0] == function.fun(np.array(function.start))[0]
     assert figure.axes[1].get_yscale() == "log"
 
 
 def test_title_says_default_lr_metric_and_inertia() -> None:
-    figure = trajectory_figure(AdaptiveMemory(), metric=Adam(beta2=0.99), inertia=0.1, steps=2)
+    figure = draw_path(AdaptiveMemory(), metric=Adam(beta2=0.99), inertia=0.1, steps=2)
     assert "lr = 0.15 (default), Adam(beta2=0.99, eps=1e-08), inertia = 0.1: f = " in title(figure)
     assert "Rosenbrock" in title(figure)
     assert "clipped" not in title(figure)
@@ -253,7 +252,7 @@ def test_a_diverging_path_is_clipped_and_said_so(on: Any, lr: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # what an old Matplotlib and a new parser have to settle
-        figure = trajectory_figure(GradientDescent(), on, lr=lr, steps=120)
+        figure = draw_path(GradientDescent(), on, lr=lr, steps=120)
         figure.draw_without_rendering()
     assert "diverged, clipped to the view" in title(figure)
     assert (*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()) == pytest.approx(FUNCTIONS[on].view)
@@ -262,16 +261,16 @@ def test_a_diverging_path_is_clipped_and_said_so(on: Any, lr: Any) -> None:
 def test_far_points_keep_their_direction() -> None:
     function = FUNCTIONS["quadratic"]
     trace = run(function, GradientDescent(), np.array(function.start), {"lr": 1.0, "max_iter": 60})
-    figure = trajectory_figure(GradientDescent(), "quadratic", lr=1.0, steps=60)
+    figure = draw_path(GradientDescent(), "quadratic", lr=1.0, steps=60)
     [path] = [artist for artist in figure.axes[0].collections if type(artist) is LineCollection]
     true, drawn = trace.points[1:], np.array([piece[1] for piece in path.get_segments()])
-    assert np.abs(drawn).max() == pytest.approx(trajectory.FAR)
+    assert np.abs(drawn).max() == pytest.approx(plane.FAR)
     assert true[:, 0] * drawn[:, 1] == pytest.approx(true[:, 1] * drawn[:, 0], rel=1e-9)
 
 
 def test_view_grows_to_a_path_that_leaves_it_and_returns() -> None:
     _, _, bottom, top = FUNCTIONS["himmelblau"].view
-    figure = trajectory_figure(HeavyBall(), "himmelblau")
+    figure = draw_path(HeavyBall(), "himmelblau")
     low, high = figure.axes[0].get_ylim()
     assert low < bottom
     assert high - low < 2 * (top - bottom)
@@ -281,7 +280,7 @@ def test_view_grows_to_a_path_that_leaves_it_and_returns() -> None:
 
 def test_several_starts() -> None:
     starts = [[1.0, 1.0], [-3.0, 0.0], [9.0, 9.0], [0.0, 2.0]]
-    figure = trajectory_figure(AdaptiveMemory(), "himmelblau", starts=starts, steps=10)
+    figure = draw_path(AdaptiveMemory(), "himmelblau", starts=starts, steps=10)
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert labels == ["start 1", "start 2", "start 3", "start 4"]
     assert figure.axes[0].get_xlim()[1] > 9
@@ -289,14 +288,14 @@ def test_several_starts() -> None:
 
 
 def test_start_at_the_minimiser() -> None:
-    figure = trajectory_figure(AdaptiveMemory(), starts=[1.0, 1.0])
+    figure = draw_path(AdaptiveMemory(), starts=[1.0, 1.0])
     figure.draw_without_rendering()
     assert "f = 0 after 0 steps" in title(figure)
 
 
 def test_a_user_s_rule() -> None:
-    assert title(trajectory_figure(Alternating(), steps=3)).startswith("Alternating on Rosenbrock")
-    assert title(model_figure(Alternating())) == "One step of Alternating"
+    assert title(draw_path(Alternating(), steps=3)).startswith("Alternating on Rosenbrock")
+    assert title(draw_model(Alternating())) == "One step of Alternating"
 
 
 # files and errors
@@ -307,35 +306,43 @@ def test_the_shades_of_a_function_are_pixels(on: Any, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        file = draw_trajectory(HeavyBall(), on=on, steps=3, out=tmp_path / "a.svg")
+        draw_path(HeavyBall(), on=on, steps=3, out=(file := tmp_path / "a.svg"))
     shades = ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}image")
     assert len(list(shades)) >= 1
     assert file.stat().st_size < 500_000
 
 
-@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
-@pytest.mark.parametrize("name", ["a.PNG", "new/b.svg"])
+@pytest.mark.parametrize("draw", [draw_path, draw_model])
+@pytest.mark.parametrize("name", ["a.PNG", "new/b.svg", "c.pdf"])
 def test_files(draw: Any, name: str, tmp_path: Path) -> None:
     out = tmp_path / name
-    assert draw(AdaptiveMemory(), steps=2, out=out) == out
+    figure = draw(AdaptiveMemory(), steps=2, out=str(out), dpi=50)
     content = out.read_bytes()
     if out.suffix == ".svg":
         assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+        assert ">Figure<" not in content.decode()
+        assert "AdaptiveMemory" in content.decode()  # text is text
+    elif out.suffix == ".pdf":
+        assert content.startswith(b"%PDF")
     else:
         assert content.startswith(b"\x89PNG")
+        assert int.from_bytes(content[16:20], "big") == round(50 * figure.get_figwidth())
 
 
 def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
-    first, second = (draw_model(HeavyBall(), out=tmp_path / name) for name in ("a.svg", "b.svg"))
-    assert first.read_bytes() == second.read_bytes()
+    for kind in ("svg", "pdf"):
+        for name in "ab":
+            draw_model(HeavyBall(), out=tmp_path / f"{name}.{kind}")
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
-@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+@pytest.mark.parametrize("draw", [draw_path, draw_model])
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"out": "a.pdf"}, r"out must end in \.png or \.svg, got 'a\.pdf'\."),
-        ({"out": "a"}, r"out must end in \.png or \.svg, got 'a'\."),
+        ({"out": "a.gif"}, r"out must end in \.png, \.svg, \.pdf or \.pgf, got 'a\.gif'\."),
+        ({"out": "a"}, r"out must end in \.png, \.svg, \.pdf or \.pgf, got 'a'\."),
+        ({"dpi": 0}, r"dpi must be from 10 to 2400, got 0: 200 suits a screen, 600 a journal\."),
         ({"lr": 0.0}, r"lr must be > 0 and finite, got 0\.0\."),
         ({"lr": -1.0}, r"lr must be > 0 and finite, got -1\.0\."),
         ({"lr": float("nan")}, r"lr must be > 0 and finite, got nan\."),
@@ -351,17 +358,20 @@ def test_bad_arguments_write_nothing(draw: Any, wrong: Any, message: str, tmp_pa
 
 
 def test_unknown_function_lists_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"on must be one of 'quadratic', 'rosenbrock', 'himmelblau', got 'sphere'\."):
-        draw_trajectory(AdaptiveMemory(), "sphere", out=tmp_path / "a.png")
+    with pytest.raises(
+        ValueError,
+        match=r"on must be one of 'quadratic', 'rosenbrock', 'himmelblau', or an import path .*, got 'sphere'\.",
+    ):
+        draw_path(AdaptiveMemory(), "sphere", out=tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("starts", [[1.0, 2.0, 3.0], [[0.0, np.inf]], [], 1.0, np.zeros((1, 1, 2))])
 def test_bad_starts(starts: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"starts must be a finite point \(2,\) or points \(k, 2\), got "):
-        draw_trajectory(AdaptiveMemory(), starts=starts, out=tmp_path / "a.png")
+        draw_path(AdaptiveMemory(), starts=starts, out=tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+@pytest.mark.parametrize("draw", [draw_path, draw_model])
 def test_floor_with_inertia_and_no_rule_at_all_are_refused_as_everywhere(draw: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"TruncatedMemory looks at the loss, so inertia must be 0, got 0\.1"):
         draw(TruncatedMemory(lower_bound=0.0), inertia=0.1, out=tmp_path / "a.png")
@@ -369,7 +379,7 @@ def test_floor_with_inertia_and_no_rule_at_all_are_refused_as_everywhere(draw: A
         draw(HeavyBall, out=tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("draw", [draw_trajectory, draw_model])
+@pytest.mark.parametrize("draw", [draw_path, draw_model])
 def test_without_matplotlib_the_extra_is_named(draw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'proxmom\[study\]'"):

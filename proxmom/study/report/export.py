@@ -6,9 +6,11 @@ import csv
 import importlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from proxmom.study.record.run import Run
 from proxmom.study.record.store import write_atomically
@@ -38,13 +40,43 @@ def write_csv(directories: Sequence[str | Path], file: Path) -> None:
     Spreadsheets run a text that begins with =, +, -, @, a tab or a line break as a formula: ours then begins with an
     apostrophe. Beside it, as JSON, where the runs of each study come from.
     """
-    rows = table(directories)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_harmless, rows[0]))
-    writer.writerows([_short(value) for value in row.values()] for row in rows)
-    write_atomically(file, text.getvalue())
+    write_atomically(file, _csv(table(directories)))
     write_atomically(file.with_suffix(".json"), {s.name: dict(s.origin) for s in map(read_source, directories)})
+
+
+def curves(directories: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """A row for each record of each run, all with the same keys; None where a run has no such value.
+
+    Besides what names the run: "evaluations" and "gap" where evaluations are counted, "step", "seconds", "train" and
+    "validation" of training; "beta", the mean over units. Rows that `write_csv` wrote hold no curves, so of studies
+    read from them there is nothing.
+    Raises ValueError as `write_report` does, and if nothing was recorded.
+    """
+    runs = [(source.name, run) for source in map(read_source, directories) for run in source.runs]
+    rows = [row for study, run in runs for row in _curve_rows(study, run)]
+    if not rows:
+        folders = ", ".join(map(str, directories))
+        raise ValueError(f"directories must hold runs with curves, got none in {folders}: rows of runs have none.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def check_curves(file: Path) -> None:
+    """Whether curves can be written to this file; ValueError or ImportError otherwise."""
+    if file.suffix.lower() not in (".csv", ".parquet"):
+        raise ValueError(f"curves go to a file ending in .csv or .parquet, got {file.name!r}.")
+    if file.suffix.lower() == ".parquet":
+        _pandas()
+
+
+def write_curves(directories: Sequence[str | Path], file: Path) -> None:
+    """What `curves` says, as CSV with numbers to 9 digits, or as Parquet, by the ending of `file`."""
+    check_curves(file)
+    rows = curves(directories)
+    if file.suffix.lower() == ".parquet":
+        _pandas().DataFrame(rows).to_parquet(file, index=False)
+    else:
+        write_atomically(file, _csv(rows))
 
 
 def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
@@ -52,13 +84,37 @@ def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
 
     Raises ImportError, saying what to install, without pandas or pyarrow.
     """
+    _pandas().DataFrame(table(directories)).to_parquet(file, index=False)
+
+
+def _pandas() -> Any:
     try:
-        pandas, _ = (importlib.import_module(name) for name in ("pandas", "pyarrow"))
+        importlib.import_module("pyarrow")
+        return importlib.import_module("pandas")
     except ImportError as error:
         raise ImportError(
             f"Parquet needs pandas and pyarrow, CSV neither: pip install pandas pyarrow (no module {error.name!r})."
         ) from error
-    pandas.DataFrame(table(directories)).to_parquet(file, index=False)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_harmless, rows[0]))
+    writer.writerows([_short(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def _curve_rows(study: str, run: Run) -> Iterator[dict[str, Any]]:
+    named = {"study": study, "problem": run.problem, "method": run.method, "variant_of": run.variant_of}
+    named |= {"stage": run.stage} if run.trained else {}
+    columns = run.curve()
+    if run.trained:
+        betas = columns["beta"]
+        columns["beta"] = betas.mean(axis=1) if betas.size else np.full(len(betas), np.nan)
+    for values in zip(*columns.values(), strict=True):
+        known = {k: None if math.isnan(v) else float(v) for k, v in zip(columns, values, strict=True)}
+        yield {**named, "seed": run.seed, "key": run.key, **known}
 
 
 def _short(value: Any) -> Any:

@@ -21,7 +21,15 @@ from proxmom.study.report.panels import Style
 from proxmom.study.report.results import Counts, Losses, Results, Runs
 from proxmom.study.report.sources import Source
 from proxmom.study.report.statistics import Array, Interval, geometric_mean, last_median, least, t_mean
-from proxmom.study.report.text import comparison_text, count_text, interval_text, loss_text, number_text, ratio_text
+from proxmom.study.report.text import (
+    comparison_text,
+    count_text,
+    few_text,
+    interval_text,
+    loss_text,
+    number_text,
+    ratio_text,
+)
 from proxmom.study.report.warnings import edge_text, warnings
 
 _OPEN = 3  # tables of more problems than this are folded
@@ -55,6 +63,7 @@ def render(sources: Sequence[Source], results: Results, reference: str) -> str:
         warnings=list(warnings(results, sources, edges)),
         plateaus=[edge_text(edge) for edge in edges if edge.plateau],
         settings=_settings(results),
+        few=few_text(results),
         variants=variants(results),
         memory=memory_weights(results),
         sensitivity=sorted(tuning.lr_sensitivity(results).items(), key=lambda item: item[1].mean),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from io import StringIO
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib as mpl
 import numpy as np
@@ -25,10 +27,17 @@ from proxmom.study.report.statistics import Array
 INK = "#010203"  # stands for currentColor until the SVG is written
 # Found by search: largest smallest distance of two colours, over normal and three kinds of impaired vision, among
 # colours of enough contrast to the page.
-_LIGHT = ("#0c60f0", "#f05400", "#3ca884", "#6c3ca8", "#90480c", "#a884f0", "#186c6c")
-_DARK = ("#60b4f0", "#e44824", "#9cfc84", "#9060f0", "#f09c30", "#f0e4fc", "#3aa898")
+_LIGHT = (
+    *("#0c60f0", "#f05400", "#3ca884", "#6c3ca8", "#90480c", "#a884f0", "#186c6c"),
+    *("#6c2400", "#004854", "#3c0078", "#9c60b4"),  # in such an order that like colours have unlike dashes
+)
+_DARK = (
+    *("#60b4f0", "#e44824", "#9cfc84", "#9060f0", "#f09c30", "#f0e4fc", "#3aa898"),
+    *("#a8cce4", "#48846c", "#9c48a8", "#d8c09c"),
+)
 _DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.4, 1.6)), (0, (1.6, 1.3)))
 _MARKERS = "osD^vPX<>"
+_PLAIN = 7  # so many lines can be told apart by colour and dash at a glance; those of further methods bear markers
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "axes.linewidth": 0.7, "font.size": 8.5}
 
 
@@ -49,13 +58,33 @@ class Style:
         """The marker where single runs are shown."""
         return _MARKERS[self.index % len(_MARKERS)]
 
+    @property
+    def spots(self) -> dict[str, Any]:
+        """Keywords of `Axes.plot` for the markers on a line; none for the first methods."""
+        if self.index < _PLAIN:
+            return {}
+        places = (0.04 + 0.03 * (self.index % 5), 0.17)  # parts of the panel's diagonal
+        return {"marker": self.marker, "markersize": 4, "markeredgewidth": 0, "markevery": places}
+
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline SVG with the heading it stands under; safe to put into a page as it is."""
+    """An inline SVG with the heading it stands under; safe to put into a page as it is.
+
+    alone: the same with a legend and colours of its own, for a file of this name.
+    """
 
     heading: str
     svg: str
+    alone: str
+    file: str
+
+    @property
+    def link(self) -> str:
+        """`alone` as an address that needs no network."""
+        return "data:image/svg+xml," + quote(self.alone, safe=" \n/:;=,.()-_+*!?@'").replace("//", "%2F%2F").replace(
+            "url(", "url%28"
+        )
 
 
 def palette_css(dark: bool) -> str:
@@ -63,14 +92,19 @@ def palette_css(dark: bool) -> str:
     return " ".join(f"--m{i}: {colour};" for i, colour in enumerate(_DARK if dark else _LIGHT))
 
 
-def swatch(style: Style) -> str:
-    """A small sample of a method's line and marker."""
+def _sample(style: Style) -> Figure:
     figure = Figure(figsize=(0.5, 0.17))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, 1), ylim=(-1, 1))
     axes.set_axis_off()
     axes.plot([0.05, 0.95], [0, 0], linewidth=1.6, **style.line)
     axes.plot([0.5], [0], linestyle="", color=style.line["color"], marker=style.marker, markersize=4)
-    return _inline(figure, f"swatch{style.index}", f"sample of the line of {style.name}", [])
+    return figure
+
+
+def swatch(style: Style) -> str:
+    """A small sample of a method's line and marker."""
+    label = f"sample of the line of {style.name}"
+    return _inline(*_sampled(style), label)
 
 
 def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
@@ -90,7 +124,7 @@ def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 def plot_line(axes: Axes, style: Style, x: Array, y: Array, **keywords: Any) -> Line2D:
     """A method's line, which shows the method's name when pointed at."""
-    look = {"linewidth": 1.5, **style.line, **keywords}
+    look = {"linewidth": 1.5, **style.line, **(keywords if "marker" in keywords else {**style.spots, **keywords})}
     if not look["linewidth"]:
         look["linestyle"] = "none"  # Matplotlib before 3.11 refuses dashes of length 0
     (line,) = axes.plot(x, y, **look, gid=f"method{style.index}")
@@ -146,11 +180,14 @@ def ticks(axes: Axes, side: str, values: Sequence[float], last: str = "") -> Non
 
 def picture(figure: Figure, ident: str, heading: str, what: str, styles: Sequence[Style]) -> Picture:
     """The figure as a picture under a heading; ident: what its ids begin with, unique on a page."""
-    return Picture(heading, _inline(figure, ident, f"{heading}: {what}", [style.name for style in styles]))
+    box, inner = _drawn(figure, ident, styles)
+    shown = [style for style in styles if f"<title>{escape(style.name)}</title>" in inner]
+    label = f"{heading}: {what}"
+    return Picture(heading, _inline(box, inner, label), _alone(box, inner, label, shown), f"{ident}.svg")
 
 
-def _inline(figure: Figure, ident: str, label: str, names: Sequence[str]) -> str:
-    """The figure as SVG for a page: nothing outside it, ids that start with `ident`, colours as variables."""
+def _drawn(figure: Figure, ident: str, styles: Sequence[Style]) -> tuple[str, str]:
+    """The view box of the figure as SVG, and what is in it: nothing from outside, ids that start with `ident`."""
     figure.patch.set_visible(False)
     text = StringIO()
     with mpl.rc_context({**_RC, "svg.hashsalt": ident}):
@@ -159,15 +196,48 @@ def _inline(figure: Figure, ident: str, label: str, names: Sequence[str]) -> str
     box = re.search(r'viewBox="([^"]+)"', svg)
     inner = svg[svg.index(">", svg.index("<svg")) + 1 :]
     inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inner, flags=re.DOTALL)
-    inner = re.sub(r'<g id="method(\d+)">', lambda m: _named_group(names[int(m[1])]), inner)
+    inner = re.sub(r'<g id="method(\d+)">', lambda m: _named_group(styles[int(m[1])].name), inner)
     inner = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", inner)
     inner = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{ident}-", inner).replace("xlink:href", "href")
     inner = re.sub(r' (d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), inner)
+    return box[1] if box else "", re.sub(r"\s*\n\s*", "\n", inner)
+
+
+def _inline(box: str, inner: str, label: str) -> str:
+    """SVG for a page, colours as its variables."""
     for index, colour in enumerate(_LIGHT):
         inner = inner.replace(colour, f"var(--m{index})")
-    inner = re.sub(r"\s*\n\s*", "\n", inner.replace(INK, "currentColor"))
     title = escape(label)
-    return f'<svg viewBox="{box and box[1]}" role="img" aria-label="{title}"><title>{title}</title>{inner}'
+    inner = inner.replace(INK, "currentColor")
+    return f'<svg viewBox="{box}" role="img" aria-label="{title}"><title>{title}</title>{inner}'
+
+
+def _alone(box: str, inner: str, label: str, styles: Sequence[Style]) -> str:
+    """SVG for a file: light, with a legend below."""
+    width, height = (float(length) for length in box.split()[2:])
+    rows = [_legend_row(style, height + 6 + 14 * row) for row, style in enumerate(styles)]
+    whole = height + 14 * len(styles) + 10
+    drawn = inner.replace(INK, "#1c1f23").rstrip().removesuffix("</svg>")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}pt" height="{whole:g}pt" '
+        f'viewBox="0 0 {width:g} {whole:g}" font-family="sans-serif" stroke-linejoin="round">'
+        f"<title>{escape(label)}</title>"
+        f'<rect width="100%" height="100%" fill="#ffffff"/>'
+        f"{drawn}{''.join(rows)}</svg>"
+    )
+
+
+def _legend_row(style: Style, top: float) -> str:
+    box, inner = _sampled(style)
+    return (
+        f'<svg x="8" y="{top:g}" width="36" height="12.2" viewBox="{box}">{inner}'
+        f'<text x="50" y="{top + 9:g}" font-size="9" fill="#1c1f23">{escape(style.name)}</text>'
+    )
+
+
+@lru_cache
+def _sampled(style: Style) -> tuple[str, str]:
+    return _drawn(_sample(style), f"swatch{style.index}", [])
 
 
 def _named_group(name: str) -> str:

@@ -33,7 +33,7 @@ from proxmom.study.report.statistics import Array, Interval
 
 MAPS = 12
 """The most maps of weights over steps and units on a page."""
-_CURVE_POINTS = 40_000  # over all curves of one kind: keeps the page around 1 MB
+_CURVE_POINTS = 40_000  # over all curves of one kind: keeps the page at a few MB
 _UNITS, _SHADES = 64, 10
 _NAMES = {"validation": "validation loss", "train": "training loss"}
 

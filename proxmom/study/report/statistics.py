@@ -10,12 +10,14 @@ from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
+FEWEST = 3
+"""An interval takes at least so many values: resampling two gives their range, Student's t twelve half-widths of it."""
 _RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `size` problems, or seeds, with its 95% interval (nan for fewer than two of them)."""
+    """A mean over `size` problems, or seeds, with its 95% interval (nan for fewer than `FEWEST` of them)."""
 
     mean: float
     low: float
@@ -26,7 +28,7 @@ class Interval:
 def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
     """Mean of the values that are not nan, with the percentile interval of resampling them."""
     known = values[~np.isnan(values)]
-    if known.size < 2:
+    if known.size < FEWEST:
         return _alone(known)
     picks = np.random.default_rng(seed).integers(known.size, size=(_RESAMPLES, known.size))
     low, high = np.quantile(known[picks].mean(axis=1), [0.025, 0.975])
@@ -36,7 +38,7 @@ def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
 def t_mean(values: Array) -> Interval:
     """Mean of the values that are not nan, with Student's interval: for few seeds, where resampling is too narrow."""
     known = values[~np.isnan(values)]
-    if known.size < 2:
+    if known.size < FEWEST:
         return _alone(known)
     half = stdtrit(known.size - 1, 0.975) * known.std(ddof=1) / np.sqrt(known.size)
     return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half), known.size)

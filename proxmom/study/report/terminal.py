@@ -14,7 +14,15 @@ from proxmom.study.report import tuning
 from proxmom.study.report.compare import Comparison, comparisons, mean_ratios, means, memory_weights, signs, variants
 from proxmom.study.report.results import MISS_FACTOR, Counts, Losses, Results
 from proxmom.study.report.statistics import Array, Interval, least
-from proxmom.study.report.text import comparison_text, interval_text, loss_text, number_text, ratio_text, value_text
+from proxmom.study.report.text import (
+    comparison_text,
+    few_text,
+    interval_text,
+    loss_text,
+    number_text,
+    ratio_text,
+    value_text,
+)
 
 WIDTH = 100
 
@@ -28,7 +36,7 @@ def tables(results: Results, reference: str, bold: bool = False) -> list[str]:
     parts = [
         _problem(losses, reference, bold) if losses and alone else text_table(results, reference, bold),
         _signs(losses, reference) if losses and not alone else [],
-        fill(" ".join(_sentences(results, reference)), WIDTH).splitlines(),
+        fill(" ".join(filter(None, [*_sentences(results, reference), few_text(results)])), WIDTH).splitlines(),
         _variants(results),
         _memory(results),
         _sensitivity(losses) if losses else [],
