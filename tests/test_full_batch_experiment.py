@@ -107,6 +107,7 @@ def test_a_seed_draws_the_start_and_nothing_else(name: str, scripts: Any) -> Non
     start = scripts.problems.PROBLEMS[name].start
     (loss, first), (other, second), (_, third) = start(0), start(0), start(1)
     assert loss().item() == other().item()
+    assert start(scripts.rows.SEARCH)[0]().item() > 0.1 * loss().item(), "Adam's search begins where the others do"
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(first[0], third[0])
     with torch.no_grad():

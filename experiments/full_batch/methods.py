@@ -36,7 +36,7 @@ class Watch:
     """
 
     def __init__(self, loss: Callable[[], Tensor], params: list[Tensor], budget: int) -> None:
-        self._loss, self.params, self.budget = loss, params, budget
+        self.loss, self.params, self.budget = loss, params, budget
         self.values: list[float] = []
         self.seconds: list[float] = []
         self.best, self.point = math.inf, self._now()
@@ -49,7 +49,7 @@ class Watch:
         """The loss, as torch knows it."""
         if len(self.values) >= self.budget:
             raise Enough
-        loss = self._loss()
+        loss = self.loss()
         value = loss.item()
         self.values.append(value)
         self.seconds.append(time.perf_counter() - self._began)
@@ -89,10 +89,11 @@ def ours(watch: Watch, pairs: int | None = None) -> str:
     return CONVERGED if found.success else BUDGET if found.status == 1 else TOLD
 
 
-def lbfgs(watch: Watch, search: str | None) -> str:
+def lbfgs(watch: Watch, search: str | None, pairs: int = 100) -> str:
     """torch's L-BFGS, lr 1 and 100 pairs as it is, but without its tolerances, which would end it early."""
-    limits = {"max_iter": 10**9, "max_eval": 10**9, "tolerance_grad": 0.0, "tolerance_change": 0.0}
-    again(watch, lambda: torch.optim.LBFGS(watch.params, line_search_fn=search, **limits).step(watch.closure))
+    options: dict[str, Any] = {"history_size": pairs, "line_search_fn": search, "max_iter": 10**9, "max_eval": 10**9}
+    options |= {"tolerance_grad": 0.0, "tolerance_change": 0.0}
+    again(watch, lambda: torch.optim.LBFGS(watch.params, **options).step(watch.closure))
     return STUCK
 
 
@@ -127,11 +128,13 @@ def adam(watch: Watch, lr: float) -> str:
 
 
 WOLFE, PLAIN = "L-BFGS, strong Wolfe", "L-BFGS, no line search"
+FEWER = "L-BFGS, Wolfe, 20 pairs"
 OURS, MORE = "minimize", "minimize, 100 pairs"
 CG, ADAM = "nonlinear CG", "Adam"
 METHODS: dict[str, Callable[..., str]] = {
     WOLFE: partial(lbfgs, search="strong_wolfe"),
     PLAIN: partial(lbfgs, search=None),
+    FEWER: partial(lbfgs, search="strong_wolfe", pairs=20),
     OURS: ours,
     MORE: partial(ours, pairs=100),
     CG: conjugate_gradients,
@@ -156,6 +159,6 @@ def run(watch: Watch, method: Callable[[Watch], str]) -> str:
 def left(watch: Watch) -> float:
     """By how much L-BFGS with its line search lowers the loss from the best point, within `POLISH` evaluations."""
     watch.place(watch.point)
-    polish = Watch(watch._loss, watch.params, POLISH)
+    polish = Watch(watch.loss, watch.params, POLISH)
     run(polish, METHODS[WOLFE])
     return watch.best - polish.best

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from methods import ADAM, CG, MORE, OURS, PLAIN, WOLFE
+from methods import ADAM, CG, FEWER, MORE, OURS, PLAIN, WOLFE
 from problems import PROBLEMS
 from rows import Point
 
@@ -16,12 +16,15 @@ import matplotlib.pyplot as plt
 STYLES = {
     WOLFE: ("#c05a1e", "-"),
     PLAIN: ("#c05a1e", ":"),
+    FEWER: ("#c05a1e", "--"),
     CG: ("#7a5aa8", "-"),
     ADAM: ("#5b6470", "-"),
     MORE: ("#0a7d4f", "--"),
     OURS: ("#0a7d4f", "-"),
 }
 FLOORS = {"Lennard-Jones cluster": -44.326801, "matrix factorisation": 0.0}  # the least there can be, where known
+CONVEX = ("logistic regression", "softmax regression")  # where the least loss that any run found is the least there is
+LEAST = 1e-10  # of the losses shown: below it all are rounding, or the limit of a tolerance
 
 
 def median(found: list[Point], problem: str, method: str) -> tuple[list[int], np.ndarray]:
@@ -38,11 +41,10 @@ def draw(found: list[Point], out: Path) -> None:
     for panel, name in zip(axes.flat, names, strict=False):
         curves = {method: median(found, name, method) for method in STYLES}
         shown = np.concatenate([losses for _, losses in curves.values()])
-        # where the least loss is above 0, the gap to it shows more than the loss
-        floor = FLOORS.get(name, 0.0)
+        floor = FLOORS.get(name, min(p.loss for p in found if p.problem == name) if name in CONVEX else 0.0)
         for method, (grid, losses) in curves.items():
             colour, line = STYLES[method]
-            gap = np.maximum(losses - floor, 1e-16)
+            gap = np.maximum(losses - floor, LEAST)
             panel.loglog(grid, gap, line, color=colour, linewidth=2 if method == OURS else 1.2, label=method)
         panel.set_title(name + (f", above {floor:.4g}" if floor else ""), fontsize=9)
         panel.set_ylim(top=min(float(np.nanmax(shown - floor)) * 2, 1e4))

@@ -50,7 +50,7 @@ class Point(NamedTuple):
 
 
 WHOLE, TEXT = ("seed", "evaluations", "settled", "reached"), ("problem", "method", "ended")
-SEARCH = 1000  # seed of the start on which Adam's lr is searched for
+SEARCH = 100  # seed of the start on which Adam's lr is searched for
 
 
 def slack(loss: float) -> float:
