@@ -52,8 +52,8 @@ def minimize(
             autograd itself. No `.grad` is touched.
         params: a module, or tensors of any shapes, float32 and float64, on one device: changed in place; frozen ones
             are left alone, tied ones count once. Or one tensor, the start, which stays as it is.
-        metric: how many pairs of vectors are kept, default `QuasiNewton()`; memory is that of 2·pairs + 8 times the
-            parameters.
+        metric: how many pairs of vectors are kept, default `QuasiNewton()`, 20; memory is that of 2·pairs + 8 times the
+            parameters. On hard problems 100 need fewer evaluations (`experiments/full_batch`).
         batch_dims: 1 for N problems at once: params is a tensor (N, ...), and fun(x) -> (N,), each number of its own
             x[i] alone. Every problem has its own step, judging and end.
         max_iter: largest number of steps, undone ones included, >= 0, of each problem; there is one evaluation more.

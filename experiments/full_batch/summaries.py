@@ -1,0 +1,152 @@
+"""What the rows say: a table for each problem, evaluations and seconds to L-BFGS's loss, the claims, the failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import rows
+from methods import ADAM, CONVERGED, METHODS, NAN, OURS, PLAIN, ROSE, STUCK, WOLFE
+from problems import PROBLEMS
+from rows import SEARCH, Row
+
+MODES = (WOLFE, PLAIN)
+MISSED = 4  # budgets that a loss counts for which was not reached
+WINS, RATIO = 5, 0.9  # claims (a) and (b)
+FAR = 1e-3  # of |loss|, and 1e-8: what a run that ended well may leave to L-BFGS
+
+
+def of(found: list[Row], problem: str, method: str) -> list[Row]:
+    """The runs from the starts that are compared, in their order."""
+    chosen = [row for row in found if (row.problem, row.method) == (problem, method) and row.seed != SEARCH]
+    return sorted(chosen, key=lambda row: row.seed)
+
+
+def best_lr(found: list[Row], problem: str) -> float:
+    """Adam's lr of the least loss in its search."""
+    searched = [row for row in found if (row.problem, row.method, row.seed) == (problem, ADAM, SEARCH)]
+    chosen = min(searched, key=lambda row: row.loss)
+    assert chosen.lr is not None
+    return chosen.lr
+
+
+def better(found: list[Row], problem: str, seed: int) -> Row | None:
+    """The run of the mode of L-BFGS that came lower from this start; of equal ones the faster."""
+    both = [row for mode in MODES for row in of(found, problem, mode) if row.seed == seed and row.settled is not None]
+    if not both:
+        return None
+    least = rows.slack(min(row.loss for row in both))
+    return min((row for row in both if row.loss <= least), key=lambda row: row.settled or 0)
+
+
+def ratios(found: list[Row], problem: str, method: str, *, seconds: bool = False) -> list[float]:
+    """Evaluations, or seconds, until the loss of the better mode of L-BFGS, over its own; one for each start.
+
+    A loss that was not reached counts four budgets, and as many seconds as they would have taken.
+    """
+    found_ratios = []
+    for row in of(found, problem, method):
+        goal = better(found, problem, row.seed)
+        if goal is None or goal.settled is None or goal.settled_seconds is None:
+            continue
+        reached, own = (row.reached_seconds, goal.settled_seconds) if seconds else (row.reached, goal.settled)
+        if method in MODES:
+            near = row.loss <= rows.slack(goal.loss)
+            reached = (row.settled_seconds if seconds else row.settled) if near else None
+        if reached is None:
+            budgets = MISSED * goal.evaluations / row.evaluations
+            reached = (
+                MISSED * row.seconds * goal.evaluations / row.evaluations if seconds else budgets * row.evaluations
+            )
+        found_ratios.append(reached / own)
+    return found_ratios
+
+
+def far(row: Row) -> bool:
+    """Whether a run ended before its budget without a word, and L-BFGS lowers the loss much further from there."""
+    silent = row.ended in (CONVERGED, STUCK)
+    return silent and row.left is not None and row.left > FAR * abs(row.loss) + 1e-8
+
+
+def failures(found: list[Row]) -> str:
+    """NaN, or a loss above the first; far from a stationary point without a word."""
+    counts = [sum(row.ended == NAN for row in found), sum(row.ended == ROSE for row in found), sum(map(far, found))]
+    return " / ".join(map(str, counts))
+
+
+def _median(found: list[Row]) -> float:
+    return float(np.median([row.loss for row in found]))
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(values)))) if values else float("nan")
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    name, *rest = cells
+    return name.ljust(25) + "".join(cell.rjust(13) for cell in rest)
+
+
+def section(found: list[Row], problem: str) -> list[str]:
+    """A problem's table."""
+    head = ("", "median loss", "lowest", "highest", "evaluations", "seconds", "ms each", "fails")
+    lines = [problem, _line(head)]
+    for method in METHODS:
+        runs = of(found, problem, method)
+        if not runs:
+            continue
+        losses = [f"{value:.6g}" for value in (_median(runs), min(r.loss for r in runs), max(r.loss for r in runs))]
+        to_goal = [
+            f"{np.median(ratios(found, problem, method, seconds=which) or [np.nan]):.2f}" for which in (False, True)
+        ]
+        each = 1e3 * np.median([row.seconds / row.evaluations for row in runs])
+        name = f"{method}, lr {runs[0].lr:.2g}" if runs[0].lr is not None else method
+        lines.append(_line((name, *losses, *to_goal, f"{each:.2f}", failures(runs))))
+    return [*lines, ""]
+
+
+def overall(found: list[Row], names: list[str]) -> list[str]:
+    """Geometric means over problems of the medians over starts, over L-BFGS's."""
+    lines = ["All problems", _line(("", "evaluations", "seconds", "all runs", "missed", "fails"))]
+    for method in METHODS:
+        runs = [row for name in names for row in of(found, name, method)]
+        means = [
+            _mean([float(np.median(each)) for name in names if (each := ratios(found, name, method, seconds=which))])
+            for which in (False, True)
+        ]
+        every = [ratio for name in names for ratio in ratios(found, name, method)]
+        missed = "" if method in MODES else str(sum(row.reached is None for row in runs))
+        lines.append(_line((method, *(f"{value:.2f}" for value in (*means, _mean(every))), missed, failures(runs))))
+    search = sum(row.evaluations for row in found if row.seed == SEARCH)
+    spent = sum(row.evaluations for name in names for row in of(found, name, ADAM))
+    return [*lines, f"Adam's search took {search} evaluations more, its runs {spent}.", ""]
+
+
+def claims(found: list[Row], names: list[str]) -> list[str]:
+    """Each claim, with what it says and whether it holds."""
+    losses: Callable[[str, str], float] = lambda name, method: _median(of(found, name, method))  # noqa: E731
+    won = [name for name in names if losses(name, OURS) <= rows.slack(min(losses(name, mode) for mode in MODES))]
+    mean = _mean([float(np.median(ratios(found, name, OURS))) for name in names])
+    own = [row for name in names for row in of(found, name, OURS)]
+    bad = sum(row.ended == NAN or far(row) for row in own)
+    verdict = {True: "holds", False: "fails"}
+    least = WINS if len(names) == len(PROBLEMS) else len(names)
+    return [
+        f"(a) {verdict[len(won) >= least]}: no worse than L-BFGS on {len(won)} of {len(names)} ({', '.join(won)})",
+        f"(b) {verdict[mean <= RATIO]}: {mean:.3f} times L-BFGS's evaluations, at most {RATIO} claimed",
+        f"(c) {verdict[bad == 0]}: {bad} of {len(own)} runs in NaN, or silently far from a stationary point",
+    ]
+
+
+def table(found: list[Row]) -> str:
+    """All of it; problems without every method are left out."""
+    names = [name for name in PROBLEMS if all(of(found, name, method) for method in METHODS)]
+    if not names:
+        return "no problem was run by every method yet\n"
+    note = [
+        "evaluations, seconds: median over starts until the final loss of the better mode of L-BFGS, over its own;",
+        f"a loss not reached counts {MISSED} budgets. fails: NaN / above the first loss / silently far.",
+        "",
+    ]
+    parts = [line for name in names for line in section(found, name)]
+    return "\n".join([*note, *parts, *overall(found, names), *claims(found, names)]) + "\n"
