@@ -148,7 +148,7 @@ class Traced:
         return self._into(self**other)
 
     def _never(self, *_: Any) -> Any:
-        raise Untraceable("a decision, or Python's own number, made of a value")
+        raise Untraceable("a branch on a value, or a Python number made of one")
 
     def __iter__(self) -> Iterator[Traced]:
         if self._may_be_batch:

@@ -128,7 +128,7 @@ def record(
     if caught:  # and went on without it
         raise Untraceable(caught[0])
     if first != second:
-        raise Untraceable("what is not the same each time")
+        raise Untraceable("a result that is not the same each time")
     return first
 
 

@@ -40,7 +40,7 @@ from proxmom.torch.decision import (
 from proxmom.torch.memory import as_tensor
 
 Last = tuple[Tensor, Tensor]  # weights (S, K) and beta (S,)
-CHANGED = "what rule, metric or step size read was changed"
+CHANGED = "a change in what rule, metric or step size read"
 
 
 class Decision:
@@ -109,7 +109,7 @@ class Decision:
         if key not in self._players:
             self._players[key] = self._made(_tape(name, kind, sums, rows.dtype, shared=self._scope.shared), len(rows))
         why = method.not_recorded if self._players[key] is None else "" if _unchanged(method.recorded_with) else CHANGED
-        self.note = f" ({name} not recorded: {why})" if why else self.note
+        self.note = f" (not recorded, because of {why})" if why else self.note
         return None if why else self._players[key]
 
     def _made(self, tape: Tape | None, units: int) -> Any:

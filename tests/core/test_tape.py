@@ -200,17 +200,17 @@ def _asking(scope: Scope, v: Any) -> dict[str, Any]:
 
 
 UNRECORDABLE: dict[str, tuple[Callable[..., Any], str]] = {
-    "a branch": (lambda scope, v: {"w": v if v[0] > 0 else -v}, "a decision"),
-    "a number": (lambda scope, v: {"w": v * float(v[0])}, "a decision"),
-    "a loop over units": (lambda scope, v: {"w": sum(x for x in v) + v}, "a decision"),
+    "a branch": (lambda scope, v: {"w": v if v[0] > 0 else -v}, "a branch"),
+    "a number": (lambda scope, v: {"w": v * float(v[0])}, "a branch"),
+    "a loop over units": (lambda scope, v: {"w": sum(x for x in v) + v}, "a branch"),
     "chance": (_random, "not the same each time"),
     "no instruction": (lambda scope, v: {"w": np.arctan(v)}, "arctan"),
-    "an index": (lambda scope, v: {"w": np.ones(3)[v]}, "a decision"),
+    "an index": (lambda scope, v: {"w": np.ones(3)[v]}, "a branch"),
     "a mistake": (lambda scope, v: {"w": v.nothing}, "nothing"),
     "scopes and units": (lambda scope, v: {"w": scope.total(v) * v}, "units and of scopes"),
     "a sum twice": (lambda scope, v: {"w": scope.total(scope.total(v))}, "total of"),
     "one for each scope": (lambda scope, v: {"w": scope.total(v)}, "one for each unit"),
-    "caught": (_catching, "a decision"),
+    "caught": (_catching, "a branch"),
     "caught, no method": (_asking, "cumprod"),
     "any of all": (lambda scope, v: {"w": v * np.any(v > 100)}, "over units"),
     "any along units": (lambda scope, v: {"w": v * np.any(v > 100, axis=0)}, "over units"),

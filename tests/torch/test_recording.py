@@ -141,7 +141,7 @@ class Telling:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        (Branching(), "a decision, or Python's own number"),
+        (Branching(), "a branch on a value"),
         (Random(), "not the same each time"),
         (Counting(), "not the same each time"),
         (Neighbours(), "which depends on other units"),
@@ -186,7 +186,7 @@ def test_a_rule_that_is_changed_between_steps_is_followed() -> None:
         return optimizer, seen
 
     optimizer, found = steps()
-    assert "was changed" in optimizer.path
+    assert "a change in" in optimizer.path
     np.testing.assert_allclose(found, steps(foreach=False)[1], rtol=1e-12)
 
 
