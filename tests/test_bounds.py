@@ -113,9 +113,8 @@ def test_exactly_the_lowest_versions_work(tmp_path: Path) -> None:
     for requirement in declared():
         if requirement.name not in FREE:
             wanted = Version(lowest(requirement).partition("==")[2])
-            assert Version(Version(found[requirement.name.lower().replace("_", "-")]).public) == wanted, (
-                requirement
-            )  # +cpu is no version
+            name = requirement.name.lower().replace("_", "-")
+            assert Version(Version(found[name]).public) == wanted, requirement  # +cpu is no version
     core_tests_pass(python)
 
 
