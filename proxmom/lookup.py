@@ -64,17 +64,19 @@ def find_step_size(text: str, **arguments: Any) -> Any:
     return _build("step size", text, {kind.__name__: kind for kind in (Alignment, Secant)}, (), arguments)
 
 
-def find_factory(kind: str, text: str, known: Mapping[str, Any]) -> partial[Any]:
+def find_factory(kind: str, text: str, known: Mapping[str, Any], *, folders: Sequence[Path] = ()) -> partial[Any]:
     """What `text` names, with its arguments filled in but not called yet: they must be given by name.
 
     Args:
         kind: the word for it in messages, e.g. "optimizer".
         text: a name in `known`, or an import path, as for `find_rule`.
+        known: what has a name.
+        folders: as for `find_rule`.
 
     Raises:
         ValueError: for a name or an import path that does not exist, or arguments without a name.
     """
-    thing, positional, named = _find(kind, text, known, ())
+    thing, positional, named = _find(kind, text, known, folders)
     if positional:
         raise ValueError(f"{kind} must have its arguments by name, as in Name(lr=0.1), got {text!r}.")
     return partial(thing, **named)

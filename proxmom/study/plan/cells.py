@@ -141,12 +141,13 @@ def _digest(study: Study, problem: ProblemSpec, data_dir: Path | None) -> dict[s
         except (ValueError, TypeError) as error:
             raise StudyError(f"{problem.where}: {error}") from error
     else:
-        digest = _file_digest(str(problem.arguments.get("data", "")), data_dir)
+        data = str(problem.arguments.get("data", ""))
+        digest = _file_digest(data, datasets.directory_of(data, data_dir, problem.folder))
     return {"data_digest": digest} if digest else {}
 
 
 def _file_digest(data: str, data_dir: Path | None) -> str:
-    file = (datasets.directory(data_dir) or Path()) / data
+    file = (datasets.directory(data_dir) or Path()) / datasets.parts_of(data)[0]
     if data in datasets.DATA_NAMES or not file.is_file():
         return ""
     with file.open("rb") as stream:

@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from proxmom.study.methods.settings import OPTIMUM
-from proxmom.study.plan.entries import DETERMINISTIC, TRAINING, read_methods, read_rule, read_schedule
+from proxmom.study.plan.entries import (
+    DETERMINISTIC,
+    TRAINING,
+    home_of,
+    read_methods,
+    read_rule,
+    read_schedule,
+    source_of,
+)
 from proxmom.study.plan.points import Dimension
 from proxmom.study.plan.specs import MOST_SEEDS, Evaluations, MethodSpec, ProblemSpec, Training
 from proxmom.study.plan.toml import StudyError, Table, read_toml
 from proxmom.study.problems.collection import PROBLEMS
+from proxmom.study.problems.own import check_own, is_own
 
 __all__ = ["Dimension", "Evaluations", "MethodSpec", "ProblemSpec", "Study", "StudyError", "Training", "load_study"]
 
@@ -176,9 +185,12 @@ def _problems(table: Table, runs: Evaluations | Training) -> list[ProblemSpec]:
     """The problems of a [[problem]] table: one for each combination, where arguments are lists."""
     builders, hidden = _builders(runs)
     kind = table.text("kind")
+    if is_own(kind):
+        return _own_problems(table, kind, runs)
     if kind not in builders:
         hint = "; leave steps out for a deterministic study of it" if kind in PROBLEMS else ""
-        raise table.error(f"unknown kind of problem {kind!r}; valid kinds: {', '.join(builders)}{hint}.", "kind")
+        own = ", or an import path like my_problem.py:lasso" if isinstance(runs, Evaluations) else ""
+        raise table.error(f"unknown kind of problem {kind!r}; valid kinds: {', '.join(builders)}{own}{hint}.", "kind")
     signature = inspect.signature(builders[kind]).parameters
     takes = {key: argument.default for key, argument in signature.items() if key not in hidden}
     table.only("kind", "name", *takes)
@@ -188,11 +200,33 @@ def _problems(table: Table, runs: Evaluations | Training) -> list[ProblemSpec]:
             raise table.error(f"a {kind} problem needs the key {key!r}.")
     if isinstance(runs, Training) and runs.device != "cpu" and not _without_optimum([kind]):
         raise table.error(f"a {kind} problem is trained on the CPU: device must be 'cpu', got {runs.device!r}.")
+    name, filled = _filled(table, choices)
+    folder = str(table.file.resolve().parent)
+    return [ProblemSpec(kind, name, arguments, table.where, folder) for arguments in filled]
+
+
+def _own_problems(table: Table, kind: str, runs: Evaluations | Training) -> list[ProblemSpec]:
+    """The same of a user's own kind, whose function or class says which keys there may be."""
+    if isinstance(runs, Training):
+        reason = "a problem of your own is for studies that count evaluations: leave steps out, or take another kind."
+        raise table.error(reason, "kind")
+    name, filled = _filled(table, {key: _choices(table, key) for key in table.values if key not in ("kind", "name")})
+    home = home_of(kind, table.file)
+    try:
+        for arguments in filled:
+            check_own(kind, home, arguments)
+    except ValueError as error:
+        raise table.error(str(error), "kind") from error
+    return [ProblemSpec(kind, name, each, table.where, str(home), source_of(kind, home)) for each in filled]
+
+
+def _filled(table: Table, choices: Mapping[str, Sequence[Any]]) -> tuple[str | None, list[dict[str, Any]]]:
+    """The name, if one is given, and the arguments of each combination."""
     filled = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
     name = table.text("name") if "name" in table else None
     if name and len(filled) > 1:
         raise table.error(f"{name!r} cannot name {len(filled)} problems; leave name or the lists out.", "name")
-    return [ProblemSpec(kind, name, arguments, table.where) for arguments in filled]
+    return name, filled
 
 
 def _builders(runs: Evaluations | Training) -> tuple[Mapping[str, Callable[..., Any]], tuple[str, ...]]:

@@ -90,11 +90,10 @@ def read_methods(table: Table, dialect: Dialect) -> list[MethodSpec]:
     table = _with_lr(table) if kind == "torch" else table
     search = _search(table)
     configuration = {kind: table.text(kind), **_fixed(table, kind, [d.name for d in search], dialect)}
-    home = _home(configuration[kind], table.file)
+    home = home_of(configuration[kind], table.file)
     sources = [_source(configuration[key], home) for key in ("rule", "metric", "torch") if key in configuration]
     if sources := [file for file in sources if file and not _installed(file, kind)]:
-        code = b"".join(file.read_bytes() for file in sources)
-        configuration["source"] = hashlib.sha256(code).hexdigest()[:16]
+        configuration["source"] = _digest(sources)
     budget = table.whole("points", least=1) if "points" in table else None
     frozen = _frozen(table, configuration)
     method = MethodSpec(table.text("name"), configuration, search, str(home), frozen=frozen, budget=budget)
@@ -221,11 +220,21 @@ def _place(text: str) -> str:
     return text.partition("(")[0].rpartition(":")[0].strip()
 
 
-def _home(text: str, study: Path) -> Path:
+def home_of(text: str, study: Path) -> Path:
     """The folder that the relative file of a rule or optimizer is found in: the study's, or the current one."""
     folder = study.resolve().parent
     elsewhere = not (folder / _place(text)).is_file() and (Path.cwd() / _place(text)).is_file()
     return Path.cwd() if elsewhere else folder
+
+
+def source_of(text: str, home: Path) -> str:
+    """The digest of the file that an import path leads to; empty where it has none."""
+    file = _source(text, home)
+    return _digest([file]) if file else ""
+
+
+def _digest(files: Sequence[Path]) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _source(text: str, home: Path) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any
 from proxmom.rules import RULES
 from proxmom.study.methods.settings import STEP
 from proxmom.study.plan.points import Dimension, Point, sample
+from proxmom.study.problems.own import is_own
 from proxmom.study.record.run import Run
 
 FREEZABLE = ("momentum", "lr")
@@ -57,17 +58,22 @@ class Training:
 class ProblemSpec:
     """A builder of problems.py, or of training tasks, and all its arguments; `name` only if the study gives one.
 
-    where: file and line, for messages.
+    kind: of a user's own problem its import path. where: file and line, for messages. folder: the study's, where files
+    may be. source: digest of the user's file.
     """
 
     kind: str
     name: str | None
     arguments: Mapping[str, Any]
     where: str
+    folder: str = ""
+    source: str = ""
 
     @property
     def configuration(self) -> dict[str, Any]:
         """What the key of a run holds of the problem."""
+        if is_own(self.kind):
+            return {"kind": self.kind, "arguments": dict(self.arguments), "source": self.source}
         return {"kind": self.kind, **self.arguments}
 
 

@@ -1,6 +1,10 @@
-"""Data for the problems: sets embedded in scikit-learn, a synthetic regression, and LIBSVM files by path."""
+"""Data for the problems: sets embedded in scikit-learn, a synthetic regression, and files by path.
+
+A LIBSVM file is named by its path, a table by its path and its target: "houses.csv:price", "houses.npz:price".
+"""
 
 import os
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from proxmom.study.problems.tables import TABLES, read_table
 
 Vector = NDArray[np.float64]
 Matrix = Any  # a dense array or a scipy.sparse array, both float64; SciPy has no types of its own
@@ -90,14 +96,36 @@ def synthetic(n: int = 50, samples: int = 500, seed: int = 0) -> Data:
 
 
 def load_data(data: str, data_dir: Path | None = None) -> Data:
-    """An embedded set by name, or a LIBSVM file by path: absolute, or relative to `data_dir`.
+    """An embedded set by name, or a file by path: absolute, or relative to `data_dir`.
 
-    A file's features stay sparse and each is divided by its largest absolute value; its target is as read.
-    Raises ValueError for an unknown name, a missing file, a file that is not LIBSVM, non-finite entries.
+    The features of a LIBSVM file stay sparse and each is divided by its largest absolute value; those of a table are
+    standardised. The target is as read.
+    Raises ValueError for an unknown name, a missing file, a file that is not what it is called, non-finite entries.
     """
     if data in EMBEDDED:
         return EMBEDDED[data]()
-    return _load_libsvm(find_file(data, data_dir, _NAMES_TO_SHOW, "a LIBSVM file (plain, .gz or .bz2)"))
+    name, target = parts_of(data)
+    if name.endswith(TABLES):
+        features, values = read_table(find_file(name, data_dir, _NAMES_TO_SHOW, "a CSV or NPZ file"), target)
+        return Data(f"{Path(name).stem}:{target}", standardise(features), values)
+    return _load_libsvm(
+        find_file(
+            data, data_dir, _NAMES_TO_SHOW, "a LIBSVM file (plain, .gz or .bz2), or a table as in houses.csv:price,"
+        )
+    )
+
+
+def parts_of(data: str) -> tuple[str, str]:
+    """The file and the target that data = "houses.csv:price" names; the target is empty where there is none."""
+    found = re.fullmatch(r"(.+\.(?:csv|npz)):(.*)", data)
+    return (found[1], found[2]) if found else (data, "")
+
+
+def directory_of(data: str, data_dir: Path | None, folder: str) -> Path | None:
+    """Where the file of a study's data is looked for: beside the study, unless the data directory has it."""
+    given, (file, _) = directory(data_dir), parts_of(data)
+    here = bool(folder) and data not in DATA_NAMES and (Path(folder) / file).is_file()
+    return Path(folder) if here and not (given is not None and (given / file).is_file()) else data_dir
 
 
 def directory(data_dir: Path | None) -> Path | None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from proxmom.study.plan.cells import StudyCell, plan, planned
 from proxmom.study.plan.config import ProblemSpec, Study, StudyError, load_study
+from proxmom.study.problems import data as datasets
 from proxmom.study.problems.collection import Problem, build_problem
+from proxmom.study.problems.own import build_own, is_own
 from proxmom.study.record import store
 from proxmom.study.record.faults import ABORTED, FAILED
 from proxmom.study.record.provenance import provenance
@@ -136,6 +139,10 @@ def _described(problem: ProblemSpec, data_dir: Path | None) -> str:
 
 
 def _built(problem: ProblemSpec, data_dir: Path | None) -> Problem:
-    name = {"name": problem.name} if problem.name else {}
+    name: dict[str, Any] = {"name": problem.name} if problem.name else {}
     with threadpool_limits(1):  # as in the runs: more threads would round differently
-        return build_problem(problem.kind, data_dir, **problem.arguments, **name)
+        if is_own(problem.kind):
+            built = build_own(problem.kind, Path(problem.folder), problem.source, **problem.arguments)
+            return replace(built, **name)
+        place = datasets.directory_of(str(problem.arguments.get("data", "")), data_dir, problem.folder)
+        return build_problem(problem.kind, place, **problem.arguments, **name)
