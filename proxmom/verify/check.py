@@ -15,6 +15,7 @@ from scipy.linalg import solve_triangular
 
 from proxmom.certify import certify
 from proxmom.metrics import Euclidean, Metric, kind_of
+from proxmom.notebook import html_of
 from proxmom.numpy.measures import join, split
 from proxmom.numpy.optimizer import Model, Optimizer
 from proxmom.reference import objective, root_of, solve_step
@@ -62,6 +63,9 @@ class Report:
         if self.refused is not None:
             return True
         return all(trial.strain <= 1 for trial in self.trials)
+
+    def _repr_html_(self) -> str:
+        return html_of(str(self))
 
     def __str__(self) -> str:
         setting = (
