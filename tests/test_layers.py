@@ -31,6 +31,7 @@ LAYERS = {
     "secant": 2,
     "lookup": 2,
     "columns": 1,
+    "notebook": 1,
     "step": 3,
     "tape": 3,
     "guard": 2,
@@ -46,7 +47,7 @@ LAYERS = {
     "cli": 6,
     "__main__": 6,
 }
-ROOMS = {"problems": 1, "record": 1, "methods": 2, "training": 3, "plan": 4, "run": 5, "report": 5}  # of proxmom.study
+ROOMS = {"problems": 1, "record": 1, "methods": 2, "training": 3, "plan": 4, "report": 5, "run": 6}  # of proxmom.study
 HEAVY = {
     "torch": {"torch", "testing", "bench", "study"},
     "cvxpy": {"reference"},

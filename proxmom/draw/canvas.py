@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from proxmom.metrics import Metric
+from proxmom.notebook import import_matplotlib, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def style() -> Any:
         ModuleNotFoundError: without matplotlib.
     """
     try:
-        import matplotlib
+        matplotlib = import_matplotlib()
     except ModuleNotFoundError as error:
         message = "Drawing needs matplotlib, which is not installed. Get the study extra: pip install 'proxmom[study]'."
         raise ModuleNotFoundError(message, name="matplotlib") from error
@@ -60,7 +61,8 @@ def blank(width: float, height: float, gap: float = 0.02) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09, wspace=gap))
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09, wspace=gap)
+    return shown(Figure(figsize=(width, height), layout=layout))  # type: ignore[no-any-return]
 
 
 def check_out(out: str | Path | None, dpi: float = DPI, suffixes: Iterable[str] = SUFFIXES) -> None:

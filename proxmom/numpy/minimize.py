@@ -11,6 +11,7 @@ from scipy.optimize import OptimizeResult
 
 from proxmom.guard.criteria import SHORT, Criteria, check
 from proxmom.guard.judge import ROUNDING
+from proxmom.guard.result import Result
 from proxmom.guard.start import BOLD, MAX_ITER, PROBE, ROOM, reporter
 from proxmom.metrics import Euclidean, Metric, QuasiNewton, kind_of
 from proxmom.numpy.arrays import exponent, norm, number, real, shaped
@@ -315,7 +316,7 @@ class _Run:
             "weights": np.array(self.weights),
         }
         count = len(self.values)
-        return OptimizeResult(
+        return Result(
             x=x,
             fun=f,
             jac=g,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from proxmom.metrics import Euclidean, Metric
+from proxmom.notebook import html_of
 from proxmom.numpy.arrays import norm, number, real, shaped
 from proxmom.numpy.measures import join, measure_of, split
 from proxmom.numpy.rows import Vector, following, seed
@@ -142,6 +143,17 @@ class Optimizer:
         self._last_step = np.zeros_like(self._x)
         self._skipped = 0
         self._steps = 0  # before the last `undo`
+
+    def __repr__(self) -> str:
+        """What it is, and how far it has come."""
+        step, shapes = self._method, self._shapes[0] if self._single else self._shapes
+        words = [f"rule={step.rule!r}", f"lr={self._lr:g}", f"metric={step.metric!r}"]
+        words += [f"inertia={step.inertia:g}"] if step.inertia else []
+        words += [f"weight_decay={self._weight_decay:g}", f"decay={step.decay!r}"] if self._weight_decay else []
+        return f"Optimizer({', '.join(words)}): shape {shapes}, {self.diagnostics()['steps']} steps"
+
+    def _repr_html_(self) -> str:
+        return html_of(repr(self))
 
     @property
     def x(self) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxmom.columns import columns, markdown_table
+from proxmom.notebook import html_of
 from proxmom.testing.row import FIGURE, MUST
 from proxmom.testing.table import ROWS
 
@@ -68,6 +69,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"ok": self.ok, "needs_loss": self.needs_loss, "rows": [vars(result) for result in self.rows]}
+
+    def _repr_html_(self) -> str:
+        return html_of(str(self))
 
     def __str__(self) -> str:
         lines = [(result.name, result.cell, result.message) for result in self.rows]

@@ -11,6 +11,7 @@ from torch import Tensor, distributed
 from torch._compile import _disable_dynamo
 
 from proxmom.metrics import Euclidean, Metric
+from proxmom.notebook import html_of
 from proxmom.rules import Rule
 from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
@@ -108,6 +109,9 @@ class ProxOptimizer(torch.optim.Optimizer):
         metrics = ", ".join(dict.fromkeys(str(step.method.metric) for step in self._steps)) or method.metric
         shared = {"rule": method.rule, "metric": metrics, "scope": self._scope, "path": self.path}
         return "\n".join([head, *(f"{name}: {value}" for name, value in shared.items()), groups])
+
+    def _repr_html_(self) -> str:
+        return html_of(repr(self))
 
     def _check_settings(self) -> None:
         name, scope = self._step.method.name, self._scope

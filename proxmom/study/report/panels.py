@@ -76,6 +76,7 @@ class Picture:
 
     heading: str
     svg: str
+    figure: Figure
     alone: str
     file: str
 
@@ -183,7 +184,7 @@ def picture(figure: Figure, ident: str, heading: str, what: str, styles: Sequenc
     box, inner = _drawn(figure, ident, styles)
     shown = [style for style in styles if f"<title>{escape(style.name)}</title>" in inner]
     label = f"{heading}: {what}"
-    return Picture(heading, _inline(box, inner, label), _alone(box, inner, label, shown), f"{ident}.svg")
+    return Picture(heading, _inline(box, inner, label), figure, _alone(box, inner, label, shown), f"{ident}.svg")
 
 
 def _drawn(figure: Figure, ident: str, styles: Sequence[Style]) -> tuple[str, str]:

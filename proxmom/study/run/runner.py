@@ -24,6 +24,7 @@ from proxmom.study.record import store
 from proxmom.study.record.faults import ABORTED, FAILED
 from proxmom.study.record.provenance import provenance
 from proxmom.study.run.engines import Engine, Processes
+from proxmom.study.run.finished import StudyFolder
 from proxmom.study.run.progress import Progress
 from proxmom.study.run.work import Worker
 
@@ -37,8 +38,8 @@ def run_study(
     retry_failed: bool = False,
     rules: Sequence[str] = (),
     engine: Engine | None = None,
-) -> Path:
-    """Runs what is missing of a study and returns the folder of its results.
+) -> StudyFolder:
+    """Runs what is missing of a study and returns the folder of its results, which shows what is in it.
 
     Args:
         path: the study file.
@@ -65,7 +66,7 @@ def run_study(
     start = _Start(study, data_dir, folder, engine, quiet)
     while start.run_what_is_ready():
         pass  # more becomes ready when what it depends on is done
-    return folder
+    return StudyFolder(folder)
 
 
 @dataclass(frozen=True)

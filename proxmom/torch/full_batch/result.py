@@ -11,6 +11,7 @@ from scipy.optimize import OptimizeResult
 from proxmom.guard.criteria import MESSAGES, message
 from proxmom.guard.judge import GOES_ON, ROUNDING
 from proxmom.guard.numbers import largest, where
+from proxmom.guard.result import Result
 from proxmom.torch.full_batch.descent import Descent
 from proxmom.torch.full_batch.rows import Rows, choose, highest
 from proxmom.torch.full_batch.steps import Spot
@@ -34,7 +35,7 @@ def result(descent: Descent, values: list[float], ended: int | None) -> Optimize
         more = {"history": history, "message": _message(descent, status, spot, g)}
     else:
         more = {"calls": descent.calls, "message": _summary(status)}
-    return OptimizeResult(
+    return Result(
         x=descent.objective.told(x),
         fun=_copy(spot.told),
         jac=descent.objective.told(descent.scale.rows(g, back=True)),
