@@ -24,7 +24,7 @@ STYLES = {
 }
 FLOORS = {"Lennard-Jones cluster": -44.326801, "matrix factorisation": 0.0}  # the least there can be, where known
 CONVEX = ("logistic regression", "softmax regression")  # where the least loss that any run found is the least there is
-LEAST = 1e-10  # of the losses shown: below it all are rounding, or the limit of a tolerance
+LEAST = 1e-8  # of the losses shown: below it all are rounding, of the rows too, or the limit of a tolerance
 
 
 def median(found: list[Point], problem: str, method: str) -> tuple[list[int], np.ndarray]:

@@ -15,12 +15,8 @@ from scipy.linalg import solve_triangular
 
 from proxmom.certify import certify
 from proxmom.metrics import Euclidean, Metric, kind_of
-<<<<<<< HEAD
-from proxmom.numpy.measures import split
-=======
 from proxmom.notebook import html_of
-from proxmom.numpy.measures import join, split
->>>>>>> 123b67058a51b3b1010d0dc8351ff605838201d0
+from proxmom.numpy.measures import split
 from proxmom.numpy.optimizer import Model, Optimizer
 from proxmom.reference import objective, root_of, solve_step
 from proxmom.rules import Facts, Rule

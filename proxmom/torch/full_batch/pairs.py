@@ -78,7 +78,12 @@ class Pairs:
             if not self.seen:
                 return g
             slots = [(self.seen - 1 - k) % self._metric.pairs for k in range(min(self.seen, self._metric.pairs))]
-            return self._recursion(g, [self._at(slot) for slot in slots], self.identity)
+            if len(g) > 1:
+                return self._recursion(g, [self._at(slot) for slot in slots], self.identity)
+            # one problem's vectors are often short, and then calls cost most: so without views for every product
+            moves, turns = (kept[0][:, 0].unbind() for kept in (self.moves, self.turns))
+            found = self._recursion([g[0][0]], [([moves[slot]], [turns[slot]]) for slot in slots], self.identity)
+            return [found[0][None]]
         wanted = here & self.curved
         if not wanted.any():
             return g
@@ -126,6 +131,8 @@ def _inner(one: Rows, other: Rows) -> Tensor:
     """<one, other>, () or (N, 1): in the precision of the vectors, as a direction need not be more precise."""
     if len(one) == 1:
         u, v = one[0], other[0]
+        if u.dim() == 1:
+            return torch.dot(u, v)
         return torch.dot(u[0], v[0]) if u.shape[0] == 1 else (u * v).sum(dim=-1, keepdim=True)
     return dot(one, other)[:, None]
 
