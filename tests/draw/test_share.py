@@ -16,6 +16,8 @@ from matplotlib.text import Text
 
 from proxmom import AdaptiveMemory, GradientDescent, HeavyBall
 from proxmom.draw import FUNCTIONS, canvas, draw_model, draw_path
+from proxmom.draw.own import own_function
+from proxmom.draw.paths import follow
 
 RULES = [GradientDescent(), HeavyBall(0.9), AdaptiveMemory()]
 OWN = """
@@ -93,6 +95,14 @@ def test_a_function_of_one_s_own_is_shown_where_its_runs_go(on: str, tmp_path: P
     assert (fall.get_ylabel(), fall.get_yscale()) == ("$f(x_t)$", "linear")  # its minimum is not known
     assert figure.get_suptitle().startswith("GradientDescent() on bowl")
     figure.draw_without_rendering()
+
+
+def test_contours_rise_from_the_least_value_that_is_seen() -> None:
+    trace = follow(bowl, GradientDescent(), np.array([4.0, -2.0]), {"lr": 0.1, "max_iter": 40})
+    function = own_function(bowl, 0.1, [trace], (-1.0, 1.0, -1.0, 1.0))
+    assert function.base == pytest.approx(-3.0)
+    assert 0 < function.levels[0] < 0.01
+    assert 1 < function.levels[-1] < 2  # the corners are 2 above the middle
 
 
 def test_the_view_can_be_given() -> None:
