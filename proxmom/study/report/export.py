@@ -89,8 +89,9 @@ def write_parquet(directories: Sequence[str | Path], file: Path) -> None:
 
 def _pandas() -> Any:
     try:
+        pandas = importlib.import_module("pandas")
         importlib.import_module("pyarrow")
-        return importlib.import_module("pandas")
+        return pandas
     except ImportError as error:
         raise ImportError(
             f"Parquet needs pandas and pyarrow, CSV neither: pip install pandas pyarrow (no module {error.name!r})."
