@@ -145,6 +145,7 @@ def same(
     "--jobs", default=-1, help="Runs at a time; -1 is one per core, per GPU on cuda, and with slurm all at once."
 )
 @click.option("--data", type=FOLDER, envvar="PROXMOM_DATA", show_envvar=True, help="Folder of real data files.")
+@click.option("--check", is_flag=True, help="Only read and plan the study: its runs, and how long those left may take.")
 @click.option("--retry-failed", is_flag=True, help="Run again what raised an error; what diverged is a result.")
 @click.option("--rule", multiple=True, help="A further method: a rule by name or import path, lr tuned. Repeatable.")
 @click.option(
@@ -165,6 +166,7 @@ def run(
     out: Path | None,
     jobs: int,
     data: Path | None,
+    check: bool,
     retry_failed: bool,
     rule: tuple[str, ...],
     executor: str,
@@ -193,6 +195,11 @@ def run(
     with 1 if a run failed, was ended by the machine, or is missing; the report is written all the same.
     """
     with _clear_errors("run"):
+        if check:
+            from proxmom.study.run.check import check_study
+
+            click.echo(check_study(study, out, data, rule))
+            return
         from proxmom.study.record.store import shortfall
         from proxmom.study.report.write import terminal_table, write_report
         from proxmom.study.run.runner import run_study

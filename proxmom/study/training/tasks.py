@@ -101,7 +101,7 @@ def data_digest(kind: str, data_dir: Path | None = None, **arguments: Any) -> st
     if kind in ("mlp", "cnn"):
         return images_digest(full["data"], data_dir)
     data = str(full.get("data", ""))
-    file = (datasets.directory(data_dir) or Path()) / data
+    file = (datasets.directory(data_dir) or Path()) / datasets.parts_of(data)[0]
     return "" if data in datasets.DATA_NAMES or not file.is_file() else digest(file.read_bytes())
 
 

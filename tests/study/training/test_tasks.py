@@ -139,3 +139,11 @@ def test_a_study_learns_arguments_names_and_digests_without_the_task(kind: str) 
     assert describe_task(kind, None, **TINY[kind]) != describe_task(kind, None, **{**TINY[kind], "batch": 5})
     assert tiny(kind, name="mine").name == describe_task(kind, None, name="mine") == "mine"
     assert (data_digest(kind, None, **TINY[kind]) != "") == (kind == "language")
+
+
+def test_the_digest_of_a_table_is_that_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "made.csv").write_text("a,y\n1,2\n3,4\n")
+    first = data_digest("least_squares", tmp_path, data="made.csv:y")
+    assert first
+    (tmp_path / "made.csv").write_text("a,y\n1,2\n3,5\n")
+    assert data_digest("least_squares", tmp_path, data="made.csv:y") not in ("", first)

@@ -1,0 +1,72 @@
+"""`proxmom run --check`: counts what a run would do, guesses its time from what is done, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from proxmom.cli import main
+from proxmom.study.record.store import load_runs
+from proxmom.study.run.check import _duration, check_study
+from proxmom.study.run.runner import run_study
+from tests.study.conftest import CONTROLLED, SMALL
+
+TODAY = "small: 12 runs on 2 problems, 12 to do. How long that takes is known once some are done."
+
+
+def test_before_anything_is_run(study: Any, tmp_path: Path) -> None:
+    file, out = study(), tmp_path / "out"
+    before = set(tmp_path.rglob("*"))
+    said = check_study(file, out)
+    assert said.splitlines()[-1] == TODAY
+    assert [line.split() for line in said.splitlines() if line.startswith(("heavy", "NAG"))] == [
+        ["heavy", "ball", "6", "0"],
+        ["NAG", "2", "0"],
+    ]
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_afterwards_nothing_is_left_and_more_points_are_timed(study: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(study(), out, jobs=1, quiet=True)
+    assert check_study(study(), out).splitlines()[-1] == "small: 12 runs on 2 problems, 0 to do."
+    for run in load_runs(out):
+        assert run.directory is not None
+        ending = run.directory / "done.json"
+        seconds = {"diabetes": 30.0}.get(run.problem, 10.0) if run.method == "heavy ball" else 1000.0
+        ending.write_text(json.dumps({**json.loads(ending.read_text()), "seconds": seconds}))
+    said = check_study(study(SMALL.replace("points = 3", "points = 5")), out).splitlines()[-1]
+    assert said.startswith(
+        "small: 16 runs on 2 problems, 4 to do. By the time of the 12 that are done they take about "
+    )
+    assert said.endswith("about 80 s, one after the other.")
+
+
+def test_controls_wait_for_their_method(study: Any, tmp_path: Path) -> None:
+    row = next(
+        line for line in check_study(study(SMALL + CONTROLLED), tmp_path).splitlines() if "momentum frozen" in line
+    )
+    assert row.split()[-3:] == ["6", "0", "6"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.123, "0.12 s"), (40.4, "40 s"), (89, "89 s"), (700, "12 min"), (12_600, "3.5 h"), (200_000, "2.3 days")],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert _duration(seconds) == said
+
+
+def test_the_command(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["run", "--check", str(study())])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == TODAY
+    assert not (tmp_path / "results").exists()
+    broken = CliRunner().invoke(main, ["run", "--check", str(study(SMALL.replace("points = 3", "points = 0")))])
+    assert broken.exit_code == 1
+    assert "points must be >= 1, got 0" in broken.output
