@@ -38,7 +38,7 @@ class ClosedForm:
         if given.shape != (size,):
             raise ValueError(
                 f"closed_form must return the {self.gives} of {size} {of}, shape ({size},), got shape {given.shape}. "
-                "gives='weights' is for the planes' weights, gives='step' for the move, as in proxmom.numpy.Model."
+                "gives='weights' is for the planes' weights, gives='step' for the move: see proxmom.numpy.optimizer."
             )
         return given
 
