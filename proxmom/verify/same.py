@@ -29,9 +29,9 @@ STEPS, LR, FAR = 60, 0.1, 1e6  # of a run, which ends where |x| is above the las
 class Difference:
     """Where two rules first take another step.
 
-    place: "state 12 (gradient = memory)", or "the run on a noisy quadratic". kind: the name in brackets, "run" of runs.
-    step: counted from 1. apart: the largest difference of the two moves, relative to the longer one or to the planes'
-    own steps; infinite where only one of them is finite. betas: what each gives memory.
+    place: "state 12 (gradient = memory)", or "the run on a noisy quadratic"; kind: the name in brackets, "run" of runs;
+        step: counted from 1; apart: the largest difference of the two moves, relative to the longer one or to the
+        planes' own steps, infinite where only one of them is finite; betas: what each gives memory.
     """
 
     place: str
@@ -51,9 +51,9 @@ class Difference:
 class Sameness:
     """What `check_same` saw.
 
-    a, b, setting: what was compared, as text. seed: of the states. states, runs, steps: how many were compared.
-    worst: the largest relative difference of two steps that count as the same. differences: the first different step of
-    each state and each run that has one, in order.
+    a, b, setting: what was compared, as text; seed: of the states; states, runs, steps: how many were compared; worst:
+        the largest relative difference of two steps that count as the same; differences: the first different step of
+        each state and each run that has one, in order.
     """
 
     a: str
