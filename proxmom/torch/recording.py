@@ -87,7 +87,7 @@ class Decision:
 
         sound: a flag on the device; None where it is known.
         """
-        new = (as_tensor(decided["weights"]), as_tensor(decided["beta"]))
+        new = (as_tensor(decided["weights"]).contiguous(), as_tensor(decided["beta"]).contiguous())  # read by address
         if sound is None:
             rows[:] = decided["rows"]
             return new

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from proxmom import Adam, AdaptiveMemory, Euclidean, MoMo, SteadyMemory, TruncatedMemory
+from proxmom import Adam, AdaptiveMemory, Euclidean, MoMo, SteadyMemory, TruncatedMemory, mix
 from proxmom.planes import namespace
 from proxmom.solve import weights
 from proxmom.step import Method, Scope, Step
@@ -240,3 +240,32 @@ def test_a_step_that_is_not_sound_leaves_weights_and_scalars(monkeypatch: pytest
     assert torch.equal(after["beta"], before["beta"])  # type: ignore[arg-type]
     for name, value in optimizer.state[params[0]].items():
         assert torch.equal(value, state[name] + (name == "skipped")), name
+
+
+class Branching:
+    """Looks at a number, so that only what the metric needs is recorded."""
+
+    beta_max = 0.9
+
+    def planes(self, now: Any) -> Any:
+        cap = 0.5 if float(now.step[0]) < 2 else 0.9
+        return now.gradient_plane, mix(now.gradient_plane, now.memory_plane(), now.weight(cap))
+
+
+@runs
+def test_weights_of_a_step_that_is_not_recorded_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beta is a column of the direction there, whose numbers do not lie side by side."""
+    if not CUDA:
+        monkeypatch.setattr(cuda, "serves", lambda *_: True)
+    found = []
+    for options in ({}, {"foreach": False}):
+        params = [nn.Parameter(torch.ones(3, 2, dtype=torch.float64, device=DEVICE)) for _ in range(3)]
+        optimizer = ProxOptimizer(params, Branching(), 0.1, metric=Adam(), scope="tensor", **options)
+        for step in range(4):
+            for k, p in enumerate(params):
+                p.grad = torch.full_like(p, 1.0 + k) * (-1) ** (step * k)
+            optimizer.step()
+            found.append(optimizer.diagnostics())
+    for fast, slow in zip(found[:4], found[4:], strict=True):
+        torch.testing.assert_close(fast["beta"], slow["beta"])
+        torch.testing.assert_close(fast["weights"], slow["weights"])
