@@ -10,7 +10,7 @@ import numpy as np
 
 from proxmom.step.records import Scope
 from proxmom.tape.arrays import Functions, Traced
-from proxmom.tape.trace import FOLDS, SCOPE, UNIT, Cell, Node, Recorder, Untraceable, refused
+from proxmom.tape.trace import FOLDS, SCOPE, UNIT, Cell, Node, Recorder, Untraceable, key_of, refused
 
 # The order is known to kernels/tape.h.
 ACROSS = ("total", "least", "spread")  # units -> scopes, units -> scopes, scopes -> units
@@ -166,20 +166,14 @@ def _in_line(
         returned[name] = (len(stores), per, array.cells.shape[1:])
         stores += [(cell, per) for cell in array.cells.flat]
     order = _ordered([cell for cell, _ in stores])
-    constants = list(dict.fromkeys(_key(a) for node in order for a in node.arguments if _is_constant(node, a)))
-    constants += [
-        key for key in dict.fromkeys(_key(c) for c, _ in stores if not isinstance(c, Node)) if key not in constants
-    ]
+    known = [a for node in order for a in node.arguments if _is_constant(node, a)]
+    known += [cell for cell, _ in stores if not isinstance(cell, Node)]
+    constants = dict.fromkeys(map(key_of, known))
     return _allocate(given, returned, stores, order, {key: at for at, key in enumerate(constants)})
 
 
 def _is_constant(node: Node, argument: Cell) -> bool:
     return node.name != "input" and not isinstance(argument, Node)
-
-
-def _key(constant: Any) -> tuple[float, bool]:
-    """What tells constants apart: 0 and -0 too; what is no number is one object, which equals itself."""
-    return np.nan if np.isnan(constant) else float(constant), bool(np.signbit(constant))
 
 
 def _ordered(results: Sequence[Cell]) -> list[Node]:
@@ -215,7 +209,7 @@ def _allocate(
     count, steps = len(constants), []
     for at, node in enumerate(order):
         sources = tuple(
-            register[id(a)] if isinstance(a, Node) else constants[_key(a)]
+            register[id(a)] if isinstance(a, Node) else constants[key_of(a)]
             for a in node.arguments
             if isinstance(a, Node) or node.name != "input"
         )
@@ -235,5 +229,5 @@ def _allocate(
             free.append(target)
     for column, (cell, per) in enumerate(stores):
         if not isinstance(cell, Node):
-            steps.append(Instruction("store", per, 0, (constants[_key(cell)],), column))
+            steps.append(Instruction("store", per, 0, (constants[key_of(cell)],), column))
     return Tape(given, returned, tuple(value for value, _ in constants), count, tuple(steps))

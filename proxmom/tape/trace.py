@@ -73,6 +73,11 @@ class Node:
 Cell = Any  # a number or a Node
 
 
+def key_of(constant: Any) -> tuple[float, bool]:
+    """What tells constants apart: 0 and -0 too; what is no number is one object, which equals itself."""
+    return np.nan if np.isnan(constant) else float(constant), bool(np.signbit(constant))
+
+
 class Recorder:
     """Makes the nodes of one recording, each once.
 
@@ -86,14 +91,7 @@ class Recorder:
 
     def node(self, name: str, *arguments: Cell, per: str, finite: bool = False) -> Node:
         """The node of an instruction, the same for the same arguments."""
-        key = (
-            name,
-            per,
-            *(
-                id(a) if isinstance(a, Node) else (np.nan if np.isnan(a) else float(a), bool(np.signbit(a)))
-                for a in arguments
-            ),
-        )
+        key = (name, per, *(id(a) if isinstance(a, Node) else key_of(a) for a in arguments))
         if key not in self._known:
             if len(self._known) >= MOST:
                 raise Untraceable(f"more than {MOST} instructions")

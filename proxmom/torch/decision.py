@@ -6,7 +6,7 @@ where they can be, else as they stand here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
@@ -53,8 +53,7 @@ class Kind:
 
     def metric_scalars(self, rows: Array) -> dict[str, Array]:
         """Those of the metric, (U, 1) each."""
-        first = len(SCALARS) + len(self.step.method.scalars)
-        return {name: rows[:, i, None] for i, name in enumerate(self.columns) if i >= first}
+        return metric_scalars(self.columns, len(self.step.method.scalars), rows)
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,12 @@ class Measured:
     products: Products | None = None
     metric_scalars: Arrays | None = None
     inputs: Arrays = field(default_factory=dict)
+
+
+def metric_scalars(columns: Sequence[str], of_rule: int, rows: Array) -> dict[str, Array]:
+    """The columns behind `SCALARS` and those of rule and step size, so many, (U, 1) each."""
+    first = len(SCALARS) + of_rule
+    return {name: rows[:, i, None] for i, name in enumerate(columns) if i >= first}
 
 
 def scalars_of(kind: Kind, scope: Scope, rows: Array, loss: Array | None) -> Scalars:

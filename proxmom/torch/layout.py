@@ -23,7 +23,7 @@ from torch import Tensor
 from proxmom.planes import Array
 from proxmom.step import Scope, Step
 from proxmom.torch import memory
-from proxmom.torch.decision import SCALARS
+from proxmom.torch.decision import metric_scalars
 from proxmom.torch.memory import Spans
 from proxmom.torch.recording import Decision
 from proxmom.torch.shards import Meshes, local, placed
@@ -341,5 +341,4 @@ class Layout:
 
     def metric_scalars(self) -> dict[str, Array]:
         """The metric's scalars, (U, 1) each."""
-        first = len(SCALARS) + len(self.rule_scalars)
-        return {name: self.rows[:, i, None] for i, name in enumerate(self.columns) if i >= first}
+        return metric_scalars(self.columns, len(self.rule_scalars), self.rows)

@@ -226,12 +226,10 @@ def _made(tape: Tape, value: _Value, at: int, crossing: Mapping[int, int]) -> li
 
 def _constant_results(tape: Tape, *, shared: bool, per: str) -> list[str]:
     """What is returned and the same for all."""
-    steps = [step for step in tape.instructions if step.name == "store" and step.sources[0] < len(tape.constants)]
-    made = {step.target for step in tape.instructions if step.name != "store"}
     return [
         _stored(tape, step.column, f"c{step.sources[0]} + tl.zeros([BLOCK], tl.float64)")
-        for step in steps
-        if step.sources[0] not in made and (step.per == per or not shared)
+        for step in tape.instructions
+        if step.name == "store" and step.sources[0] < len(tape.constants) and (step.per == per or not shared)
     ]
 
 
