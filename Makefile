@@ -33,9 +33,9 @@ theory: $(VENV)/.dev  ## run every derivation and check its claims
 asan: $(VENV)/.dev  ## the kernels under AddressSanitizer: 200 random sequences (a minute), then build them again
 	CXX="$(ASAN)" $(BIN)/python -c "import pathlib; from proxmom.kernels import build; build.build(pathlib.Path(build.__file__).parent)"
 	CXX="$(ASAN)" LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -k 'fastest or native_signs or vectors or tape' \
+	ASAN_OPTIONS=detect_leaks=0 PROXMOM_FUZZ=200 $(BIN)/python -m pytest -k 'fastest or native_signs or vectors or tape or places' \
 	tests/torch/test_fuzz.py tests/torch/test_safety.py tests/torch/test_native_signs.py tests/torch/test_vectors.py \
-	tests/core/test_tape.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
+	tests/core/test_tape.py tests/torch/test_places.py; status=$$?; $(BIN)/python -m proxmom.kernels; exit $$status
 
 mutants: $(VENV)/.dev  ## 150 single changes of the core: does a test notice each? (an hour; goes on where it was stopped)
 	$(BIN)/python -m tests.mutants --jobs 2

@@ -22,7 +22,19 @@ from numpy.typing import NDArray
 from proxmom.kernels.batch import CODES, MOST_FURTHER, TYPES, Batch, Turns
 from proxmom.kernels.build import LIBRARY, recorded, switched_off
 
-__all__ = ["MOST_FURTHER", "SUMS", "TYPES", "Batch", "Turns", "available", "measure", "move", "supports", "why_not"]
+__all__ = [
+    "MOST_FURTHER",
+    "SUMS",
+    "TYPES",
+    "Batch",
+    "Turns",
+    "available",
+    "lie_at",
+    "measure",
+    "move",
+    "supports",
+    "why_not",
+]
 
 SUMS = ("<g,Mg>", "<g,Md>", "<d,Md>", "<g,PMg>", "<g,PMd>", "<d,PMd>", "<g,x>", "<d,x>")
 
@@ -151,6 +163,19 @@ def move(
     del alive
 
 
+def lie_at(handles: NDArray[np.int64], find: int, at: NDArray[np.int64]) -> bool:
+    """Whether what each handle, (T,), stands for lies at its address, (T,); torch's tensors have such handles.
+
+    Args:
+        handles, at: contiguous.
+        find: the address of the C function that answers for a handle, `int find(void *handle, void **address)`.
+
+    Raises:
+        RuntimeError: where the kernels are not available.
+    """
+    return bool(_library().proxmom_lie_at(len(handles), address_of(handles), find, address_of(at)))
+
+
 def _settings(
     batch: Batch,
     units: int,
@@ -239,4 +264,5 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
         plain, several = (getattr(library, f"proxmom_{name}{end}") for end in ("", "_vectors"))
         plain.argtypes, several.argtypes = (*settings, *rest[name]), (*settings, index, pointer, *more[name])
         plain.restype = several.restype = number
+    library.proxmom_lie_at.argtypes, library.proxmom_lie_at.restype = (index, *[pointer] * 3), number
     return library

@@ -386,6 +386,17 @@ EXPORT int proxmom_move(BATCH_AND_SETTINGS, const double *direction, const doubl
     });
 }
 
+// Whether each handle is of something that lies at its address, by the function that says so; 0 where one does not.
+EXPORT int proxmom_lie_at(std::int64_t count, void *const *handles, int (*find)(void *, void **),
+                          void *const *addresses) {
+    bool hold = true;
+    for (std::int64_t i = 0; i < count; ++i) { // all of them: nobody waits for the answer to one before the next
+        void *address = nullptr;
+        hold &= find(handles[i], &address) == 0 && address == addresses[i];
+    }
+    return hold;
+}
+
 #include "signs.h"
 #include "tape.h"
 #include "vectors.h"

@@ -161,10 +161,9 @@ class Layout:
         # A number is never read by its address, so of very many only the first of each unit is looked at: whoever moves
         # state by `.data` moves all of it, and to look at one that is not in cache takes as long as to step it.
         numbers = self.named if len(alone) * len(self.named) <= MANY else self.named[:1]
-        self._scalars = [self._entries[i][name] for name in numbers for i in alone]
-        self._scalars_at = memory.addresses(self._scalars)
+        scalars = [self._entries[i][name] for name in numbers for i in alone]
         state = self._here(self._state)
-        self._state_at, self._state_kinds = memory.addresses(state), memory.Kinds(state)
+        self._state_kinds, self._places = memory.Kinds(state), memory.Places([*state, *scalars])
         self._kinds: memory.Kinds | None = None  # of the parameters
         self._params_at = NOWHERE
         self._known = False  # whether gradients of this kind have been looked at one by one
@@ -202,12 +201,11 @@ class Layout:
         """
         if not self._same_entries():
             return False
-        state, here = self._here(self._state), self._here(params)
-        if not self._state_kinds.hold(state) or (self._kinds is not None and not self._kinds.hold(here)):
+        here = self._here(params)
+        # both questions to one set of tensors before those to the other: what is asked twice is still in cache
+        if not self._state_kinds.hold(self._here(self._state)) or not self._places.hold():
             return False
-        if (memory.addresses(state) != self._state_at).any() or (
-            memory.addresses(self._scalars) != self._scalars_at
-        ).any():
+        if self._kinds is not None and not self._kinds.hold(here):
             return False
         at = memory.addresses(here)
         if not np.array_equal(at, self._params_at):

@@ -5,8 +5,11 @@ Everything here is a fact of the moment. A tensor may be given other data, resiz
 
 from __future__ import annotations
 
+import ctypes
 import operator
+import weakref
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -16,11 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from proxmom import kernels
 from proxmom.planes import Array
 
 DTYPE = operator.attrgetter("dtype")
 
 Integers = NDArray[np.int64]
+
+FEW = 32  # of so few, Python has asked sooner
 
 
 def as_tensor(array: Array) -> Tensor:
@@ -72,6 +78,67 @@ def guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
 
 def _never(*tensors: Tensor) -> bool:
     return False
+
+
+class Places:
+    """Where some tensors lie, and later on whether they still do.
+
+    `tensor.data_ptr()` takes Python some hundred nanoseconds where the tensor is not in cache: for thousands of them
+    that is a good part of a step. So torch's stable C interface is asked, by handles: its own references to the
+    tensors, through which `.data = ...`, `set_`, `resize_` and the like are seen as well. They keep the tensors alive,
+    and `torch.utils.swap_tensors` refuses a tensor that has one.
+
+    at: the addresses of their first elements, (T,), 0 of those that have none.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.at = addresses(tensors)
+        self._tensors = tensors
+        self._handles = _handles_of(tensors)
+        if self._handles is not None:
+            weakref.finalize(self, _free, self._handles).atexit = False
+
+    def hold(self) -> bool:
+        """Whether each tensor lies where it lay."""
+        if self._handles is None:
+            return np.array_equal(addresses(self._tensors), self.at)
+        return kernels.lie_at(self._handles, _interface().find, self.at)
+
+
+class _Interface:
+    """The functions of torch's C interface; AttributeError or OSError where it is not there."""
+
+    def __init__(self) -> None:
+        self.make: Any = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors
+        library = ctypes.PyDLL(torch._C.__file__)  # holds the GIL: the last reference to a tensor may be dropped
+        self.find = ctypes.cast(library.aoti_torch_get_data_ptr, ctypes.c_void_p).value or 0
+        self.drop = library.aoti_torch_delete_tensor_object
+        self.drop.argtypes = [ctypes.c_void_p]
+        self.pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+        self.pointer_of.restype, self.pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+@cache
+def _interface() -> Any:
+    """The C interface, or None: on other systems it may not be found, and nothing else depends on it."""
+    try:
+        return _Interface()
+    except (AttributeError, OSError):
+        return None
+
+
+def _handles_of(tensors: Sequence[Tensor]) -> Integers | None:
+    """A handle to each tensor; None where they are few or of other kinds, or there is no kernel to go through them."""
+    plain = len(tensors) > FEW and all(type(t) is Tensor and t.device.type in ("cpu", "cuda") for t in tensors)
+    if not plain or not kernels.available() or _interface() is None:
+        return None
+    made = _interface().make(list(tensors))
+    return np.array([_interface().pointer_of(capsule, None) for capsule in made], dtype=np.int64)
+
+
+def _free(handles: Integers) -> None:
+    for handle in handles.tolist():
+        _interface().drop(handle)
 
 
 class _Identity(TorchFunctionMode):
