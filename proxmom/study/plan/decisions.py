@@ -140,7 +140,7 @@ def _bound(table: Table) -> Bound:
     [key] = given
     if key == "within":
         low, high = _pair(table, key)
-        return Bound(low, high, False, f"within {low:g} and {high:g}")
+        return Bound(low, high, False, f"{low:g} to {high:g}" if low < high else f"equal to {low:g}")
     value = table.number(key)
     low, high = (-inf, value) if key in ("at_most", "below") else (value, inf)
     return Bound(low, high, key in _STRICT, f"{key.replace('_', ' ')} {value:g}")
@@ -160,7 +160,9 @@ def _by(table: Table, measure: str) -> str:
     if by not in WAYS:
         raise table.error(f"by must be one of {', '.join(WAYS)}, got {by!r}.", "by")
     if measure == "lr-sensitivity" and "over" in table and by != "mean":
-        raise table.error(f"by must be 'mean', for the ratio of two lr-sensitivities has no interval, got {by!r}.", "by")
+        raise table.error(
+            f"by must be 'mean', for the ratio of two lr-sensitivities has no interval, got {by!r}.", "by"
+        )
     return by
 
 

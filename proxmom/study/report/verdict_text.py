@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from textwrap import fill
 
 from proxmom.study.report.text import comparison_text, difference_text, interval_text, number_text, ratio_text
@@ -40,13 +41,15 @@ def asked_text(verdict: Verdict) -> str:
     where = f" on {' or '.join(decision.problems)}" if decision.problems else ""
     way = "" if decision.measure in _EXACT else f" {_BY[decision.by]}"
     share = "" if decision.share is None else f" on at least {100 * decision.share:g}% of problems"
+    share = " on every problem" if decision.share == 1 else share
     return f"{measured}{where}: {decision.bound.text}{way}{share}"
 
 
 def found_text(verdict: Verdict) -> str:
     """The figure and its interval, or how many problems say what; and what is missing."""
-    found = _tally(verdict) if verdict.decision.share is not None else _figure(verdict)
-    return "; ".join(filter(None, [found, *verdict.reasons]))
+    if verdict.decision.share is None:
+        return "; ".join(filter(None, [_figure(verdict), *verdict.reasons]))
+    return "; ".join(filter(None, [_tally(verdict), *verdict.reasons, _seeds(verdict)]))
 
 
 def problem_text(judged: Judged) -> str:
@@ -63,9 +66,7 @@ def verdict_lines(verdicts: Sequence[Verdict], width: int, colours: bool = False
     indent = len(OPEN) + 2
     for verdict in verdicts:
         part = f"{verdict.decision.part} " if verdict.decision.part else ""
-        open_ones = [problem_text(each) for each in verdict.problems if each.word == UNDECIDED]
         text = f"{part}{asked_text(verdict)}. Found: {found_text(verdict)}."
-        text += f" {'; '.join(open_ones)}." if open_ones else ""
         body = fill(text, width - indent, break_on_hyphens=False).splitlines()
         word = f"{verdict.word:<{indent}}"
         if colours:
@@ -78,6 +79,16 @@ def _tally(verdict: Verdict) -> str:
     counts, size = verdict.counts, len(verdict.problems)
     texts = [f"{word} on {counts[word]}" for word in (HOLDS, FAILS, LEVEL, UNDECIDED) if counts[word]]
     return f"{', '.join(texts)} of {size} {'problem' if size == 1 else 'problems'}" if size else ""
+
+
+def _seeds(verdict: Verdict) -> str:
+    """How many seeds more would decide which problem."""
+    needed = [
+        f"{'more than 1000' if each.more == inf else f'{each.more:.0f}'} on {each.problem}"
+        for each in verdict.problems
+        if each.more
+    ]
+    return f"seeds more to decide: {'; '.join(needed)}" if needed and verdict.word == OPEN else ""
 
 
 def _figure(verdict: Verdict) -> str:

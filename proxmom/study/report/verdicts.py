@@ -72,9 +72,7 @@ def verdicts(source: Source) -> list[Verdict]:
     return [replace(verdict, loss=loss) for verdict in found]
 
 
-def decide(
-    results: Results, decision: Decision, lacking: Mapping[Pair, int] | None = None, seeds: int = 1
-) -> Verdict:
+def decide(results: Results, decision: Decision, lacking: Mapping[Pair, int] | None = None, seeds: int = 1) -> Verdict:
     """What the results say of a part of the claim.
 
     Args:
