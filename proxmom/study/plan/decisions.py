@@ -5,6 +5,7 @@ No run depends on them, so they belong to no key, and may be added to a study th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from itertools import product
 from math import inf
 from typing import Any
 
-from proxmom.study.plan.toml import Table
+from proxmom.study.plan.toml import StudyError, Table
 
 COUNTING = ("evaluations", "misses", "lr-sensitivity")
 TRAINED = ("loss", "loss difference", "lr-sensitivity", "lost seeds")
@@ -22,6 +23,8 @@ BOUNDS = ("at_most", "at_least", "below", "above", "within")
 WAYS = ("interval", "mean", "overlap")
 KEYS = ("part", "measure", "method", "over", "problems", *BOUNDS, "by", "share", "level")
 LEVEL = (0.95, 1.05)
+HOLDS, FAILS, OPEN = "holds", "fails", "not enough runs"
+"""What becomes of a part of a claim."""
 _STRICT = ("below", "above")
 
 
@@ -56,6 +59,7 @@ class Decision:
     all if empty. by: what of the 95% interval must lie in the bound: "interval", all of it; "overlap", some of it;
     "mean", the estimate alone. share: of the problems, each judged by itself, on which it must hold; None: it is
     judged once over all of them. level: ratios that count as equal, where a problem is judged by itself; None: none do.
+    where: file and line, for messages.
     """
 
     part: str
@@ -67,6 +71,7 @@ class Decision:
     by: str
     share: float | None = None
     level: tuple[float, float] | None = None
+    where: str = ""
 
 
 def read_decisions(document: Table, trains: bool, names: Collection[str] | None = None) -> tuple[Decision, ...]:
@@ -79,6 +84,24 @@ def read_decisions(document: Table, trains: bool, names: Collection[str] | None 
     """
     tables = document.tables("decide", needed=False)
     return tuple(decision for table in tables for decision in _decisions(table, trains, names))
+
+
+def about(decision: Decision, problem: str) -> bool:
+    """Whether a problem of this name is one that the decision is about."""
+    return not decision.problems or any(_fits(pattern, problem) for pattern in decision.problems)
+
+
+def check_problems(decisions: Sequence[Decision], names: Sequence[str]) -> None:
+    """Raises `StudyError` if a pattern of a decision's problems fits none of these names."""
+    for decision in decisions:
+        for pattern in decision.problems:
+            if not any(_fits(pattern, name) for name in names):
+                known = "; ".join(names)
+                raise StudyError(f"{decision.where}: problems must fit a problem, got {pattern!r}; names: {known}.")
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return bool(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name))
 
 
 def _decisions(table: Table, trains: bool, names: Collection[str] | None) -> list[Decision]:
@@ -97,7 +120,7 @@ def _decisions(table: Table, trains: bool, names: Collection[str] | None) -> lis
     level = _level(table, measure, bound, by, share)
     part = table.text("part").strip() if "part" in table else ""
     return [
-        Decision(part, measure, method, over, problems, bound, by, share, level)
+        Decision(part, measure, method, over, problems, bound, by, share, level, table.where)
         for method, over in product(methods, others)
     ]
 

@@ -113,7 +113,7 @@ def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
 
 
 def results_of(asked: Evaluations | Training, runs: Iterable[Run]) -> Results:
-    """The runs of a study that asked for this; raises ValueError if it trains and no run of a best point is finished."""
+    """The runs of a study that asked for this; ValueError if it trains and no run of a best point is finished."""
     if isinstance(asked, Training):
         return Losses.of(runs, asked.steps)
     return Counts.of(runs, asked.max_evaluations, asked.target)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from math import inf
 from textwrap import fill
 
+from proxmom.study.plan.decisions import FAILS, HOLDS, OPEN
 from proxmom.study.report.text import comparison_text, difference_text, interval_text, number_text, ratio_text
-from proxmom.study.report.verdicts import FAILS, HOLDS, LEVEL, OPEN, UNDECIDED, Judged, Verdict, more_text
+from proxmom.study.report.verdicts import LEVEL, UNDECIDED, Judged, Verdict, more_text
 
 _COLOURS = {HOLDS: 32, FAILS: 31, OPEN: 33}  # of a terminal: green, red, yellow
 _BY = {"interval": "by the whole interval", "overlap": "by some of the interval", "mean": "by the mean"}

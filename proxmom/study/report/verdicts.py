@@ -5,7 +5,6 @@ Every figure and interval is one that the tables show, from the functions that m
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from math import ceil, log
 
 import numpy as np
 
-from proxmom.study.plan.decisions import PAIRED, Decision
+from proxmom.study.plan.decisions import FAILS, HOLDS, OPEN, PAIRED, Decision, about
 from proxmom.study.plan.specs import Training
 from proxmom.study.report.compare import Comparison, by_seed, differences, mean_ratios, over_problems
 from proxmom.study.report.results import Losses, Pair, Results
@@ -21,7 +20,6 @@ from proxmom.study.report.sources import Source, results_of
 from proxmom.study.report.statistics import FEWEST, Interval, size_needed
 from proxmom.study.report.tuning import lr_sensitivity
 
-HOLDS, FAILS, OPEN = "holds", "fails", "not enough runs"
 LEVEL, UNDECIDED = "level", "undecided"  # of single problems
 
 
@@ -82,7 +80,7 @@ def decide(results: Results, decision: Decision, lacking: Mapping[Pair, int] | N
         seeds: how many final runs each pair should have.
     """
     known = list(dict.fromkeys([*results.problems, *(problem for problem, _ in lacking or {})]))
-    chosen = [problem for problem in known if _about(decision, problem)]
+    chosen = [problem for problem in known if about(decision, problem)]
     if not chosen:
         return Verdict(decision, OPEN, reasons=(f"no problem is called that; problems: {', '.join(known)}",))
     asked = [(problem, method) for problem in chosen for method in (decision.method, decision.over) if method]
@@ -97,11 +95,6 @@ def decide(results: Results, decision: Decision, lacking: Mapping[Pair, int] | N
         return Verdict(decision, OPEN, figure, reasons=_of_runs(missing))
     word = _word(decision, figure)
     return Verdict(decision, word, figure, reasons=_why_open(here, decision, figure) if word == OPEN else ())
-
-
-def _about(decision: Decision, problem: str) -> bool:
-    patterns = [".*".join(map(re.escape, text.split("*"))) for text in decision.problems]
-    return not patterns or any(re.fullmatch(pattern, problem) for pattern in patterns)
 
 
 def _missing(results: Results, pair: Pair, lacking: Mapping[Pair, int], seeds: int) -> int:
