@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from proxmom.study.methods.settings import OPTIMUM
+from proxmom.study.plan.decisions import Decision, read_decisions
 from proxmom.study.plan.entries import (
     DETERMINISTIC,
     TRAINING,
@@ -41,7 +42,7 @@ _TRAINING = ("steps", "seeds", "search_seeds", "schedule", "warmup", "device", "
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study; `text` is the file as it was read, `runs` says what each run is."""
+    """A checked study; `text` is the file as it was read, `runs` says what each run is, `decisions` what is claimed."""
 
     text: str
     name: str
@@ -52,6 +53,7 @@ class Study:
     runs: Evaluations | Training
     problems: tuple[ProblemSpec, ...]
     methods: tuple[MethodSpec, ...]
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def training(self) -> Training | None:
@@ -67,7 +69,7 @@ def load_study(path: str | Path, rules: Sequence[str] = ()) -> Study:
     """
     file = Path(path)
     text, document = read_toml(file)
-    document.only("study", "problem", "method")
+    document.only("study", "problem", "method", "decide")
     if "study" not in document:
         raise document.error("a study needs a [study] table.")
     head = document.table("study", "[study]")
@@ -80,6 +82,7 @@ def load_study(path: str | Path, rules: Sequence[str] = ()) -> Study:
         _refuse_optimum(methods, unknown)
         bound = 0.0  # losses of training tasks are never negative
     methods += [(document, method) for rule in rules for method in read_rule(rule, dialect, bound)]
+    names = [name for _, method in methods for name in _rows(method)]
     study = Study(
         text=text,
         name=_folder_name(head),
@@ -90,10 +93,10 @@ def load_study(path: str | Path, rules: Sequence[str] = ()) -> Study:
         runs=runs,
         problems=tuple(problem for _, problem in problems),
         methods=tuple(method for _, method in methods),
+        decisions=read_decisions(document, isinstance(runs, Training), names),
     )
     _unique((table, problem.name) for table, problem in problems)
     _unique((table, name) for table, method in methods for name in _rows(method))
-    names = [name for method in study.methods for name in _rows(method)]
     if study.reference not in names:
         raise head.error(
             f"reference must name a method of this study, got {study.reference!r}; methods: {', '.join(names)}.",

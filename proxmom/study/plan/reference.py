@@ -11,12 +11,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from proxmom.study.methods.method import SCIPY, SOLVERS
+from proxmom.study.plan.decisions import (
+    COUNTING,
+    FAILS,
+    HOLDS,
+    KEYS,
+    LEVEL,
+    OPEN,
+    PAIRED,
+    TRAINED,
+    WAYS,
+)
 from proxmom.study.plan.entries import DETERMINISTIC, TRAINING
 from proxmom.study.plan.points import SCALES
 from proxmom.study.plan.specs import FREEZABLE, MOST_SEEDS
 from proxmom.study.problems.collection import PROBLEMS
 
-__all__ = ["EVALUATIONS", "METHOD", "SEARCH", "STUDY", "TRAINS", "Key", "page"]
+__all__ = ["DECIDE", "EVALUATIONS", "MEASURES", "METHOD", "SEARCH", "STUDY", "TRAINS", "Key", "page"]
 
 
 class Key(NamedTuple):
@@ -72,6 +83,62 @@ METHOD = {  # kind and meaning; the default is the reading code's, or what its s
     "schedule": Key("a text", "the study's", "a schedule of its own"),
     "warmup": Key("a number", "the study's", "a warm-up of its own"),
 }
+DECIDE = {
+    "part": Key("a text", "none", "which part of the claim this is, `(1)`"),
+    "measure": Key("a text", "needed", "what is compared, one of those below"),
+    "method": Key("a text", "needed", "a method or a variant, by its name in tables; a list: each of them"),
+    "over": Key("a text", "needed where two are compared", "the method it is compared with; a list: with each of them"),
+    "problems": Key("a text", "all", "those it is about, by name, `*` for any text; a list: any of these"),
+    "at_most": Key("a number", "one of five", "the figure must be this or less"),
+    "at_least": Key("a number", "one of five", "this or more"),
+    "below": Key("a number", "one of five", "less than this"),
+    "above": Key("a number", "one of five", "more than this"),
+    "within": Key("a list", "one of five", "`[low, high]`: neither less nor more"),
+    "by": Key(
+        "a text",
+        WAYS[0],
+        "what must satisfy that: `interval`, the whole 95% interval; `mean`, the estimate alone; `overlap`, some of "
+        "the interval, as where it is to contain a value",
+    ),
+    "share": Key(
+        "a number", "all at once", "the part of the problems, > 0 and <= 1, on which it must hold, each by itself"
+    ),
+    "level": Key(
+        "a list",
+        f"{list(LEVEL)}",
+        "with share, by the interval, and below or above equality: a problem whose ratio has its whole interval in "
+        "here is level, and does not count as one on which it holds",
+    ),
+}
+MEASURES = {
+    "evaluations": "evaluations over those of `over`, the geometric mean over problems",
+    "misses": "on how many problems the target was missed, less those of `over` if given",
+    "loss": "the deciding loss over that of `over`, the geometric mean over seeds and problems",
+    "loss difference": "the loss less that of `over`, paired by seed, the mean over seeds and problems",
+    "lr-sensitivity": "the mean excess loss within a factor of ten of the best lr, over that of `over` if given",
+    "lost seeds": "the share of final runs that diverged or failed, less that of `over` if given",
+}
+DECISIONS = f"""\
+```toml
+[[decide]]
+measure = "evaluations"
+method = "adaptive memory"
+over = ["heavy ball 0.9", "heavy ball, tuned"]
+at_most = 0.9
+by = "interval"
+```
+
+Parts of the claim as numbers, decided by the runs; the report opens with what becomes of each. No run depends on them:
+they may be added to a study that has been run, and the next `proxmom run` writes them into its folder. A part
+**{HOLDS}**, or **{FAILS}**, or there are **{OPEN}** to say: an interval contains the bound, or runs are missing.
+
+"""
+SEEDS = f"""\
+Intervals are those of the tables: of one problem Student's over its seeds, of several a bootstrap interval over them, and
+none of fewer than three. With `share`, a problem on which the interval contains the bound is undecided, and the report
+says how many seeds more it would take to decide, by the variance of those that were run. A count of evaluations is
+certain. `over` is needed for {", ".join(f"`{name}`" for name in PAIRED)}.
+"""
 KINDS = {
     "rule": "a rule by name (`proxmom rules`) or import path, `my_rules.py:MyRule`",
     "solver": f"a method of the literature: {', '.join(f'`{name}`' for name in SOLVERS)}",
@@ -89,9 +156,9 @@ HEAD = """\
 # The study file
 
 Every key of the TOML files that `proxmom run` reads. This page is printed by `python -m proxmom.study.plan.reference`
-from the code that reads them. A study has one table `[study]` and at least one `[[problem]]` and one `[[method]]`. An
-unknown key is refused with its line; `proxmom run --check STUDY` reads a file and runs nothing. How one goes about it
-stands in [Study a convex problem](tutorials/convex.md).
+from the code that reads them. A study has one table `[study]`, at least one `[[problem]]` and one `[[method]]`, and
+may have tables `[[decide]]`. An unknown key is refused with its line; `proxmom run --check STUDY` reads a file and runs
+nothing. How one goes about it stands in [Study a convex problem](tutorials/convex.md).
 
 """
 DATA = """\
@@ -119,7 +186,14 @@ def page() -> str:
     for title, dialect in (("convex studies", DETERMINISTIC), ("training studies", TRAINING)):
         parts += [_method(kind, title, keys) for kind, keys in dialect.kinds.items()]
     parts.append("## `search.NAME`\n\n" + _table(SEARCH))
-    return "".join(parts)
+    return "".join(parts) + _decide()
+
+
+def _decide() -> str:
+    parts = ["\n## `[[decide]]`\n\n" + DECISIONS + _table({name: DECIDE[name] for name in KEYS})]
+    for title, names in (("convex studies", COUNTING), ("training studies", TRAINED)):
+        parts.append(f"\nMeasures of {title}:\n\n" + "".join(f"* `{name}`: {MEASURES[name]}\n" for name in names))
+    return "".join(parts) + "\n" + SEEDS
 
 
 def _method(kind: str, where: str, keys: Mapping[str, Any]) -> str:

@@ -117,11 +117,18 @@ class Table:
         """The table under `key`; empty if there is none."""
         return Table(self.file, self.get(key, dict, {}), (*self.place, key), self.lines, title)
 
-    def tables(self, key: str) -> list[Table]:
-        """The tables `[[key]]`; at least one."""
+    def tables(self, key: str, needed: bool = True) -> list[Table]:
+        """The tables `[[key]]`; at least one if they are needed."""
         found = self.get(key, list, [])
+        if key not in self and not needed:
+            return []
         if not found or not all(isinstance(values, dict) for values in found):
-            raise self.error(f"a study needs at least one [[{key}]] table.", key)
+            raise self.error(
+                f"a study needs at least one [[{key}]] table."
+                if needed
+                else f"{key} must be [[{key}]] tables, got {found!r}.",
+                key,
+            )
         return [Table(self.file, values, (key, index), self.lines, f"[[{key}]]") for index, values in enumerate(found)]
 
 

@@ -75,13 +75,19 @@ def comparisons(results: Results, reference: str) -> list[list[Comparison]]:
 
     Raises ValueError if the reference has no final run.
     """
-    logs, column = log_ratios(results, reference), [results.methods.index(reference)]
-    return [
-        [Comparison(exponential(t_mean(seeds)), True, results.exact) for seeds in ratios]
-        if factor
-        else [Comparison(t_mean(seeds), False) for seeds in values - values[column]]
-        for values, ratios, factor in zip(results.values, logs, results.by_ratio, strict=True)
-    ]
+    tables = {factor: by_seed(results, reference, factor) for factor in set(results.by_ratio)}
+    return [tables[factor][row] for row, factor in enumerate(results.by_ratio)]
+
+
+def by_seed(results: Results, reference: str, factor: bool) -> list[list[Comparison]]:
+    """The same as ratios, or as differences, on every problem.
+
+    Raises ValueError if the reference has no final run.
+    """
+    if factor:
+        logs = log_ratios(results, reference)
+        return [[Comparison(exponential(t_mean(seeds)), True, results.exact) for seeds in row] for row in logs]
+    return [[Comparison(t_mean(seeds), False) for seeds in row] for row in differences(results, reference)]
 
 
 def signs(results: Results, reference: str) -> dict[str, tuple[int, int, int]]:
@@ -95,10 +101,12 @@ def log_ratios(results: Results, reference: str) -> Array:
 
     Raises ValueError if the reference has no final run.
     """
-    if reference not in results.ran:
-        known = ", ".join(repr(name) for name in results.ran)
-        raise ValueError(f"reference must be a method with finished runs ({known}), got {reference!r}.")
-    return np.asarray(np.log(results.counted / results.counted[:, [results.methods.index(reference)]]))
+    return np.asarray(np.log(results.counted / results.counted[:, _column(results, reference)]))
+
+
+def differences(results: Results, reference: str) -> Array:
+    """Each value less that of `reference`, shape (problems, methods, seeds); raises as `log_ratios`."""
+    return np.asarray(results.values - results.values[:, _column(results, reference)])
 
 
 def mean_ratios(results: Results, reference: str) -> dict[str, Interval]:
@@ -143,6 +151,13 @@ def adaptive(results: Results) -> tuple[str, ...]:
     """The methods whose weight on memory is neither always 0 nor, but for a step in a thousand, always the cap."""
     runs = [run for found in results.final.values() for run in found if run.mean_beta and (run.capped or 0.0) < 0.999]
     return tuple(method for method in results.methods if any(run.method == method for run in runs))
+
+
+def _column(results: Results, reference: str) -> list[int]:
+    if reference not in results.ran:
+        known = ", ".join(repr(name) for name in results.ran)
+        raise ValueError(f"reference must be a method with finished runs ({known}), got {reference!r}.")
+    return [results.methods.index(reference)]
 
 
 def _signs(pairs: Sequence[Comparison]) -> tuple[int, int, int]:

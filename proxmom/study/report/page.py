@@ -30,6 +30,8 @@ from proxmom.study.report.text import (
     number_text,
     ratio_text,
 )
+from proxmom.study.report.verdict_text import asked_text, found_text, problem_text, told
+from proxmom.study.report.verdicts import verdicts
 from proxmom.study.report.warnings import edge_text, warnings
 
 _OPEN = 3  # tables of more problems than this are folded
@@ -45,6 +47,7 @@ def render(sources: Sequence[Source], results: Results, reference: str) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(number=number_text, interval=interval_text, comparison=comparison_text)
+    environment.globals.update(asked_text=asked_text, found_text=found_text, problem_text=problem_text)
     environment.globals.update(loss=loss_text, ratio=lambda mean: ratio_text(mean, results.exact))
     edges = tuning.edges(results)
     measured: dict[str, Any]
@@ -57,6 +60,7 @@ def render(sources: Sequence[Source], results: Results, reference: str) -> str:
         title=" + ".join(dict.fromkeys(source.name for source in sources)),
         sources=sources,
         asked=sources[0].asked,
+        decided=[(source.name, told(found), found) for source in sources if (found := verdicts(source))],
         reference=reference,
         problems=results.problems,
         methods=results.methods,

@@ -123,6 +123,11 @@ class Results(ABC):
         tried, final = ({p: r for p, r in runs.items() if p[1] in methods} for runs in (self.tried, self.final))
         return replace(self, methods=tuple(methods), tried=tried, final=final)
 
+    def on(self, problems: Sequence[str]) -> Self:
+        """The runs on these problems alone."""
+        tried, final = ({p: r for p, r in runs.items() if p[0] in problems} for runs in (self.tried, self.final))
+        return replace(self, problems=tuple(problems), tried=tried, final=final)
+
     def without_variants(self) -> Self:
         """The methods themselves; all rows where every one is a variant."""
         return self.only([method for method in self.methods if method not in self.variant_of] or self.methods)

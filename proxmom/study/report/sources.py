@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxmom.study.plan.decisions import Decision, read_decisions
 from proxmom.study.plan.specs import Evaluations, Training
 from proxmom.study.plan.toml import Table, read_toml
 from proxmom.study.record.run import STATUSES, Run
 from proxmom.study.record.store import aborted_runs, causes, load_runs, read_plan
 from proxmom.study.report.compare import log_ratios
-from proxmom.study.report.results import Counts, Losses, Results
+from proxmom.study.report.results import Counts, Losses, Pair, Results
 from proxmom.study.report.rows import ROWS, read_origin, read_rows
 
 _VERSIONS = ("proxmom", "commit", "python", "numpy", "scipy", "processor", "cores")
@@ -28,7 +29,8 @@ class Source:
     """One results directory: what its study asked for, and its finished runs.
 
     planned: how many runs the study has, finished or not. aborted: those among the unfinished that the machine ended.
-    origin: where the runs come from: versions, machine, dates.
+    origin: where the runs come from: versions, machine, dates. decisions: what the claim says, part by part. lacking:
+    by problem and method, how many of its runs are not finished.
     """
 
     folder: str
@@ -41,6 +43,8 @@ class Source:
     runs: tuple[Run, ...]
     origin: Mapping[str, str]
     aborted: tuple[Run, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    lacking: Mapping[Pair, int] = field(default_factory=dict)
 
 
 def read_source(directory: str | Path) -> Source:
@@ -60,6 +64,7 @@ def read_source(directory: str | Path) -> Source:
     if not runs:
         why = "".join(f" {line}." for line in causes(aborted))
         raise ValueError(f"{str(directory)!r} has no finished runs.{why} Run the study again.")
+    plan, finished = read_plan(folder), {run.key for run in runs}
     return Source(
         folder=folder.name,
         name=head.text("name"),
@@ -67,10 +72,12 @@ def read_source(directory: str | Path) -> Source:
         reference=head.text("reference"),
         asked=_asked(head),
         text=text,
-        planned=len(read_plan(folder)) or len(runs) + len(aborted),
+        planned=len(plan) or len(runs) + len(aborted),
         runs=runs,
         origin=read_origin(folder, head.text("name")) if exported else _origin(runs),
         aborted=aborted,
+        decisions=read_decisions(document, "steps" in head),
+        lacking=Counter((planned.problem, planned.method) for planned in plan if planned.key not in finished),
     )
 
 
@@ -100,13 +107,16 @@ def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
     shared = ("steps", "schedule", "warmup", "search_seeds") if kinds.get(True) else ("target", "max_evaluations")
     for key in shared:
         _refuse_different(key, ((getattr(source.asked, key), source.folder) for source in sources))
-    runs = _all_runs(sources)
-    if isinstance(asked, Training):
-        results: Results = Losses.of(runs, asked.steps)
-    else:
-        results = Counts.of(runs, asked.max_evaluations, asked.target)
+    results = results_of(asked, _all_runs(sources))
     log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
     return results
+
+
+def results_of(asked: Evaluations | Training, runs: Iterable[Run]) -> Results:
+    """The runs of a study that asked for this; ValueError if it trains and no run of a best point is finished."""
+    if isinstance(asked, Training):
+        return Losses.of(runs, asked.steps)
+    return Counts.of(runs, asked.max_evaluations, asked.target)
 
 
 def _origin(runs: Sequence[Run]) -> dict[str, str]:

@@ -44,6 +44,17 @@ def t_mean(values: Array) -> Interval:
     return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half), known.size)
 
 
+def size_needed(interval: Interval, distance: float, most: int = 1000) -> float:
+    """With how many values of the same mean and spread Student's interval reaches less than `distance` from its mean.
+
+    inf if more than `most` are, or if distance <= 0. interval: of `t_mean`, with an interval.
+    """
+    spread = (interval.high - interval.mean) / stdtrit(interval.size - 1, 0.975) * np.sqrt(interval.size)
+    sizes = np.arange(FEWEST, most + 1)
+    enough = sizes[stdtrit(sizes - 1, 0.975) * spread / np.sqrt(sizes) < distance]
+    return float(enough[0]) if enough.size else np.inf
+
+
 def geometric_mean(values: Array, seed: int = 0) -> Interval:
     """Geometric mean of positive values, with its bootstrap interval."""
     return exponential(bootstrap_mean(np.log(values), seed))

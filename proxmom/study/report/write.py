@@ -10,8 +10,10 @@ from textwrap import fill
 
 from proxmom.study.record.store import write_atomically
 from proxmom.study.report.page import render
-from proxmom.study.report.sources import merge, read_source, unfinished
+from proxmom.study.report.sources import Source, merge, read_source, unfinished
 from proxmom.study.report.terminal import WIDTH, tables
+from proxmom.study.report.verdict_text import verdict_lines
+from proxmom.study.report.verdicts import verdicts
 
 
 def write_report(
@@ -41,7 +43,7 @@ def write_report(
 
 
 def terminal_table(directories: Sequence[str | Path], reference: str | None = None) -> str:
-    """The results as text, at most 100 columns wide where names allow it; bold only on a terminal.
+    """The verdicts and results as text, at most 100 columns wide where names allow it; bold only on a terminal.
 
     reference: the method that ratios are to; default: the first study's.
 
@@ -50,8 +52,16 @@ def terminal_table(directories: Sequence[str | Path], reference: str | None = No
     sources = [read_source(directory) for directory in directories]
     results = merge(sources, reference)
     bold = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    verdict = [line for source in sources for line in _verdict(source, bold)]
     lacking = [fill(text, WIDTH) for source in sources for text in unfinished(source)]
-    return "\n".join([*tables(results, reference or sources[0].reference, bold), *([""] if lacking else []), *lacking])
+    shown = tables(results, reference or sources[0].reference, bold)
+    return "\n".join([*verdict, *shown, *([""] if lacking else []), *lacking])
+
+
+def _verdict(source: Source, bold: bool) -> list[str]:
+    """Lines of what becomes of a study's claim, and an empty one; none where its file decides nothing."""
+    lines = verdict_lines(verdicts(source), WIDTH, bold)
+    return [*lines, ""] if lines else []
 
 
 def _out(directories: Sequence[str | Path], out: str | Path | None) -> Path:

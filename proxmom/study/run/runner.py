@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from proxmom.study.plan.cells import StudyCell, plan, planned
 from proxmom.study.plan.config import ProblemSpec, Study, StudyError, load_study
+from proxmom.study.plan.decisions import check_problems
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.collection import Problem, build_problem
 from proxmom.study.problems.own import build_own, is_own
@@ -89,6 +90,7 @@ class _Start:
         for index in dict.fromkeys(cell.problem for cell in todo):
             self._prepare(index)
         names = self._all_names(cells)
+        check_problems(self.study.decisions, names)
         with store.named_if_unwritable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             store.write_atomically(self.folder / "study.toml", self.study.text)
