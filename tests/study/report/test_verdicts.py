@@ -328,3 +328,63 @@ def test_the_report_opens_with_the_verdict(folder: Path) -> None:
     assert re.search(r'<tr class="holds"><th scope="row">holds</th><td>\(1\) evaluations of', page)
     assert StudyFolder(folder)._repr_html_().index("decided here holds") < 300
     assert terminal_table([folder, folder]).count("decided here holds") == 2
+
+
+def test_an_interval_that_ends_on_the_bound() -> None:
+    for kind, ends in ((AT_MOST, (1, 2)), (AT_LEAST, (0, 1)), (WITHIN, (1, 2))):
+        limit = bound(kind, (0, 1) if kind == WITHIN else 1)
+        assert not limit.contains(*ends)
+        assert not limit.excludes(*ends)
+    for kind, ends in ((BELOW, (1, 2)), (ABOVE, (0, 1))):
+        assert bound(kind, 1).excludes(*ends)
+
+
+def test_a_share_is_not_rounded_up_by_its_last_bit() -> None:
+    """0.28 of 25 is seven, and in binary a little more."""
+    results = counts_of([50] * 7 + [200] * 18, [100] * 25)
+    assert decide(results, asked("evaluations", BELOW, 1, share=0.28)).word == HOLDS
+    assert decide(results, asked("evaluations", BELOW, 1, share=0.3)).word == FAILS
+
+
+@pytest.mark.parametrize("centre", [-0.03, 0.03])
+def test_level_takes_the_whole_interval_and_counts_from_the_nearer_end(centre: float) -> None:
+    """Intervals of about 0.97 and 1.03, plus or minus 0.024 and, where they are narrow, 0.012."""
+    decision = asked("loss", ABOVE if centre < 0 else BELOW, 1, share=1, level=(0.95, 1.05))
+    wrong = asked("loss", BELOW if centre < 0 else ABOVE, 1, share=1, level=(0.95, 1.05))
+    for spread, words in ((1.2, (FAILS, HOLDS)), (2, (UNDECIDED, UNDECIDED))):
+        found = [decide(shifted(centre, spread=spread), each, seeds=5).problems[0] for each in (decision, wrong)]
+        assert tuple(each.word for each in found) == words
+    off = shifted(0.012 if centre > 0 else -0.012, spread=2)
+    [judged] = decide(off, decision, seeds=5).problems
+    assert judged.word == UNDECIDED
+    ratio = np.log(np.asarray(off.values[0, 0]))
+    edge = np.log(1.05) - ratio.mean() if centre > 0 else ratio.mean() - np.log(0.95)
+    assert judged.more == size_needed(t_mean(ratio), max(edge, abs(ratio.mean()))) - 5
+
+
+def test_verdicts_of_a_folder_know_what_is_missing(tmp_path: Path) -> None:
+    folder = training.write_study(tmp_path / "study")
+    tables = "".join(
+        f'\n[[decide]]\nmeasure = "loss difference"\nmethod = "{training.ADAPTIVE}"\nover = "AdamW, tuned"\n'
+        f'below = 0\nproblems = "{name}*"\n'
+        for name in ("network", "logistic")
+    )
+    with (folder / "study.toml").open("a") as stream:
+        stream.write(tables)
+    whole = verdicts(read_source(folder))
+    assert [each.word for each in whole] == [HOLDS, HOLDS]
+    assert "validation or test" not in asked_text(whole[0])
+    gone = next(
+        run
+        for run in read_source(folder).runs
+        if (run.problem, run.method, run.stage, run.seed) == (training.NETWORK, training.ADAPTIVE, "final", 3)
+    )
+    assert gone.directory is not None
+    (gone.directory / "done.json").unlink()
+    cut = verdicts(read_source(folder))
+    assert [each.word for each in cut] == [OPEN, HOLDS]
+    assert cut[0].reasons == (f"1 run of {training.ADAPTIVE} missing",)
+    for run in read_source(folder).runs:
+        if run.stage == "final" and run.directory is not None:
+            (run.directory / "done.json").unlink()
+    assert {each.reasons for each in verdicts(read_source(folder))} == {("no run of a best point is finished",)}
