@@ -354,7 +354,7 @@ def test_level_takes_the_whole_interval_and_counts_from_the_nearer_end(centre: f
     for spread, words in ((1.2, (FAILS, HOLDS)), (2, (UNDECIDED, UNDECIDED))):
         found = [decide(shifted(centre, spread=spread), each, seeds=5).problems[0] for each in (decision, wrong)]
         assert tuple(each.word for each in found) == words
-    off = shifted(0.012 if centre > 0 else -0.012, spread=2)
+    off = shifted(0.012 if centre > 0 else -0.012, spread=4)
     [judged] = decide(off, decision, seeds=5).problems
     assert judged.word == UNDECIDED
     ratio = np.log(np.asarray(off.values[0, 0]))
@@ -384,6 +384,8 @@ def test_verdicts_of_a_folder_know_what_is_missing(tmp_path: Path) -> None:
     cut = verdicts(read_source(folder))
     assert [each.word for each in cut] == [OPEN, HOLDS]
     assert cut[0].reasons == (f"1 run of {training.ADAPTIVE} missing",)
+    unplanned = replace(read_source(folder), lacking={})
+    assert [each.reasons for each in verdicts(unplanned)] == [cut[0].reasons, ()], "as of rows, which have no plan"
     for run in read_source(folder).runs:
         if run.stage == "final" and run.directory is not None:
             (run.directory / "done.json").unlink()
