@@ -134,8 +134,8 @@ they may be added to a study that has been run, and the next `proxmom run` write
 
 """
 SEEDS = f"""\
-Intervals are those of the tables: of one problem Student's over its seeds, of several a bootstrap interval over them, and
-none of fewer than three. With `share`, a problem on which the interval contains the bound is undecided, and the report
+Intervals are those of the tables: of one problem Student's over its seeds, of several a bootstrap interval, and none
+of fewer than three. With `share`, a problem on which the interval contains the bound is undecided, and the report
 says how many seeds more it would take to decide, by the variance of those that were run. A count of evaluations is
 certain. `over` is needed for {", ".join(f"`{name}`" for name in PAIRED)}.
 """

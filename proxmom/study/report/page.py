@@ -94,7 +94,7 @@ def _pictures(results: Results, reference: str) -> dict[str, Any]:
         "legend": [(style.name, Markup(panels.swatch(style))) for style in styles],
         "lr_pictures": pictures.lr_sensitivity(shown, styles),
         "momentum": pictures.momentum(shown, styles),
-        "profile": [pictures.profile(shown, styles)] if results.exact or len(shown.problems) > 2 else [],
+        "profile": [pictures.profile(shown, styles, wide=True)] if results.exact or len(shown.problems) > 2 else [],
         "tuning": pictures.tuning_budget(shown, styles, goal),
     }
     if isinstance(shown, Counts):

@@ -38,6 +38,7 @@ _DARK = (
 _DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.4, 1.6)), (0, (1.6, 1.3)))
 _MARKERS = "osD^vPX<>"
 _PLAIN = 7  # so many lines can be told apart by colour and dash at a glance; those of further methods bear markers
+_WIDE = 8  # inches: a wider figure takes the page's width
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "axes.linewidth": 0.7, "font.size": 8.5}
 
 
@@ -71,7 +72,8 @@ class Style:
 class Picture:
     """An inline SVG with the heading it stands under; safe to put into a page as it is.
 
-    alone: the same with a legend and colours of its own, for a file of this name.
+    alone: the same with a legend and colours of its own, for a file of this name. wide: whether it takes the
+    page's width.
     """
 
     heading: str
@@ -79,6 +81,7 @@ class Picture:
     figure: Figure
     alone: str
     file: str
+    wide: bool = False
 
     @property
     def link(self) -> str:
@@ -108,11 +111,11 @@ def swatch(style: Style) -> str:
     return _inline(*_sampled(style), label)
 
 
-def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes."""
-    figure = Figure(figsize=(3.7, 2.8))
+def panel(xlabel: str, ylabel: str, wide: bool = False) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes; wide: for the page's width, with room for names at the right."""
+    figure = Figure(figsize=(11.4, 3.9) if wide else (3.7, 2.8))
     with mpl.rc_context(_RC):
-        axes = figure.add_axes((0.155, 0.155, 0.825, 0.82))
+        axes = figure.add_axes((0.05, 0.112, 0.70, 0.868) if wide else (0.155, 0.155, 0.825, 0.82))
     axes.set_xlabel(xlabel, color=INK)
     axes.set_ylabel(ylabel, color=INK)
     axes.tick_params(which="both", colors=INK, labelsize=8)
@@ -135,6 +138,30 @@ def plot_line(axes: Axes, style: Style, x: Array, y: Array, **keywords: Any) -> 
 def plot_band(axes: Axes, style: Style, x: Array, low: Array, high: Array) -> None:
     """A method's interval around its line."""
     axes.fill_between(x, low, high, color=style.line["color"], alpha=0.16, linewidth=0, gid=f"method{style.index}")
+
+
+def name_ends(axes: Axes, ends: Sequence[tuple[Style, float]]) -> None:
+    """The names of lines at the right of the axes, each as near to the height where its line ends as others allow."""
+    right, place_of = axes.get_xlim()[1], axes.transAxes.inverted().transform
+    heights = [float(place_of(axes.transData.transform((right, end)))[1]) for _, end in ends]
+    order = sorted(range(len(ends)), key=lambda i: (-heights[i], i))
+    places = _apart([heights[i] for i in order], min(0.056, 1.04 / max(1, len(order))))
+    for i, place in zip(order, places, strict=True):
+        look: dict[str, Any] = {"color": ends[i][0].line["color"], "transform": axes.transAxes}
+        axes.add_artist(Line2D([1.003, 1.018], [heights[i], place], linewidth=0.7, clip_on=False, **look))
+        axes.text(1.022, place, ends[i][0].name, va="center", fontsize=8, parse_math=False, **look)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Descending heights, moved as little as keeps neighbours `gap` apart and the lowest above the foot."""
+    places: list[float] = []
+    for height in heights:
+        places.append(min(height, places[-1] - gap) if places else height)
+    foot = -0.02
+    for i in range(len(places) - 1, -1, -1):
+        places[i] = max(places[i], foot)
+        foot = places[i] + gap
+    return places
 
 
 def level(axes: Axes, height: float) -> None:
@@ -184,7 +211,8 @@ def picture(figure: Figure, ident: str, heading: str, what: str, styles: Sequenc
     box, inner = _drawn(figure, ident, styles)
     shown = [style for style in styles if f"<title>{escape(style.name)}</title>" in inner]
     label = f"{heading}: {what}"
-    return Picture(heading, _inline(box, inner, label), figure, _alone(box, inner, label, shown), f"{ident}.svg")
+    alone, wide = _alone(box, inner, label, shown), figure.get_size_inches()[0] > _WIDE
+    return Picture(heading, _inline(box, inner, label), figure, alone, f"{ident}.svg", bool(wide))
 
 
 def _drawn(figure: Figure, ident: str, styles: Sequence[Style]) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from proxmom.study.report.panels import (
     Style,
     level,
     log_span,
+    name_ends,
     panel,
     picture,
     plot_band,
@@ -148,8 +149,11 @@ def lr_sensitivity(results: Results, styles: Sequence[Style]) -> list[Picture]:
     return pictures
 
 
-def profile(results: Results, styles: Sequence[Style]) -> Picture:
-    """Dolan-Moré performance profile: share of problems where a method is within a factor of the best one."""
+def profile(results: Results, styles: Sequence[Style], wide: bool = False) -> Picture:
+    """Dolan-Moré performance profile: share of problems where a method is within a factor of the best one.
+
+    wide: for the page's width, every line with its name at its end.
+    """
     values = results.profiled()
     factors = statistics.steps_of(values)
     last = float(factors[-1])
@@ -157,11 +161,15 @@ def profile(results: Results, styles: Sequence[Style]) -> Picture:
     factors = np.append(factors, end)
     shares = statistics.shares_within(values, factors)
     best = "fastest method's evaluations" if results.exact else "smallest loss"
-    figure, axes = panel(f"factor of the {best}", "share of problems solved")
+    figure, axes = panel(f"factor of the {best}", "share of problems solved", wide)
     axes.set(xscale="log" if results.exact else "linear", ylim=(-0.03, 1.03))
     (log_span if results.exact else span)(axes, "x", 1, end)
     for style in styles:
         plot_line(axes, style, factors, shares[results.methods.index(style.name)], drawstyle="steps-post")
+    if wide:
+        lines = [(style, shares[results.methods.index(style.name)]) for style in styles]
+        lines.sort(key=lambda line: -float(line[1][:-1] @ np.diff(np.log(factors))))  # of equal ends the earlier on top
+        name_ends(axes, [(style, float(line[-1])) for style, line in lines])
     return picture(figure, "profile", "Performance profile", "all problems", styles)
 
 
@@ -172,7 +180,7 @@ def tuning_budget(results: Results, styles: Sequence[Style], goal: Array) -> lis
     if not np.isfinite(means).any() or (len(budgets) < 2 and not results.exact):
         return []
     what = "evaluations" if results.exact else "validation loss"
-    figure, axes = panel("points tried per problem", f"{what}, ratio to the reference")
+    figure, axes = panel("points tried per problem", f"{what}, ratio to the reference", wide=True)
     axes.set(xscale="log", yscale="log" if results.exact else "linear")
     level(axes, 1)
     ticks(axes, "x", [budget for budget in budgets[:-1] if budgets[-1] > 1.4 * budget] + [budgets[-1]])
@@ -181,10 +189,12 @@ def tuning_budget(results: Results, styles: Sequence[Style], goal: Array) -> lis
         log_span(axes, "y", 0.7 * low, 1.4 * high)
     else:
         span(axes, "y", low / (high / low) ** 0.1, high * max(high / low, 1.001) ** 0.1)
-    for style in styles:
-        if style.name in searched:
-            line = means[results.methods.index(style.name)]
-            plot_line(axes, style, np.array(budgets, dtype=float), line, marker=style.marker, markersize=3)
+    lines = [(style, means[results.methods.index(style.name)]) for style in styles if style.name in searched]
+    axes.set_xlim(0.95 * budgets[0], budgets[-1])
+    for style, line in lines:
+        drawn = plot_line(axes, style, np.array(budgets, dtype=float), line, marker=style.marker, markersize=3)
+        drawn.set_clip_on(False)  # the last marker sits on the right edge
+    name_ends(axes, [(style, float(line[-1])) for style, line in lines if np.isfinite(line[-1])])
     return [picture(figure, "tuning", "Best so far against tuning budget", "all problems", styles)]
 
 

@@ -28,7 +28,7 @@ class StudyFolder(_Path):
 
     @property
     def table(self) -> Text:
-        """The results as text, as `proxmom report` prints them.
+        """The verdicts on the study's claim and the results as text, as `proxmom report` prints them.
 
         Raises ValueError if no run is finished.
         """

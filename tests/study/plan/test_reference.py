@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("torch")
 
 from proxmom.study.methods.method import SCIPY, SOLVERS
-from proxmom.study.plan import config
+from proxmom.study.plan import config, decisions
 from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.plan.entries import DETERMINISTIC, TRAINING
-from proxmom.study.plan.reference import EVALUATIONS, KINDS, METHOD, SEARCH, STUDY, TRAINS, page
+from proxmom.study.plan.reference import DECIDE, EVALUATIONS, KINDS, MEASURES, METHOD, SEARCH, STUDY, TRAINS, page
 from proxmom.study.problems.collection import PROBLEMS
 from proxmom.study.training import SCHEDULES, TASKS
 from proxmom.study.training.tasks import OF_THE_RUN
@@ -59,6 +59,35 @@ def test_every_key_of_a_method_is_there_and_no_other() -> None:
     for name in (*SOLVERS, *SCIPY):
         assert f"`{name}`" in page()
     assert all(f"`{name}`" in TRAINS["schedule"].meaning for name in SCHEDULES)
+
+
+def test_every_key_of_a_decision_is_there_and_no_other() -> None:
+    assert list(DECIDE) == list(decisions.KEYS)
+    assert set(MEASURES) == {*decisions.COUNTING, *decisions.TRAINED}
+    said = page().partition("\n## `[[decide]]`\n")[2]
+    convex, _, trained = said.partition("Measures of convex studies:")[2].partition("Measures of training studies:")
+    for names, part in ((decisions.COUNTING, convex), (decisions.TRAINED, trained)):
+        assert re.findall(r"^\* `([^`]+)`", part, re.MULTILINE) == list(names)
+    assert all(f"`{way}`" in DECIDE["by"].meaning for way in decisions.WAYS)
+    assert all(f"**{word}**" in said for word in (decisions.HOLDS, decisions.FAILS, decisions.OPEN))
+
+
+def test_the_example_of_a_decision_is_read(study: Any) -> None:
+    example = page().partition("\n## `[[decide]]`\n")[2].partition("```toml\n")[2].partition("```")[0]
+    named = {"adaptive memory": "NAG", "heavy ball 0.9": "truncated", "heavy ball, tuned": "heavy ball"}
+    for name, ours in named.items():
+        example = example.replace(f'"{name}"', f'"{ours}"')
+    assert len(load_study(study(f"{SMALL}\n{example}")).decisions) == 2
+
+
+@pytest.mark.parametrize("key", DECIDE)
+def test_kinds_of_a_decisions_keys_are_checked(study: Any, key: str) -> None:
+    values = {"measure": '"evaluations"', "method": '"NAG"', "over": '"heavy ball"', "below": "1", "share": "1"}
+    if key in decisions.BOUNDS:
+        del values["below"]
+    table = "".join(f"{name} = {value}\n" for name, value in (values | {key: WRONG[DECIDE[key].kind]}).items())
+    with pytest.raises(StudyError, match=rf"{key} must be {DECIDE[key].kind}, got"):
+        load_study(study(f"{SMALL}\n[[decide]]\n{table}"))
 
 
 def section(kind: str, title: str) -> str:

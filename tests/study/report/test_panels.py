@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -47,3 +47,23 @@ def test_lines_of_further_methods_bear_markers() -> None:
     assert markers == ["None"] * 7 + ["<", ">"]
     tried = panels.plot_line(axes, panels.Style(8, "m"), ends, ends, marker="o", linewidth=0)
     assert tried.get_markevery() is None  # where marks are runs, all of them are shown
+
+
+def test_names_stand_at_the_ends_of_lines_and_apart() -> None:
+    styles = [panels.Style(index, f"method ${index}") for index in range(13)]
+    figure, axes = panels.panel("x", "y", wide=True)
+    axes.set(xlim=(1, 10), ylim=(0, 1))
+    ends = [0.5, *[1.0] * 10, 0.0, 0.01]
+    panels.name_ends(axes, list(zip(styles, ends, strict=True)))
+    places = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert places["method $0"] < 0.5, "ten above it push it down"
+    assert list(places) == [f"method ${index}" for index in (*range(1, 11), 0, 12, 11)]
+    heights = list(places.values())
+    assert heights[0] == pytest.approx(1.0)
+    assert min(high - low for high, low in pairwise(heights)) > 0.05
+    assert heights[-1] >= -0.02
+    assert all(text.get_position()[0] > 1 for text in axes.texts)
+    drawn = panels.picture(figure, "wide", "heading", "what", styles)
+    assert drawn.wide
+    assert all(f">method ${index}<" in drawn.svg for index in range(13))
+    assert not panels.picture(panels.panel("x", "y")[0], "narrow", "heading", "what", styles).wide

@@ -52,7 +52,8 @@ def test_every_panel_of_a_page_can_be_saved(counted: Path) -> None:
     result = CliRunner().invoke(main, ["report", str(counted), "--curves", str(counted / "curves.csv")])
     assert result.exit_code == 0, result.output
     html = (counted / "report.html").read_text(encoding="utf-8")
-    assert html.count('<a class="save" download="') == html.count("<figure>") > 5
+    assert html.count('<a class="save" download="') == html.count("<figure") > 5
+    assert html.count('<figure class="wide">') == 2, "the profile and the tuning budget"
 
 
 def test_curves_have_a_row_for_each_record(counted: Path) -> None:
