@@ -71,6 +71,13 @@ def test_the_lowest_version_of_a_requirement(text: str, pinned: str) -> None:
     assert lowest(Requirement(text)) == pinned
 
 
+def test_what_is_run_and_what_is_left_out_is_there() -> None:
+    tests = ROOT / "tests"
+    assert [name for name in CORE if not (tests / name).exists()] == []
+    code = "".join(file.read_text(encoding="utf-8") for file in tests.rglob("test_*.py"))
+    assert [name for name in LEFT_OUT if not (any(tests.rglob(name)) or f"def {name}(" in code)] == []
+
+
 def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL_"))}
     return subprocess.run(
