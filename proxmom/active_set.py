@@ -73,7 +73,8 @@ def _walk(w: Array, move: Array) -> tuple[Array, Array]:
     over = w + move < 0
     share = xp.where(over, w / xp.where(over, -move, 1.0), 1.0)  # how much of the move each weight allows
     used_up = _first_largest(-share) * xp.astype(over, w.dtype)
-    w = xp.maximum(w + xp.min(share, axis=0) * move, 0.0) * (1 - used_up)
+    w = w + xp.min(share, axis=0) * move
+    w = xp.where(w < 0, 0.0, w) * (1 - used_up)
     return w / xp.sum(w, axis=0), used_up
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from proxmom.study.plan import numerics
 from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import load_study
 from proxmom.study.record.store import load_runs
@@ -68,8 +69,10 @@ def test_committed_rows_give_the_committed_table(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("search_seeds", [1, 3])
-def test_committed_runs_keep_their_keys(search_seeds: int, tmp_path: Path) -> None:
+def test_committed_runs_keep_their_keys(search_seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what was run before is used again, with more search seeds too."""
+    made_by = read_source(EXPERIMENTS / "convex/minibatch").origin.get("numerics", "1")
+    monkeypatch.setattr(numerics, "TRAINING", int(made_by))
     text = (EXPERIMENTS / "convex/minibatch.toml").read_text()
     (tmp_path / "study.toml").write_text(text.replace("\nseeds = 5", f"\nseeds = 5\nsearch_seeds = {search_seeds}"))
     cells = [cell for cell in plan(load_study(tmp_path / "study.toml")) if cell.ready and cell.stage == "search"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from proxmom.study.plan import numerics
 from proxmom.study.plan.config import Evaluations, MethodSpec, ProblemSpec, Study, StudyError
 from proxmom.study.plan.points import Point
 from proxmom.study.plan.specs import Control
@@ -119,7 +120,7 @@ class _Planner:
 
     def _of_the_run(self, method: MethodSpec, seed: int, stage: str) -> dict[str, Any]:
         if isinstance(self.study.runs, Evaluations):
-            return asdict(self.study.runs)
+            return asdict(self.study.runs) | numerics.in_key(numerics.EVALUATIONS)
         training, own = self.study.runs, method.configuration
         return {
             "steps": training.steps,
@@ -128,6 +129,7 @@ class _Planner:
             "seed": seed,
             "test": stage == FINAL,
             "device": training.device,
+            **numerics.in_key(numerics.TRAINING),
         }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.data import Data, Vector
@@ -48,7 +49,7 @@ MOST_CLASSES = 1000
 
 
 def build_problem(kind: str, data_dir: Path | None = None, **arguments: Any) -> Problem:
-    """The problem of this kind, built once per process for the same arguments.
+    """The problem of this kind, built once per process for the same arguments, and with one thread.
 
     data_dir: where relative paths of LIBSVM files start (default: the environment variable PROXMOM_DATA).
     arguments: those of the builder `PROBLEMS[kind]`, and `name` to replace the display name.
@@ -57,7 +58,8 @@ def build_problem(kind: str, data_dir: Path | None = None, **arguments: Any) -> 
     """
     name = arguments.pop("name", None)
     _check_arguments(kind, arguments)
-    problem = _build(kind, datasets.directory(data_dir), **dict(sorted(arguments.items())))
+    with threadpool_limits(1):  # more would round differently, and what is built is kept, whoever asks next
+        problem = _build(kind, datasets.directory(data_dir), **dict(sorted(arguments.items())))
     return replace(problem, name=name) if name else problem
 
 

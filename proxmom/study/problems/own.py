@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
+from threadpoolctl import threadpool_limits
 
 from proxmom.lookup import find_factory
 from proxmom.study.problems.data import Vector
@@ -39,6 +40,10 @@ class Own:
         value, gradient = _made(self).fun(x.copy())  # whoever writes into it, or returns one buffer, harms nobody
         return float(value), np.array(gradient, dtype=np.float64)
 
+    def factory(self) -> Callable[..., Any]:
+        """The function or class; imports its file or module once, with the libraries that this needs."""
+        return find_factory("problem", self.text, {}, folders=[Path(self.folder)])
+
 
 def is_own(kind: str) -> bool:
     """Whether a kind of problem is an import path."""
@@ -58,7 +63,7 @@ def check_own(text: str, folder: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def build_own(text: str, folder: Path, source: str, **arguments: Any) -> Problem:
-    """The problem that an import path makes of these arguments.
+    """The problem that an import path makes of these arguments, with one thread.
 
     What it makes has `x0`, (n,), and `fun(x) -> (f, gradient)`, deterministic, and if known `optimum`, the least value,
     `smoothness`, the largest curvature there can be, `name` and `convex`. Without `optimum` the lowest value found by
@@ -78,7 +83,13 @@ def build_own(text: str, folder: Path, source: str, **arguments: Any) -> Problem
     if isinstance(data, str) and (folder / data).is_file():
         arguments["data"] = str(folder / data)
     fun = Own(text, str(folder), tuple(sorted(arguments.items())), source)
-    made = _made(fun)
+    fun.factory()  # first: threads are limited in those libraries alone that are there
+    with threadpool_limits(1):
+        return _build(fun, arguments)
+
+
+def _build(fun: Own, arguments: Mapping[str, Any]) -> Problem:
+    text, made = fun.text, _made(fun)
     x0, start = _start(fun, made)
     smoothness = _positive(text, "smoothness", getattr(made, "smoothness", None))
     name = str(getattr(made, "name", "") or _name(text, arguments))
@@ -103,7 +114,7 @@ def build_own(text: str, folder: Path, source: str, **arguments: Any) -> Problem
 
 @lru_cache(maxsize=16)
 def _made(own: Own) -> Any:
-    factory: Callable[..., Any] = find_factory("problem", own.text, {}, folders=[Path(own.folder)])
+    factory = own.factory()
     try:
         made = factory(**dict(own.arguments))
     except Exception as error:

@@ -92,8 +92,9 @@ def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
     """All runs of all sources, each once; reference: as for `write_report`.
 
     Raises ValueError if there is no source, or the sources cannot stand in one table: training studies beside others,
-    another target or budget, another number of steps or of search seeds, another schedule, one name for two methods or
-    problems, no finished run of a best point, or none of the reference.
+    another target or budget, another version of the code that decides numbers, another number of steps or of search
+    seeds, another schedule, one name for two methods or problems, no finished run of a best point, or none of the
+    reference.
     """
     if not sources:
         raise ValueError("a report needs at least one results directory, got none.")
@@ -107,6 +108,7 @@ def merge(sources: Sequence[Source], reference: str | None = None) -> Results:
     shared = ("steps", "schedule", "warmup", "search_seeds") if kinds.get(True) else ("target", "max_evaluations")
     for key in shared:
         _refuse_different(key, ((getattr(source.asked, key), source.folder) for source in sources))
+    _refuse_different("numerics", ((source.origin.get("numerics", "1"), source.folder) for source in sources))
     results = results_of(asked, _all_runs(sources))
     log_ratios(results, reference or sources[0].reference)  # raises if that one has no runs
     return results
@@ -130,8 +132,10 @@ def _origin(runs: Sequence[Run]) -> dict[str, str]:
     statuses = Counter(run.status for run in runs)
     devices = dict.fromkeys(str(run.configuration.get("device", "cpu")) for run in runs)
     dirty = {r.get("dirty") for r in records}
+    numerics = dict.fromkeys(str(run.configuration.get("numerics", 1)) for run in runs)
     return {
         **{name: ", ".join(found) for name, found in values.items()},
+        "numerics": ", ".join(numerics),
         "working tree": " and ".join(text for flag, text in _TREES.items() if flag in dirty) or "unknown",
         "runs": ", ".join(f"{statuses[status]} {status}" for status in _ENDS if statuses[status]),
         "seeds": ", ".join(dict.fromkeys(str(run.seed) for run in runs)),

@@ -1,8 +1,9 @@
 """The engine for clusters: runs as jobs of SLURM through submitit, or as jobs of this computer to try it out.
 
 Jobs outlive the process that submitted them. Which ones there are stands in `jobs/submitted.jsonl`, and a later start
-waits for those that are still there instead of submitting their runs again. Should two jobs have the same run after
-all, the lock of its directory makes one of them wait, and it then finds the run done.
+waits for those that are still there instead of submitting their runs again. A start that was killed before it wrote
+that has left what each of its jobs reads to begin, which holds the job's runs as well. Should two jobs have the same
+run after all, the lock of its directory makes one of them wait, and it then finds the run done.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ PATIENCE = 120.0  # seconds until a file that was written on another computer mu
 CLOSING = 5.0  # seconds that a job may take to end after its last run
 LARGEST_ARRAY = 1000  # tasks in a job array: SLURM's own limit is 1001 unless it is set otherwise
 REQUEUED = 100  # times that a job whose time is up goes on: each time from its run's checkpoint
+_BEGIN = "_submitted.pkl"  # after a job's id: what it reads to begin, and waits for until submitit has put it there
 _THERE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "CONFIGURING", "SUSPENDED", "PREEMPTED")
 _NO_FAULT = ("CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED", "INTERRUPTED")
 
@@ -156,37 +158,45 @@ class Cluster:
         submitted = [
             _Submitted(job, tuple(cell.key for cell in task.cells)) for job, task in zip(jobs, tasks, strict=True)
         ]
+        self._write_down(folder, submitted)
+        return submitted
+
+    def _write_down(self, folder: Path, submitted: Iterable[_Submitted]) -> None:
         with (folder / "submitted.jsonl").open("a", encoding="utf-8") as file:
             for each in submitted:
                 file.write(json.dumps({"kind": self._kind, "job": each.job.job_id, "keys": each.keys}) + "\n")
-        return submitted
 
     def _earlier(self, folder: Path, wanted: Iterable[str]) -> list[_Submitted]:
         """The jobs of earlier starts that are still there and have runs among the wanted ones."""
         import submitit
 
         kind: Any = submitit.LocalJob if self._here else submitit.SlurmJob
-        keys, found = set(wanted), []
+        keys, listed = set(wanted), dict[str, tuple[str, ...]]()
         for line in _lines(folder / "submitted.jsonl"):
             # The last line of a start that was killed may be cut, and what is no job is none.
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
-                if entry["kind"] == self._kind and keys & set(entry["keys"]):
-                    found.append(_Submitted(kind(folder, entry["job"]), tuple(entry["keys"]), earlier=True))
-        return [each for each in found if self._there(each)]
+                if entry["kind"] == self._kind:
+                    listed[str(entry["job"])] = tuple(dict.fromkeys(entry["keys"]))
+        found = [kind(folder, job) for job, own in listed.items() if keys & set(own)]
+        there = [_Submitted(job, listed[job.job_id], earlier=True) for job in found if self._there(job)]
+        for name in sorted({file.name.removesuffix(_BEGIN) for file in folder.glob(f"*{_BEGIN}")} - set(listed)):
+            if self._there(job := kind(folder, name)) and keys & set(own := _handed(job)):
+                there.append(_Submitted(job, own, earlier=True))
+        return there
 
-    def _there(self, submitted: _Submitted) -> bool:
+    def _there(self, job: Any) -> bool:
         """Whether the job of an earlier start waits or runs."""
-        job = submitted.job
         if self._here:
-            command = subprocess.run(["ps", "-p", job.job_id, "-o", "command="], capture_output=True, text=True)
-            return "submitit" in command.stdout
+            # ps cuts lines at COLUMNS, also those that no terminal sees, unless it is told -ww.
+            line = subprocess.run(["ps", "-ww", "-p", job.job_id, "-o", "command="], capture_output=True, text=True)
+            return "submitit" in line.stdout
         return not job.done(force_check=True) and job.state.startswith(_THERE)
 
     def _over(self, submitted: _Submitted, folder: Path) -> bool:
         if not store.pending(folder, submitted.keys):
             return True
-        return not self._there(submitted) if submitted.earlier and self._here else bool(submitted.job.done())
+        return not self._there(submitted.job) if submitted.earlier and self._here else bool(submitted.job.done())
 
 
 def _of_this_computer() -> dict[str, Any]:
@@ -209,6 +219,16 @@ def _of_sbatch(options: Mapping[str, str], jobs: int) -> dict[str, Any]:
     if "setup" in values:
         values["setup"] = [values["setup"]]
     return {"job_name": "proxmom", "array_parallelism": LARGEST_ARRAY if jobs == -1 else jobs, **values}
+
+
+def _handed(job: Any) -> tuple[str, ...]:
+    """The keys of the runs that a job was handed, from the file it reads to begin; none if that cannot be read."""
+    from submitit.helpers import DelayedSubmission
+
+    with contextlib.suppress(Exception):  # of another version of this package, or gone meanwhile
+        task: Any = DelayedSubmission.load(job.paths.submitted_pickle).function
+        return tuple(cell.key for cell in task.cells)
+    return ()
 
 
 def _settle(submitted: _Submitted, folder: Path) -> list[str]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from proxmom.study.plan.cells import StudyCell, plan, planned
 from proxmom.study.plan.config import ProblemSpec, Study, StudyError, load_study
 from proxmom.study.plan.decisions import check_problems
@@ -143,9 +141,8 @@ def _described(problem: ProblemSpec, data_dir: Path | None) -> str:
 
 def _built(problem: ProblemSpec, data_dir: Path | None) -> Problem:
     name: dict[str, Any] = {"name": problem.name} if problem.name else {}
-    with threadpool_limits(1):  # as in the runs: more threads would round differently
-        if is_own(problem.kind):
-            built = build_own(problem.kind, Path(problem.folder), problem.source, **problem.arguments)
-            return replace(built, **name)
-        place = datasets.directory_of(str(problem.arguments.get("data", "")), data_dir, problem.folder)
-        return build_problem(problem.kind, place, **problem.arguments, **name)
+    if is_own(problem.kind):
+        built = build_own(problem.kind, Path(problem.folder), problem.source, **problem.arguments)
+        return replace(built, **name)
+    place = datasets.directory_of(str(problem.arguments.get("data", "")), data_dir, problem.folder)
+    return build_problem(problem.kind, place, **problem.arguments, **name)

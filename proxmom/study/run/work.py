@@ -16,6 +16,7 @@ from proxmom.study.methods.method import Oracle, run_method
 from proxmom.study.plan.cells import FINAL, StudyCell
 from proxmom.study.plan.config import Study, Training
 from proxmom.study.problems.collection import Problem
+from proxmom.study.problems.own import Own
 from proxmom.study.record import faults, store
 from proxmom.study.record.provenance import accelerated, machine
 from proxmom.study.record.run import Ending
@@ -37,12 +38,20 @@ class Worker:
 
     def __call__(self, problem: Problem | None, cells: Sequence[StudyCell]) -> int:
         """Runs the cells, but for those that another process has finished meanwhile; returns their number."""
+        self._load(problem, cells)
         with threadpool_limits(1):  # also without workers: more threads would round differently
             for cell in cells:
                 with store.named_if_unwritable(self.folder), self.writing(cell) as writer:
                     if writer is not None:
                         writer.finish(self._run(problem, cell, writer))
         return len(cells)
+
+    def _load(self, problem: Problem | None, cells: Sequence[StudyCell]) -> None:
+        """Loads the libraries that the runs need: in those that come later, threads would not be limited."""
+        if self.study.training or any("torch" in cell.method.settings for cell in cells):
+            import torch  # noqa: F401
+        if problem is not None and isinstance(problem.fun, Own):
+            problem.fun.factory()
 
     @contextmanager
     def writing(self, cell: StudyCell) -> Iterator[store.RunWriter | None]:
@@ -62,9 +71,10 @@ class Worker:
         runs, problem = self.study.runs, self.study.problems[cell.problem]
         assert isinstance(runs, Training)
         try:
-            task = training.build_task(
-                problem.kind, seed=cell.seed, data_dir=self.data_dir, device=runs.device, **problem.arguments
-            )
+            with threadpool_limits(1):
+                task = training.build_task(
+                    problem.kind, seed=cell.seed, data_dir=self.data_dir, device=runs.device, **problem.arguments
+                )
             return training.train(
                 cell.method.settings,
                 task,

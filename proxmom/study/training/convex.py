@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from proxmom.study.problems.collection import PROBLEMS, Problem, build_problem
@@ -108,5 +107,4 @@ def builder(kind: str) -> Callable[..., ConvexTask]:
 
 def _problem(kind: str, data_dir: Path | None, arguments: Mapping[str, Any]) -> Problem:
     own = {"seed" if name == DATA_SEED else name: value for name, value in arguments.items()}
-    with threadpool_limits(1):  # more threads would round differently
-        return build_problem(kind, data_dir, **own)
+    return build_problem(kind, data_dir, **own)

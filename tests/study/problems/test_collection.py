@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import check_grad
+from threadpoolctl import threadpool_limits
 
 pytest.importorskip("sklearn")
 
 
+from proxmom.study.problems import collection
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.collection import PROBLEMS, build_problem
 from proxmom.study.problems.losses import Huber, LinearModel, Logistic, LogSumExp, SmoothedHinge, SmoothedL1, Softmax
@@ -200,6 +202,23 @@ def test_seeds_change_the_problem_and_nothing_else_does() -> None:
     assert not np.allclose(one.x0, other.x0)
     assert np.array_equal(datasets.synthetic(seed=1).features, datasets.synthetic(seed=1).features)
     assert not np.allclose(datasets.synthetic(seed=1).features, datasets.synthetic(seed=2).features)
+
+
+SENSITIVE = {  # with two threads OpenBLAS adds their products in another order
+    "softmax": ("softmax", {"data": "digits", "l2": 1e-3}),
+    "least squares": ("least_squares", {"data": "synthetic", "n": 200, "samples": 400}),
+}
+
+
+@pytest.mark.parametrize(("kind", "arguments"), SENSITIVE.values(), ids=SENSITIVE)
+def test_bits_do_not_depend_on_the_number_of_threads(kind: str, arguments: Any) -> None:
+    def bits(threads: int) -> tuple[Any, ...]:
+        collection._build.cache_clear()
+        with threadpool_limits(threads):
+            problem = build_problem(kind, **arguments)
+        return problem.x0.tobytes(), *map(float.hex, (problem.smoothness, problem.optimum, problem.certificate))
+
+    assert bits(1) == bits(2)
 
 
 # Errors: (kind, arguments, what the message must say)

@@ -68,7 +68,8 @@ def test_every_kind_takes_a_file(kind: Any, libsvm: Any) -> None:
 
 
 def test_more_features_than_a_dense_factor_takes(tmp_path: Path) -> None:
-    features = sparse.random_array((300, 3000), density=0.01, format="csr", rng=np.random.default_rng(13))
+    rng = np.random.default_rng(13)
+    features = sparse.csr_array(rng.random((300, 3000)) * (rng.random((300, 3000)) < 0.01))
     target = np.random.default_rng(14).integers(0, 2, 300)
     dump_svmlight_file(features, target, str(tmp_path / "wide.txt"))
     problem = build_problem("logistic", data="wide.txt", data_dir=tmp_path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,47 @@ class Bowl:
 def flat(n=3):
     return type("Made", (), {"x0": np.ones(n), "fun": staticmethod(lambda x: (0.0, 0 * x))})()
 """
+LATE = """\
+import numpy as np
+import sklearn.cluster  # with its OpenMP, which nothing before it needs
+from threadpoolctl import threadpool_info
+
+
+def threads():
+    return float(max(library["num_threads"] for library in threadpool_info()))
+
+
+class Late:
+    x0, smoothness = np.ones(1), 1.0
+
+    def __init__(self):
+        self.optimum = -threads()
+
+    def fun(self, x):
+        return threads(), x
+"""
+FRESH = """\
+import contextlib, sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from proxmom.study.problems.own import Own, build_own
+from proxmom.study.problems.problem import Problem
+from proxmom.study.run.work import Worker
+
+class Probe(Worker):
+    @contextlib.contextmanager
+    def writing(self, cell):
+        print(problem.fun(problem.x0)[0])
+        yield None
+
+if sys.argv[1] == "built":
+    print(-build_own("late.py:Late", Path(), "").optimum)
+else:
+    problem = Problem("", Own("late.py:Late", ".", (), ""), np.ones(1), 1.0, 0.0, 0.0)
+    cell = SimpleNamespace(method=SimpleNamespace(settings={}))
+    Probe(Path(), SimpleNamespace(training=None), None, (), {})(problem, [cell])
+"""
 STUDY = SMALL[: SMALL.index("[[problem]]")] + '[[problem]]\nkind = "bowl.py:Bowl"\nsteep = [4, 9]\n\n'
 STUDY += SMALL[SMALL.index("[[method]]") :]
 
@@ -68,6 +112,14 @@ def test_it_travels_to_another_process(folder: Path) -> None:
     again = pickle.loads(pickle.dumps(problem))
     assert again.fun(again.x0)[0] == problem.fun(problem.x0)[0]
     assert len(pickle.dumps(problem.fun)) < 1000  # a description, and no code
+
+
+@pytest.mark.parametrize("when", ["built", "evaluated"])
+def test_libraries_that_only_its_file_imports_compute_with_one_thread(tmp_path: Path, when: str) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    two = {**os.environ, "OMP_NUM_THREADS": "2"}
+    asked = [sys.executable, "-c", FRESH, when]  # a process of its own, that has not loaded them
+    assert float(subprocess.run(asked, cwd=tmp_path, env=two, check=True, capture_output=True).stdout) == 1
 
 
 def test_neither_x_nor_the_gradient_is_shared_with_its_code(folder: Path) -> None:

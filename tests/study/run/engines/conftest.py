@@ -39,11 +39,11 @@ search = {{lr = {{low = 0.5, high = 1.5, scale = "log"}}}}
 RULES = """
 import os, signal, time
 from pathlib import Path
-here = Path(__file__).parent
+here, until = Path(__file__).parent, time.monotonic() + 60
 class Mine:
     def planes(self, now):
-        if (here / "slow").exists():
-            time.sleep(0.2)
+        while now.step > 2 and (here / "held").exists() and time.monotonic() < until:
+            time.sleep(0.05)
         if now.step > 2 and (here / "deadly").exists():
             (here / "deadly").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -53,7 +53,7 @@ class Mine:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Any:
-    """A file of 2 x `points` runs; a file "slow" beside it makes their rule so, "deadly" the first to see it."""
+    """A file of 2 x `points` runs; a file "held" beside it holds them up, "deadly" the first to see it."""
 
     def write(points: Any = 1) -> Any:
         (tmp_path / "my_rules.py").write_text(RULES)

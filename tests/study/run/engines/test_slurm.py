@@ -30,7 +30,7 @@ def test_slurm_makes_the_runs_that_processes_make(study: Any, tmp_path: Path, sl
 
 
 def test_jobs_that_are_cancelled_are_no_results(study: Any, tmp_path: Path, slurm: Any) -> None:
-    (tmp_path / "slow").touch()
+    (tmp_path / "held").touch()
     file, out = study(), tmp_path / "out"
 
     def cancel() -> None:
@@ -44,15 +44,21 @@ def test_jobs_that_are_cancelled_are_no_results(study: Any, tmp_path: Path, slur
         run_study(file, out, quiet=True, engine=Cluster("slurm", options={"time": "10"}))
     canceller.join()
     assert not list(out.glob("runs/*/done.json"))
-    (tmp_path / "slow").unlink()
+    (tmp_path / "held").unlink()
     run_study(file, out, quiet=True, engine=Cluster("slurm", options={"time": "10"}))
     assert len(load_runs(out)) == 2
 
 
+@pytest.mark.parametrize("written", [True, False], ids=["written down", "not written down"])
 def test_ctrl_c_leaves_jobs_and_the_next_start_waits_for_them(
-    study: Any, tmp_path: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: Any,
+    tmp_path: Path,
+    slurm: Any,
+    written: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "slow").touch()
+    (tmp_path / "held").touch()
     file, out = study(), tmp_path / "out"
     engine = Cluster("slurm", options={"time": "10"})
 
@@ -65,7 +71,9 @@ def test_ctrl_c_leaves_jobs_and_the_next_start_waits_for_them(
         with pytest.raises(KeyboardInterrupt):
             run_study(file, out, quiet=True, engine=engine)
     assert "Jobs go on: scancel" in capsys.readouterr().err
-    (tmp_path / "slow").unlink()
+    if not written:  # as a kill just after the submission leaves it
+        (out / "jobs/submitted.jsonl").unlink()
+    (tmp_path / "held").unlink()
     run_study(file, out, quiet=True, engine=engine)
     assert len(list(slurm.glob("*.sh"))) == 1  # nothing was submitted again
     assert len(load_runs(out)) == 2
