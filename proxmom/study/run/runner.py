@@ -136,7 +136,7 @@ class _Start:
 def _described(problem: ProblemSpec, data_dir: Path | None) -> str:
     from proxmom.study import training
 
-    return training.describe_task(problem.kind, data_dir, **problem.arguments)
+    return training.describe_task(problem.kind, data_dir, problem.folder, **problem.arguments)
 
 
 def _built(problem: ProblemSpec, data_dir: Path | None) -> Problem:

@@ -164,6 +164,21 @@ def kinds(cell):
     return {kind for output in cell.outputs for kind in output.get("data", [output.output_type])}
 
 
+def a_network_of_ones_own_is_trained():
+    """A training study of it, its own baselines beside it; stopped and started again it repeats nothing."""
+    runs = 2 * (3 + 2) + 2
+    assert f"training: {runs} runs on 1 problem, {runs} to do" in proxmom("run", "--check", "training.toml")
+    said = proxmom("run", "training.toml", "--jobs", 2)
+    for name in ("waves, hidden 16", "AdamW", "two speeds", "SGD"):
+        assert name in said, said
+    assert f"training: {runs} runs on 1 problem, 0 to do" in proxmom("run", "--check", "training.toml")
+    proxmom("report", "results/training", "--curves", "losses.csv")
+    rows = list(csv.DictReader(Path("losses.csv").read_text().splitlines()))
+    finals = [float(row["validation"]) for row in rows if row["method"] == "two speeds" and row["step"] == "100"]
+    assert finals
+    assert min(finals) < 0.5 * max(float(row["validation"]) for row in rows if row["method"] == "two speeds")
+
+
 STEPS = (
     data_of_ones_own,
     a_rule_is_judged,
@@ -176,6 +191,7 @@ STEPS = (
     a_step_moves,
     a_backend_of_elsewhere_does_no_harm,
     a_notebook_shows_results,
+    a_network_of_ones_own_is_trained,
 )
 
 if __name__ == "__main__":
