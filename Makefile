@@ -59,7 +59,7 @@ docs: $(VENV)/.docs  ## build the documentation, warnings are errors
 	@echo docs/_build/html/index.html
 
 clean:  ## remove the environment and all results
-	rm -rf $(VENV) results docs/_build docs/gallery proxmom/kernels/passes.so proxmom/kernels/passes.json
+	rm -rf $(VENV) results docs/_build docs/gallery docs/tutorials/executed proxmom/kernels/passes.so proxmom/kernels/passes.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

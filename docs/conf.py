@@ -13,7 +13,7 @@ from sphinx.errors import ExtensionError
 from proxmom.cli import main
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "theory"))
+sys.path[:0] = [str(ROOT / "theory"), str(ROOT / "docs")]
 
 project = "proxmom"
 author = "the proxmom developers"
@@ -36,8 +36,10 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 default_role = "code"
 sphinx_gallery_conf = {
-    "examples_dirs": [str(ROOT / "theory")],
-    "gallery_dirs": ["gallery"],
+    "examples_dirs": [str(ROOT / "theory"), str(ROOT / "docs" / "tutorials" / "notebook")],
+    "gallery_dirs": ["gallery", "tutorials/executed"],
+    "image_scrapers": ("matplotlib", "figures.shown"),
+    "ignore_repr_types": r"matplotlib",
     "filename_pattern": r"/\d\d\w?_",
     "ignore_pattern": r"(?:^|/)(?!\d\d)[^/]*\.py$",
     "within_subsection_order": "FileNameSortKey",

@@ -1,10 +1,11 @@
-"""What a notebook shows of our objects, and pictures where a notebook's settings were inherited."""
+"""What a notebook shows of our objects and while they work, and pictures where a notebook's settings were inherited."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from io import BytesIO
@@ -30,6 +31,19 @@ def shown(figure: Any) -> Any:
     """The matplotlib Figure, which a notebook now shows without pyplot and without a magic command."""
     figure._repr_png_ = partial(_png, figure)
     return figure
+
+
+def cell_output() -> Callable[[str], None] | None:
+    """A place below the running cell of a notebook, for a text that every call replaces; None outside of notebooks.
+
+    IPython is asked only where it is running already, and needs no widgets for this.
+    """
+    running = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if not hasattr(running, "kernel"):  # IPython in a terminal has none
+        return None
+    display = importlib.import_module("IPython.display")
+    handle = display.display(display.HTML(html_of("")), display_id=True)
+    return lambda text: handle.update(display.HTML(html_of(text)))
 
 
 def import_matplotlib() -> Any:

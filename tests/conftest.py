@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: the workers already share the cores
@@ -67,3 +69,19 @@ def metric(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As if a notebook's cell were running: what is shown below it, the newest last."""
+    shown: list[str] = []
+
+    def display(html: str, display_id: bool) -> Any:
+        assert display_id
+        shown.append(html)
+        return SimpleNamespace(update=shown.append)
+
+    running = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel="a kernel"))
+    monkeypatch.setitem(sys.modules, "IPython", running)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display, HTML=str))
+    return shown

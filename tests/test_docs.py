@@ -28,7 +28,7 @@ from tests.started import as_torchrun, commands
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FIGURES = DOCS / "benchmarks"
-MADE = {"_build", "gallery"}  # by Sphinx
+MADE = {"_build", "gallery", "executed"}  # by Sphinx
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not MADE & set(page.relative_to(DOCS).parts)]
 BLOCK = re.compile(r"^(?:<!-- needs ([\w.]+) -->\n+)?```(\w+)\n(.*?)^```\n", flags=re.MULTILINE | re.DOTALL)
 CLOSE = 0.03  # machines round differently, and a run may take a step more
@@ -157,6 +157,32 @@ def test_reading_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read("```console\nproxmom dance\n```\n")
 
 
+def test_the_notebook_runs() -> None:
+    (script,) = (DOCS / "tutorials" / "notebook").glob("*.py")
+    cells: dict[str, object] = {"__name__": "notebook"}
+    exec(compile(script.read_text(), str(script), "exec"), cells)
+    assert "adaptive memory" in cells["study"].table  # type: ignore[attr-defined]
+
+
+def test_a_figure_at_the_end_of_a_cell_is_a_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sphinx_gallery")
+    monkeypatch.syspath_prepend(DOCS)
+    from figures import shown  # type: ignore[import-not-found]
+
+    from proxmom import HeavyBall
+    from proxmom.draw import draw_model
+
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    cell = {"example_globals": {}, "image_path_iterator": iter(paths)}
+    settings = {"src_dir": str(tmp_path)}
+    assert shown(None, cell, settings) == ""
+    cell["example_globals"] = {"___": draw_model(HeavyBall())}
+    assert "0.png" in shown(None, cell, settings)
+    assert Path(paths[0]).read_bytes().startswith(b"\x89PNG")
+    assert shown(None, cell, settings) == ""  # the next cell, which ends with no expression
+    assert not Path(paths[1]).exists()
+
+
 def test_pages_name_files_that_exist() -> None:
     for page in PAGES:
         text = page.read_text()
@@ -165,7 +191,7 @@ def test_pages_name_files_that_exist() -> None:
         for link in [*included, *linked]:
             made = re.fullmatch(r"(?:\.\./)*gallery/(\w+)", link)  # by Sphinx, from a derivation
             there = ROOT / "theory" / f"{made[1]}.py" if made and made[1] != "index" else page.parent / link
-            assert there.exists() or link.endswith("gallery/index"), f"{page.name}: {link}"
+            assert there.exists() or link.endswith(("gallery/index", "executed/index")), f"{page.name}: {link}"
 
 
 def test_every_experiment_has_its_page() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from proxmom import Adam, AdaptiveMemory, HeavyBall
-from proxmom.notebook import Text, html_of, import_matplotlib, shown
+from proxmom.notebook import Text, cell_output, html_of, import_matplotlib, shown
 from proxmom.numpy import Optimizer, minimize
 from proxmom.verify import check_rule
 
@@ -69,6 +70,22 @@ def test_a_figure_shows_itself() -> None:
     assert shown(plain := SimpleNamespace()) is plain
 
 
+def test_a_text_below_a_cell_is_replaced(cell: list[str]) -> None:
+    show = cell_output()
+    assert show is not None
+    show("1 of 2")
+    show("2 of 2")
+    assert cell == [html_of(""), html_of("1 of 2"), html_of("2 of 2")]
+
+
+def test_outside_of_a_notebook_there_is_no_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert cell_output() is None
+    for running in (None, SimpleNamespace()):  # imported in a script, and in a terminal
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda running=running: running))
+        assert cell_output() is None
+
+
 @pytest.mark.parametrize("backend", ["nonsense", "module://matplotlib_inline.backend_inline", "Agg"])
 def test_an_inherited_backend_does_no_harm(backend: str) -> None:
     pytest.importorskip("matplotlib")
@@ -82,6 +99,15 @@ def test_an_inherited_backend_does_no_harm(backend: str) -> None:
     assert done.stdout.strip() == backend
     report = "import proxmom.study.report.pictures"
     assert subprocess.run([sys.executable, "-c", report], env=environment, check=False).returncode == 0
+
+
+def test_a_command_draws_under_an_inherited_backend(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend"}
+    command = [sys.executable, "-m", "proxmom", "draw", "HeavyBall", "--on", "model", "--out", str(tmp_path / "a.png")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_any_other_error_of_matplotlib_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import pydoc
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from proxmom import AdaptiveMemory, QuasiNewton, Shampoo, kernels
+from proxmom import AdaGrad, Adam, AdaptiveMemory, Euclidean, HeavyBall, LInf, QuasiNewton, Shampoo, kernels
+from proxmom.kernels.build import LIBRARY
 from proxmom.torch import (
     AMSGD,
     AMSOAP,
@@ -26,11 +29,12 @@ from proxmom.torch import (
     TruncatedMemorySGD,
 )
 from proxmom.torch.layout import Layout
-from proxmom.torch.passes import cuda
+from proxmom.torch.passes import choose, cuda
 from tests.torch.followed import followed
 
 KINDS = [ProxOptimizer, AMSGD, AMAdamW, AMMuon, AMShampoo, AMSign, AMSOAP, MoMo, MoMoAdam, TruncatedMemorySGD]
 FILES, FUNCTIONS = 8, 60
+BUILD = "python -m proxmom.kernels"
 WITHOUT_KERNELS = not kernels.available()
 
 
@@ -83,6 +87,54 @@ def test_a_metric_that_is_not_element_wise_has_one_path(metric: Any, path: str, 
 def test_without_kernels_blocks_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROXMOM_KERNELS", "0")
     assert stepped([nn.Parameter(torch.zeros(3))]).path == "foreach blocks"
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """As if none had been found on installation, and nothing said yet."""
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.delenv("PROXMOM_KERNELS", raising=False)
+    monkeypatch.setattr(kernels, "_load", lambda folder: f"there is no library {tmp_path}; build it: {BUILD}.")
+    choose.say_why_slower.cache_clear()
+    yield
+    choose.say_why_slower.cache_clear()
+
+
+@pytest.mark.parametrize("metric", [Euclidean(), Adam(), LInf()])
+def test_without_a_compiler_it_is_said_once(metric: Any, no_compiler: None) -> None:
+    p, q = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for parameter in (p, q):
+            parameter.grad = torch.ones_like(parameter)
+            optimizer = ProxOptimizer([parameter], HeavyBall(0.9), 0.1, metric=metric)
+            optimizer.step()
+    assert optimizer.path != "C++ kernels"
+    (said,) = [str(each.message) for each in told]
+    for part in ("there is no library", BUILD, "needs a C++ compiler", "optimizer.path", "PROXMOM_KERNELS=0"):
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    "options", [{"foreach": True}, {"foreach": False}, {"stochastic_rounding": True}, {"metric": AdaGrad()}]
+)
+def test_whoever_gets_what_he_asked_for_is_told_nothing(options: dict[str, Any], no_compiler: None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stepped([nn.Parameter(torch.zeros(3))], **options)
+
+
+def test_kernels_that_are_off_or_were_refused_are_not_spoken_of_again(
+    no_compiler: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with monkeypatch.context() as patch:
+            patch.setenv("PROXMOM_KERNELS", "0")
+            stepped([nn.Parameter(torch.zeros(3))])
+        choose.say_why_slower.cache_clear()
+        (tmp_path / LIBRARY).touch()  # it was refused, with a warning, when it was loaded
+        stepped([nn.Parameter(torch.zeros(3))])
 
 
 def test_triton_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from proxmom.study.plan.config import Evaluations, MethodSpec, ProblemSpec, Stud
 from proxmom.study.plan.points import Point
 from proxmom.study.plan.specs import Control
 from proxmom.study.problems import data as datasets
+from proxmom.study.problems.own import is_own
 from proxmom.study.record import ranking, store
 from proxmom.study.record.faults import ABORTED
 from proxmom.study.record.run import Planned, Run
@@ -135,7 +136,7 @@ class _Planner:
 
 def _digest(study: Study, problem: ProblemSpec, data_dir: Path | None) -> dict[str, str]:
     """The digest of a problem's data file: other data under the same path is another run."""
-    if study.training:
+    if study.training and not is_own(problem.kind):
         from proxmom.study import training
 
         try:

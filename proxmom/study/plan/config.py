@@ -35,6 +35,7 @@ from proxmom.study.problems.own import check_own, is_own
 __all__ = ["Dimension", "Evaluations", "MethodSpec", "ProblemSpec", "Study", "StudyError", "Training", "load_study"]
 
 DEVICES = ("cpu", "cuda")
+OF_THE_RUN = ("seed", "data_dir", "device", "folder")  # what no table says of a training task
 _STUDY = ("name", "claim", "seed", "points", "reference")
 _EVALUATIONS = ("max_evaluations", "target")
 _TRAINING = ("steps", "seeds", "search_seeds", "schedule", "warmup", "device", "targets")
@@ -192,8 +193,9 @@ def _problems(table: Table, runs: Evaluations | Training) -> list[ProblemSpec]:
         return _own_problems(table, kind, runs)
     if kind not in builders:
         hint = "; leave steps out for a deterministic study of it" if kind in PROBLEMS else ""
-        own = ", or an import path like my_problem.py:lasso" if isinstance(runs, Evaluations) else ""
-        raise table.error(f"unknown kind of problem {kind!r}; valid kinds: {', '.join(builders)}{own}{hint}.", "kind")
+        own = "my_problem.py:lasso" if isinstance(runs, Evaluations) else "my_network.py:Net"
+        valid = f"{', '.join(builders)}, or an import path like {own}"
+        raise table.error(f"unknown kind of problem {kind!r}; valid kinds: {valid}{hint}.", "kind")
     signature = inspect.signature(builders[kind]).parameters
     takes = {key: argument.default for key, argument in signature.items() if key not in hidden}
     table.only("kind", "name", *takes)
@@ -210,14 +212,15 @@ def _problems(table: Table, runs: Evaluations | Training) -> list[ProblemSpec]:
 
 def _own_problems(table: Table, kind: str, runs: Evaluations | Training) -> list[ProblemSpec]:
     """The same of a user's own kind, whose function or class says which keys there may be."""
-    if isinstance(runs, Training):
-        reason = "a problem of your own is for studies that count evaluations: leave steps out, or take another kind."
-        raise table.error(reason, "kind")
+    given = {"seed": 0} if isinstance(runs, Training) else {}
+    for key in OF_THE_RUN if given else ():
+        if key in table:
+            raise table.error(f"{key} is given by the run to a network of your own: leave it out here.", key)
     name, filled = _filled(table, {key: _choices(table, key) for key in table.values if key not in ("kind", "name")})
     home = home_of(kind, table.file)
     try:
         for arguments in filled:
-            check_own(kind, home, arguments)
+            check_own(kind, home, {**arguments, **given})
     except ValueError as error:
         raise table.error(str(error), "kind") from error
     return [ProblemSpec(kind, name, each, table.where, str(home), source_of(kind, home)) for each in filled]
@@ -238,7 +241,7 @@ def _builders(runs: Evaluations | Training) -> tuple[Mapping[str, Callable[..., 
         return PROBLEMS, ("data_dir",)
     from proxmom.study.training import TASKS  # torch comes only with studies that need it
 
-    return TASKS, ("seed", "data_dir", "device")
+    return TASKS, OF_THE_RUN
 
 
 def _choices(table: Table, key: str) -> list[Any]:

@@ -152,6 +152,19 @@ In convex studies: an import path of a function or class; all other keys are its
 `fun(x) -> (f, gradient)`, and may have `optimum`, `smoothness`, `name` and `convex`. A file is looked for beside the
 study, and **runs as code**. `data`, if it names a file beside the study, is handed over as its path.
 """
+OWN_NETWORK = """\
+### `kind = "my_network.py:Net"`, a network of your own
+
+An import path of a function or class that takes `seed`, the training seed, and may take `device="cpu"`; all other keys
+are its arguments. What it makes has `model`, a `torch.nn.Module` on the CPU; `loss(n)`, the differentiable loss of
+batch number n; and `evaluate(split)`, of "validation" or "test", a number or a dictionary with "loss" and perhaps
+"accuracy". It may have a `name`. Initial weights are drawn from the seed; let batches be a function of seed and n, so
+that a run that was stopped goes on with the same ones. Losses are not negative. One process trains it, and a model
+whose buffers change, as BatchNorm's do, is refused. A file is looked for beside the study, and **runs as code**.
+`data`, if it names a file beside the study, is handed over as its path. [Swap one line](tutorials/train.md) has an
+example.
+
+"""
 HEAD = """\
 # The study file
 
@@ -181,7 +194,7 @@ def page() -> str:
     parts.append(_table({"kind": Key("a text", "needed", "one of the following"), **own}) + "\n" + DATA)
     parts.append("".join(_problem(kind, builder, ("data_dir",)) for kind, builder in PROBLEMS.items()) + OWN)
     parts.append("\n## `[[problem]]` of training studies\n\n")
-    parts.append("".join(_problem(kind, builder, OF_THE_RUN) for kind, builder in TASKS.items()))
+    parts.append("".join(_problem(kind, builder, OF_THE_RUN) for kind, builder in TASKS.items()) + OWN_NETWORK)
     parts.append("## `[[method]]`\n\nOne of the keys in these titles, `name`, and the keys below them.\n\n")
     for title, dialect in (("convex studies", DETERMINISTIC), ("training studies", TRAINING)):
         parts += [_method(kind, title, keys) for kind, keys in dialect.kinds.items()]

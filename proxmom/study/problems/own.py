@@ -79,9 +79,7 @@ def build_own(text: str, folder: Path, source: str, **arguments: Any) -> Problem
     Raises:
         ValueError: for what cannot be made, and an `x0`, `fun`, `optimum` or `smoothness` that is none.
     """
-    data = arguments.get("data")
-    if isinstance(data, str) and (folder / data).is_file():
-        arguments["data"] = str(folder / data)
+    arguments = with_path(arguments, folder)
     fun = Own(text, str(folder), tuple(sorted(arguments.items())), source)
     fun.factory()  # first: threads are limited in those libraries alone that are there
     with threadpool_limits(1):
@@ -92,7 +90,7 @@ def _build(fun: Own, arguments: Mapping[str, Any]) -> Problem:
     text, made = fun.text, _made(fun)
     x0, start = _start(fun, made)
     smoothness = _positive(text, "smoothness", getattr(made, "smoothness", None))
-    name = str(getattr(made, "name", "") or _name(text, arguments))
+    name = str(getattr(made, "name", "") or default_name(text, arguments))
     known = getattr(made, "optimum", None)
     optimum = _lowest(fun, x0) if known is None else float(known)
     if not optimum < start:
@@ -183,7 +181,14 @@ def _lowest(fun: Own, x0: Vector) -> float:
     return best
 
 
-def _name(text: str, arguments: Mapping[str, Any]) -> str:
+def with_path(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The arguments, `data` as a path from anywhere if it names a file in the folder."""
+    data = arguments.get("data")
+    beside = isinstance(data, str) and (folder / data).is_file()
+    return {**arguments, "data": str(folder / str(data))} if beside else dict(arguments)
+
+
+def default_name(text: str, arguments: Mapping[str, Any]) -> str:
     """ "lasso, l1 0.1" of my_problem.py:lasso."""
     given = [f"{key} {Path(value).name if key == 'data' else value}" for key, value in arguments.items()]
     return ", ".join([text.rpartition(":")[2], *given])

@@ -45,7 +45,7 @@ def run_study(
         out: the folder of the results; default `results/<name of the study>` under the current directory.
         jobs: processes; -1 for one per core, or per GPU of a study on "cuda". Results do not depend on it.
         data: where relative paths of data files start.
-        quiet: whether to hide the progress bar; default: shown if stderr is a terminal.
+        quiet: whether to hide the progress bar; default: shown in a notebook, and if stderr is a terminal.
         retry_failed: whether runs whose method raised are run again; those that diverged are results and stay. Runs
             that the machine aborted (disk, memory, device, killed) are no results, and are always run again.
         rules: further methods, by name or import path, with lr searched on as many points as the others have.
@@ -136,7 +136,7 @@ class _Start:
 def _described(problem: ProblemSpec, data_dir: Path | None) -> str:
     from proxmom.study import training
 
-    return training.describe_task(problem.kind, data_dir, **problem.arguments)
+    return training.describe_task(problem.kind, data_dir, problem.folder, **problem.arguments)
 
 
 def _built(problem: ProblemSpec, data_dir: Path | None) -> Problem:

@@ -20,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from proxmom.study.plan.cells import StudyCell
 from proxmom.study.plan.config import Study, StudyError
+from proxmom.study.problems.own import is_own
 from proxmom.study.record.faults import ABORTED, FAILED
 from proxmom.study.record.run import Ending
 from proxmom.study.run.engines import Problems, require_device
@@ -69,7 +70,7 @@ class Torchrun:
         require_device(study)
         size = distributed.get_world_size()
         for problem in study.problems:
-            if problem.kind in KINDS:
+            if problem.kind in KINDS or is_own(problem.kind):
                 raise StudyError(
                     f"{problem.where}: a {problem.kind} problem is trained by one process: leave torchrun out."
                 )

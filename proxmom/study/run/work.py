@@ -73,7 +73,12 @@ class Worker:
         try:
             with threadpool_limits(1):
                 task = training.build_task(
-                    problem.kind, seed=cell.seed, data_dir=self.data_dir, device=runs.device, **problem.arguments
+                    problem.kind,
+                    seed=cell.seed,
+                    data_dir=self.data_dir,
+                    device=runs.device,
+                    folder=problem.folder,
+                    **problem.arguments,
                 )
             return training.train(
                 cell.method.settings,

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from proxmom.study.problems import data as datasets
+from proxmom.study.problems.own import is_own
 from proxmom.study.training import convex, ranks
 from proxmom.study.training.files import digest
 from proxmom.study.training.images import images_digest
 from proxmom.study.training.language import language
+from proxmom.study.training.own import build_own_task, rehearse_own
 from proxmom.study.training.text import text_digest
 from proxmom.study.training.vision import cnn, mlp
 
@@ -52,14 +54,17 @@ TASKS: dict[str, Callable[..., Task]] = {
 OF_THE_RUN = ("seed", "data_dir", "device")  # arguments of builders that no study file holds
 
 
-def build_task(kind: str, *, seed: int, data_dir: Path | None = None, device: str = "cpu", **arguments: Any) -> Task:
+def build_task(
+    kind: str, *, seed: int, data_dir: Path | None = None, device: str = "cpu", folder: str = "", **arguments: Any
+) -> Task:
     """A fresh task, for one run.
 
     Args:
-        kind: a key of `TASKS`.
+        kind: a key of `TASKS`, or an import path.
         seed: the training seed, >= 0.
         data_dir: where relative paths of data files start; default: the environment variable PROXMOM_DATA.
         device: "cpu", or "cuda" for networks.
+        folder: where the file of an import path is looked for.
         arguments: those of the builder, and `name` to replace the display name.
 
     Raises:
@@ -67,8 +72,12 @@ def build_task(kind: str, *, seed: int, data_dir: Path | None = None, device: st
         TypeError: for arguments of the wrong type.
     """
     name = arguments.pop("name", None)
-    _check(kind, arguments)
-    task = TASKS[kind](seed=seed, data_dir=data_dir, device=device, **arguments)
+    task: Task
+    if is_own(kind):
+        task = build_own_task(kind, Path(folder), seed=seed, device=device, arguments=arguments)
+    else:
+        _check(kind, arguments)
+        task = TASKS[kind](seed=seed, data_dir=data_dir, device=device, **arguments)
     task.name = name or task.name
     return task
 
@@ -81,8 +90,16 @@ def arguments_of(kind: str) -> dict[str, Any]:
     return {name: argument.default for name, argument in signature.items() if name not in OF_THE_RUN}
 
 
-def describe_task(kind: str, data_dir: Path | None = None, **arguments: Any) -> str:
-    """The display name of a task; raises what `build_task` does in one process, for it builds one, without weights."""
+def describe_task(kind: str, data_dir: Path | None = None, folder: str = "", **arguments: Any) -> str:
+    """The display name of a task; raises what `build_task` does in one process, for it builds one, without weights.
+
+    One of a user's own is built with its weights, and rehearsed.
+    """
+    if is_own(kind):
+        with ranks.apart():
+            own = build_own_task(kind, Path(folder), seed=0, arguments=arguments)
+            rehearse_own(own, kind)
+        return own.name
     device = "cpu" if kind in convex.KINDS else "meta"
     with ranks.apart(), torch.device(device):
         return build_task(kind, seed=0, data_dir=data_dir, device=device, **arguments).name

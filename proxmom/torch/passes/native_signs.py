@@ -34,12 +34,16 @@ def serves(layout: Layout, settings: Settings) -> bool:
     return (
         layout.on_host
         and kernels.available()
-        and type(settings.metric) is LInf
-        and settings.metric.form == "hard"
-        and not settings.memories
-        and not settings.stochastic_rounding
+        and knows(settings)
         and all(kernels.supports(dtype_name(part.dtype)) for part in layout.parts)
     )
+
+
+def knows(settings: Settings) -> bool:
+    """Whether they are written for this: hard steps in the maximum norm, plain rounding, no further memory."""
+    metric = settings.metric
+    plain = not settings.memories and not settings.stochastic_rounding
+    return plain and type(metric) is LInf and metric.form == "hard"
 
 
 class NativeSignPasses:
