@@ -39,7 +39,8 @@ def following(
         return old + kind.coefficient * (vectors[0] - old)
     if isinstance(kind, Previous):  # the others will be written in place
         return vectors[places[kind.of]].clone()
-    return sum((c * v for c, v in zip(parts or (), vectors, strict=True)), start=torch.zeros_like(vectors[0]))
+    coefficients = () if parts is None else parts
+    return sum((c * v for c, v in zip(coefficients, vectors, strict=True)), start=torch.zeros_like(vectors[0]))
 
 
 def _seen(sums: list[Tensor], product: Tensor) -> list[Tensor]:
