@@ -40,6 +40,7 @@ class Now:
         memory_height: height of the aggregated plane, (S,), or None where it is not tracked.
         memories: the further memories that the rule declares, by name.
         scalars: the scalars that rule and step size keep from step to step, name -> (S,).
+        observed: the numbers that this step was given, name -> (S,).
         rule: the rule's name, for messages.
     """
 
@@ -58,12 +59,13 @@ class Now:
         memory_height: Array | None = None,
         memories: Mapping[str, Memory] | None = None,
         scalars: Mapping[str, Array] | None = None,
+        observed: Mapping[str, Array] | None = None,
         rule: str = "the rule",
     ) -> None:
         self._dual, self._last_move, self._mass, self._normalised = dual, last_move, mass, normalised
         self._loss, self._previous_loss, self._memory_height = loss, previous_loss, memory_height
         self._memories, self.scalars = memories or {}, scalars or {}
-        self._names, self._rule = names, rule
+        self._names, self._rule, self._observed = names, rule, observed or {}
         self.lr, self.step = lr, step
 
     def vector(self, name: str) -> Vector:
@@ -122,6 +124,19 @@ class Now:
                 f"Declare it: scalars = {{{name!r}: 0.0}} in {self._rule} or its step size."
             )
         return self.scalars[name]
+
+    def observed(self, name: str) -> Array:
+        """A number that was measured outside and given with this step, (S,).
+
+        Raises:
+            ValueError: for a name that is not declared in `observed`.
+        """
+        if name not in self._observed:
+            raise ValueError(
+                f"observed must be one of {', '.join(self._observed) or '(none)'}, got {name!r}. "
+                f"Declare it: observed = ({name!r},) in {self._rule} or its step size."
+            )
+        return self._observed[name]
 
     def mass(self, name: str) -> Array:
         """The sum of the coefficients of all gradients in a named vector, (S,): how much of an average it is.

@@ -15,6 +15,7 @@ import numpy as np
 from proxmom.memories import mass_name, tracked
 from proxmom.metrics import Metric, kind_of
 from proxmom.now import NoInnerProduct, Now
+from proxmom.observed import declared, sampled
 from proxmom.rules import Facts, Rule
 from proxmom.step.records import MEMORY
 from proxmom.stepsize import StepSize, check_step_size
@@ -48,6 +49,7 @@ class Method:
         self.tracked = tracked(self.memories)
         self.scalars |= {mass_name(name): float(self.memories[name].start == "gradient") for name in self.tracked}
         self.names = ("gradient", "memory", *self.memories)
+        self.observed = {**declared(getattr(step_size, "observed", ())), **self.facts.observed}
         self.remembers: list[Any] = [part for part in (rule, step_size) if hasattr(part, "remember")]
         self.metric: Any = metric
         self.measures = kind_of(metric)
@@ -152,6 +154,7 @@ class Method:
         random, count = np.random.default_rng(0), len(self.names)
         vectors = random.normal(size=(STATES, count, count + 2))
         one, some = np.ones(STATES), np.abs(random.normal(size=(4, STATES)))
+        given = [sampled(self.observed, random) for _ in range(STATES)]
         return Now(
             self.names,
             dual=None if self.measures == "norm" else vectors @ vectors.swapaxes(-1, -2),
@@ -165,5 +168,6 @@ class Method:
             memory_height=some[3],
             memories=self.memories,
             scalars={name: value * one for name, value in self.scalars.items()},
+            observed={name: np.array([each[name] for each in given]) for name in self.observed},
             rule=self.name,
         )

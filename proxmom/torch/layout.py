@@ -335,6 +335,11 @@ class Layout:
         return tensor.numpy() if self.on_host else tensor
 
     @property
+    def scopes(self) -> int:
+        """How many models there are, S."""
+        return len(self.groups) if self.membership is None else len(self.membership[0])
+
+    @property
     def on_host(self) -> bool:
         """Whether scalars can be read without waiting for a device."""
         return self.device.type == "cpu"
