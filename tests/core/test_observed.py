@@ -213,20 +213,15 @@ def test_processes_agree_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
         def planes(self, now: Any) -> Any:
             return *super().planes(now), now.floor(0.0)
 
-    found = []
-    for shift, offset in ((True, (0.0, 0.0, 0.0)), (False, (1.0, 2.0, 3.0))):
-        p = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    monkeypatch.setattr(torch_optimizer.shards, "mean", mean)
+    p = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    ours, right = ProxOptimizer([p], Told(), 10.0), Optimizer(np.ones(2), Told(), lr=10.0)
+    for seen in NUMBERS[:3]:
         p.grad = torch.tensor([1.0, -2.0], dtype=torch.float64)
-        optimizer = ProxOptimizer([p], Told(), 10.0)
-        with monkeypatch.context() as patch:
-            if shift:
-                patch.setattr(torch_optimizer.shards, "mean", mean)
-            for seen in NUMBERS[:3]:
-                numbers = dict(zip(seen, np.add(list(seen.values()), offset[1:]), strict=True))
-                optimizer.step(loss=0.5 + offset[0], observed=numbers)
-        found.append(p.detach().numpy().copy())
+        ours.step(loss=0.5, observed=seen)
+        right.step([1.0, -2.0], 1.5, {"noise": seen["noise"] + 2, "trust": seen["trust"] + 3})
+        np.testing.assert_allclose(p.detach(), right.x, rtol=1e-12)
     assert asked == [3, 3, 3]
-    np.testing.assert_allclose(*found, rtol=1e-12)
 
 
 def test_a_loaded_optimizer_goes_on() -> None:
@@ -298,6 +293,7 @@ def test_states_show_other_numbers_each_time_and_the_rest_as_ever() -> None:
     with_numbers, without = sample_state(Cautious(), 4), sample_state(AdaptiveMemory(), 4)
     seen = [shown.observed for shown in with_numbers.steps]
     assert all(set(each) == {"noise", "trust"} and 0 <= each["noise"] <= 1 for each in seen)
+    seen += [shown.observed for shown in sample_state(Cautious(), 5).steps]
     assert len({each["noise"] for each in seen}) == len(seen)
     assert [shown.lr for shown in with_numbers.steps] == [shown.lr for shown in without.steps]
     assert without.now.observed == {}
