@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,10 @@ class Shown(NamedTuple):
     loss: float | None
     observed: Mapping[str, float] = {}
 
-    def of(self, optimizer: Optimizer) -> tuple[list[Vector], float | None, dict[str, float]]:
+    def of(self, optimizer: Optimizer) -> tuple[Any, ...]:
         """The arguments of a step or preview of an optimizer, which is shown only what it observes."""
-        return self.gradient, self.loss, {name: self.observed[name] for name in optimizer.observed}
+        seen = {name: self.observed[name] for name in optimizer.observed}
+        return (self.gradient, self.loss, *([seen] if seen else []))
 
 
 @dataclass(frozen=True, eq=False)
