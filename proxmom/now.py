@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from proxmom.memories import Average, Memory, Previous, mass_name
+from proxmom.memories import Average, Displacement, Memory, Position, Previous, mass_name
 from proxmom.planes import Array, Plane, Scalar, Vector, namespace
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
@@ -141,7 +141,8 @@ class Now:
     def mass(self, name: str) -> Array:
         """The sum of the coefficients of all gradients in a named vector, (S,): how much of an average it is.
 
-        1 for the gradient and for what started as one; it grows from 0 in an average that started as zero.
+        1 for the gradient and for averages that started as one; it grows from 0 in an average that started as zero,
+        and is 0 for x and x - x₀.
 
         Raises:
             ValueError: for an unknown name.
@@ -157,13 +158,13 @@ class Now:
             return namespace(steps).astype(steps >= 0, steps.dtype)
         if mass_name(name) in self.scalars:
             return self.scalars[mass_name(name)]
-        kind = self._memories[name]
-        if kind.start == "gradient":
-            return 1 + 0 * steps
+        kind, xp = self._memories[name], namespace(steps)
+        if isinstance(kind, Position | Displacement):
+            return 0 * steps
         if isinstance(kind, Previous):
-            return self._mass_after(kind.of, steps - 1)
+            return xp.where(steps > 0, self._mass_after(kind.of, steps - 1), float(kind.start == "gradient"))
         assert isinstance(kind, Average)
-        return 1 - (1 - kind.coefficient) ** namespace(steps).maximum(steps, 0 * steps)
+        return 1 + 0 * steps if kind.start == "gradient" else 1 - (1 - kind.coefficient) ** xp.maximum(steps, 0 * steps)
 
     @property
     def gradient_plane(self) -> Plane:

@@ -13,7 +13,7 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.notebook import html_of
 from proxmom.numpy.arrays import norm, number, real, shaped
 from proxmom.numpy.measures import join, measure_of, split
-from proxmom.numpy.rows import Vector, following, seed
+from proxmom.numpy.rows import Vector, following, place, seed
 from proxmom.observed import check_given
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Inputs, Method, Outcome, Scalars, Scope, Step
@@ -77,10 +77,12 @@ class Bookmark(NamedTuple):
     scalars: Scalars
     last: Outcome | None
     last_step: Vector
+    start: Vector
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
+    start: Vector
     named: Vector
     sight: Any
     outcome: Outcome
@@ -137,6 +139,7 @@ class Optimizer:
             raise ValueError("x0 must be finite, got NaN or infinity.")
         self._lr = float(lr)
         self._named = np.zeros((len(self._method.names), self._x.size))  # rows: gradient, memory, further memories
+        self._start = self._x  # where the first step started
         self._measure = measure_of(self._method, self._shapes)
         one = np.ones(1)
         self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.memory_from_gradient)
@@ -225,7 +228,7 @@ class Optimizer:
         if plan is None:
             self._skipped += 1
             return self.x
-        self._x = plan.next_x
+        self._x, self._start = plan.next_x, plan.start
         self._named = following(self._method, plan.named, plan.next_memory, plan.outcome.combinations)
         self._measure.keep(plan.sight)
         self._last, self._scalars, self._last_step = plan.outcome, plan.outcome.scalars, plan.move
@@ -273,13 +276,13 @@ class Optimizer:
 
     def bookmark(self) -> Bookmark:
         """All that a step changes, for `undo`."""
-        place = self._measure.place()
-        return Bookmark(self._x, self._named, place, self._scalars, self._last, self._last_step)
+        metric = self._measure.place()
+        return Bookmark(self._x, self._named, metric, self._scalars, self._last, self._last_step, self._start)
 
     def restore(self, bookmark: Bookmark) -> None:
         """Back to where `bookmark` was taken, lr apart."""
-        self._x, self._named, place, self._scalars, self._last, self._last_step = bookmark
-        self._measure.back(place)
+        self._x, self._named, metric, self._scalars, self._last, self._last_step, self._start = bookmark
+        self._measure.back(metric)
 
     def undo(self, bookmark: Bookmark, lr: float, *, forget: bool = False) -> None:
         """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
@@ -382,8 +385,11 @@ class Optimizer:
         named = np.empty_like(self._named)
         named[1:] = self._named[1:]
         named[0] = g + self._weight_decay * self._x if method.decay == "coupled" else g
+        start = self._start
         if self._scalars.step[0] == 0:
             seed(method, named)
+            start = self._x
+        place(method, named, self._x, start)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
             sight = self._measure.see(named, self._x, self._step.factor(self._scalars.missing), with_x=mu > 0)
             inputs = Inputs(
@@ -405,6 +411,7 @@ class Optimizer:
         if not all(np.isfinite(part).all() for part in left):
             return None
         return _Plan(
+            start=start,
             named=named,
             sight=sight,
             outcome=outcome,

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from proxmom.metrics import Euclidean
 from proxmom.numpy.arrays import real
-from proxmom.numpy.rows import Vector, following, seed
+from proxmom.numpy.rows import Vector, following, place, seed
 from proxmom.observed import check_given
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Inputs, Method, Products, Scalars, Scope, Solution, Step
@@ -34,6 +34,7 @@ class Runs:
         self._step = Step(Method(rule, Euclidean(), inertia=inertia, decay="decoupled"))
         self.x, self.rule, self.lr, self.count = np.array(x0, dtype=float), rule, lr, 0
         zero = np.zeros(len(self.x))
+        self._start = self.x
         self._named = np.zeros((len(zero), len(self._step.method.names), self.x.shape[1]))
         self._scalars = Scalars.start(zero, zero, memory_from_gradient=True)
         self.solution: Solution | None = None
@@ -77,6 +78,7 @@ class Runs:
         named[:, 0] = gradients
         if self.count == 0:
             seed(method, named)
+        place(method, named, self.x, self._start)
         dual = named @ named.swapaxes(1, 2)
         pull = dual[:, :, MEMORY] / (1 + inertia) if inertia else None
         lr = np.broadcast_to(np.asarray(self.lr, dtype=float), self._scalars.step.shape)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from proxmom.memories import mass_name, tracked
+from proxmom.memories import Displacement, kept, mass_name, tracked
 from proxmom.metrics import Metric, kind_of
 from proxmom.now import NoInnerProduct, Now
 from proxmom.observed import declared, sampled
@@ -62,6 +62,11 @@ class Method:
         self.memory_from_gradient = bool(getattr(metric, "memory_from_gradient", False))
         # of memory and the further ones: whether it starts as the first gradient
         self.seeded = [self.memory_from_gradient, *(kind.start == "gradient" for kind in self.memories.values())]
+        # of what is kept of them, memory first: its names, and whether it starts as "zero", as the "gradient" or as "x"
+        self.kept = ("memory", *kept(self.memories))
+        further = (self.memories[name] for name in self.kept[1:])
+        starts = ["x" if isinstance(kind, Displacement) else kind.start for kind in further]
+        self.starts = ["gradient" if self.memory_from_gradient else "zero", *starts]
         self.mass_in_metric = not (self.facts.normalised or self.memory_from_gradient)
         # of a backend that records what a step does: the recordings, what they hold for, why there is none
         self.recorded: dict[Any, Any] = {}

@@ -65,7 +65,7 @@ class Part:
 
     name: for messages; unit: its row among the scalars; dtype, count: of the parameter here; order: see `flat`; copied:
     whether the parameter is not dense, so that a step works on a copy of it; sharded: whether it is a DTensor;
-    memories: "memory" and what the rule declares besides; vectors: those of the metric; arrays: what it keeps in
+    memories: "memory" and what is kept of the further ones; vectors: those of the metric; arrays: what it keeps in
     shapes of their own, as it is in the state; kept: the vectors that it keeps as one array, (V, n), or None.
     """
 

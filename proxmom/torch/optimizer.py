@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import compress
 from typing import Any, Unpack
 
 import torch
@@ -421,24 +420,25 @@ class ProxOptimizer(torch.optim.Optimizer):
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
 
     def _seed(self, layout: Layout) -> list[Tensor]:
-        """Where a memory starts as the first gradient, put it there; returns the memories written."""
+        """Where a memory starts as the first gradient, or as x, put that there; returns the memories written."""
         fresh = (layout.scalar_rows[:, STEP] == 0).tolist()
         layout.unseeded = any(fresh)
         written: list[Tensor] = []
-        seeded = layout.step.method.seeded
-        if not any(seeded) or not layout.unseeded:
+        starts = layout.step.method.starts
+        if set(starts) == {"zero"} or not layout.unseeded:
             return written
-        xs = layout.xs() if self._step.method.decay == "coupled" else None
+        xs = layout.xs()
         for i, (part, g) in enumerate(zip(layout.parts, layout.rows_of_gradients(), strict=True)):
             if fresh[part.unit]:
                 decay = self.param_groups[layout.groups[part.unit]]["weight_decay"]
                 g = g.to(part.memories[0].dtype)
                 g = -g if self._options["maximize"] else g
-                if xs is not None and decay:
+                if self._step.method.decay == "coupled" and decay:
                     g = g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
-                for memory in compress(part.memories, seeded):
-                    memory.copy_(g)
-                    written.append(memory)
+                for memory, start in zip(part.memories, starts, strict=True):
+                    if start != "zero":
+                        memory.copy_(g if start == "gradient" else xs[i])
+                        written.append(memory)
         return written
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,4 +31,7 @@ def choose(layout: Layout, settings: Settings, foreach: bool | None) -> Passes:
         return cuda.TritonPasses(layout, settings)
     if foreach is None and native.serves(layout, settings):
         return native.NativePasses(layout, settings)
-    return TorchPasses(layout, settings, pack=foreach is not False)
+    passes = TorchPasses(layout, settings, pack=foreach is not False)
+    if foreach is None and settings.looks_at_x:
+        passes.name += " (kernels do not read x as a vector)"
+    return passes
