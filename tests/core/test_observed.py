@@ -14,7 +14,7 @@ from torch import nn
 from proxmom import Adam, AdaptiveMemory, Euclidean, GradientDescent, Plane, mix
 from proxmom.memories import Combination
 from proxmom.metrics import LInf
-from proxmom.numpy import Optimizer, Runs
+from proxmom.numpy import Optimizer, Runs, minimize
 from proxmom.observed import Observed, declared, sampled, usual
 from proxmom.rules import Facts
 from proxmom.torch import ProxOptimizer
@@ -351,3 +351,8 @@ def test_what_is_not_declared_is_not_seen() -> None:
 
     with pytest.raises(ValueError, match=r"\(none\), got 'noise'\. Declare it: observed = \('noise',\) in Forgets"):
         Optimizer(np.ones(2), Forgets(), lr=0.1).step(np.ones(2))
+
+
+def test_minimize_says_that_it_knows_no_such_number() -> None:
+    with pytest.raises(ValueError, match=r"f and its gradient alone, got noise, trust, which minimize does not know"):
+        minimize(lambda x: (x @ x, 2 * x), np.ones(2), rule=Cautious())

@@ -315,4 +315,4 @@ def test_distances_are_exact_where_hardly_anything_has_moved(dtype: Any) -> None
         p.grad = torch.tensor(g, dtype=dtype)
         optimizer.step()
     moved = p.detach().double().numpy() - x0
-    np.testing.assert_allclose(moved, x - x0, rtol=1e-9 if dtype == torch.float64 else 2e-2)
+    np.testing.assert_allclose(moved, x - x0, rtol=1e-9 if dtype == torch.float64 else 5e-3)
