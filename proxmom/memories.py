@@ -7,13 +7,16 @@ metric and the backend:
 * a rule sees each as it was before this step's gradient;
 * all change together at the end of a step, from what the vectors were before it;
 * `now.mass(name)` is the sum of the coefficients of all gradients that it is made of: 1 for a true average.
+
+Two more are no gradients, but say where the parameters are: `Position`, which is x, and `Displacement`, which is
+x - x₀. Their mass is 0. In a plane they are slopes like all others, of ||x||²/2 and ||x - x₀||²/2: P⁻¹ applies to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 STARTS = ("zero", "gradient")
 
@@ -75,7 +78,25 @@ class Combination:
         _check_start(self.start)
 
 
-Memory = Average | Previous | Combination
+@dataclass(frozen=True)
+class Position:
+    """x, the parameters as they are before this step, without what weight decay is about to do; nothing is kept."""
+
+    start: ClassVar[str] = "zero"
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """x - x₀, how far the parameters have come from where they were before their first step.
+
+    The difference is formed number by number: products with it stay exact where x has hardly moved, which those of x
+    and x₀ apart would not. What is kept, and saved, is x₀.
+    """
+
+    start: ClassVar[str] = "zero"
+
+
+Memory = Average | Previous | Combination | Position | Displacement
 
 
 def check_memories(memories: Mapping[str, Any]) -> None:
@@ -87,7 +108,7 @@ def check_memories(memories: Mapping[str, Any]) -> None:
         if not isinstance(kind, Memory):
             number = f" For an average write Average({kind!r})." if isinstance(kind, int | float) else ""
             raise TypeError(
-                "memories must map names to Average(...), Previous(...) or Combination(), "
+                "memories must map names to Average(...), Previous(...), Combination(), Position() or Displacement(), "
                 f"got {name!r}: {kind!r}.{number}"
             )
         earlier = known[: known.index(name)]
@@ -106,6 +127,11 @@ def tracked(memories: Mapping[str, Memory]) -> list[str]:
         return name == "memory" or isinstance(kind, Combination) or (isinstance(kind, Previous) and untold(kind.of))
 
     return [name for name in memories if untold(name)]
+
+
+def kept(memories: Mapping[str, Memory]) -> list[str]:
+    """The memories of which something is kept from step to step."""
+    return [name for name, kind in memories.items() if not isinstance(kind, Position)]
 
 
 def mass_name(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from proxmom.memories import Average, Memory, Previous, mass_name
+from proxmom.memories import Average, Displacement, Memory, Position, Previous, mass_name
 from proxmom.planes import Array, Plane, Scalar, Vector, namespace
 
 HEIGHTS = ("linearised", "previous value", "cutting plane", "aggregated")
@@ -40,6 +40,7 @@ class Now:
         memory_height: height of the aggregated plane, (S,), or None where it is not tracked.
         memories: the further memories that the rule declares, by name.
         scalars: the scalars that rule and step size keep from step to step, name -> (S,).
+        observed: the numbers that this step was given, name -> (S,).
         rule: the rule's name, for messages.
     """
 
@@ -58,12 +59,13 @@ class Now:
         memory_height: Array | None = None,
         memories: Mapping[str, Memory] | None = None,
         scalars: Mapping[str, Array] | None = None,
+        observed: Mapping[str, Array] | None = None,
         rule: str = "the rule",
     ) -> None:
         self._dual, self._last_move, self._mass, self._normalised = dual, last_move, mass, normalised
         self._loss, self._previous_loss, self._memory_height = loss, previous_loss, memory_height
         self._memories, self.scalars = memories or {}, scalars or {}
-        self._names, self._rule = names, rule
+        self._names, self._rule, self._observed = names, rule, observed or {}
         self.lr, self.step = lr, step
 
     def vector(self, name: str) -> Vector:
@@ -123,10 +125,24 @@ class Now:
             )
         return self.scalars[name]
 
+    def observed(self, name: str) -> Array:
+        """A number that was measured outside and given with this step, (S,).
+
+        Raises:
+            ValueError: for a name that is not declared in `observed`.
+        """
+        if name not in self._observed:
+            raise ValueError(
+                f"observed must be one of {', '.join(self._observed) or '(none)'}, got {name!r}. "
+                f"Declare it: observed = ({name!r},) in {self._rule} or its step size."
+            )
+        return self._observed[name]
+
     def mass(self, name: str) -> Array:
         """The sum of the coefficients of all gradients in a named vector, (S,): how much of an average it is.
 
-        1 for the gradient and for what started as one; it grows from 0 in an average that started as zero.
+        1 for the gradient and for averages that started as one; it grows from 0 in an average that started as zero,
+        and is 0 for x and x - x₀.
 
         Raises:
             ValueError: for an unknown name.
@@ -142,13 +158,13 @@ class Now:
             return namespace(steps).astype(steps >= 0, steps.dtype)
         if mass_name(name) in self.scalars:
             return self.scalars[mass_name(name)]
-        kind = self._memories[name]
-        if kind.start == "gradient":
-            return 1 + 0 * steps
+        kind, xp = self._memories[name], namespace(steps)
+        if isinstance(kind, Position | Displacement):
+            return 0 * steps
         if isinstance(kind, Previous):
-            return self._mass_after(kind.of, steps - 1)
+            return xp.where(steps > 0, self._mass_after(kind.of, steps - 1), float(kind.start == "gradient"))
         assert isinstance(kind, Average)
-        return 1 - (1 - kind.coefficient) ** namespace(steps).maximum(steps, 0 * steps)
+        return 1 + 0 * steps if kind.start == "gradient" else 1 - (1 - kind.coefficient) ** xp.maximum(steps, 0 * steps)
 
     @property
     def gradient_plane(self) -> Plane:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 from proxmom.memories import Memory, Previous, check_memories
 from proxmom.now import HEIGHTS, Now
+from proxmom.observed import Observed, declared
 from proxmom.planes import Array, Plane, mix, namespace
 
 UPHILL = 0.1  # cosine of memory and gradient, with the other sign, above which a step along memory would raise f
@@ -42,6 +43,8 @@ class Facts:
     scalars: numbers kept from step to step, name -> value before the first step: read with `now.recall(name)`, set by
         `remember(now)`, which returns {name: value} with a number or (S,) for a scalar and a `Vector` for a memory that
         is a `Combination`; a scalar that is not named stays as it is.
+    observed: numbers that each step must be given, names, or name -> what it means, in words or as `Observed`: read
+        with `now.observed(name)`, given with `step(..., observed={name: value})`.
     """
 
     beta_max: float = 0.0
@@ -49,6 +52,7 @@ class Facts:
     needs_loss: bool = False
     memories: Mapping[str, Memory] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
+    observed: Mapping[str, Observed] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rule: Rule) -> Facts:
@@ -57,7 +61,8 @@ class Facts:
             instance = isinstance(rule, type | str)  # is what is missing, not the method
             remedy = "Pass an instance, e.g. HeavyBall()." if instance else "Define planes(self, now) in its class."
             raise TypeError(f"rule must be an object with a method planes(now), got {rule!r}. {remedy}")
-        facts = cls(**{name: getattr(rule, name) for name in cls.__dataclass_fields__ if hasattr(rule, name)})
+        told = {name: getattr(rule, name) for name in cls.__dataclass_fields__ if hasattr(rule, name)}
+        facts = cls(**{**told, "observed": declared(told.get("observed", ()))})
         _check_in("beta_max", facts.beta_max, 0, 1)
         check_memories(facts.memories)
         check_scalars(facts.scalars)

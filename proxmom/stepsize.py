@@ -1,8 +1,8 @@
 """Step sizes that set themselves: how long a step is, said in a few lines from what `Now` lets one see.
 
 A step size is any object with a method `factor(now)`: the number that multiplies lr at this step, known before the
-planes are, because the model of planes contains it. Like a rule it may declare `memories` and `scalars`, and says in
-`remember(now)` what its scalars become.
+planes are, because the model of planes contains it. Like a rule it may declare `memories`, `scalars` and `observed`,
+and says in `remember(now)` what its scalars become.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Protocol
 
 from proxmom.memories import check_memories
 from proxmom.now import Now
+from proxmom.observed import declared
 from proxmom.planes import Array, Scalar, namespace
 from proxmom.rules import check_scalars
 
 
 class StepSize(Protocol):
-    """What a step size must have; `memories`, `scalars` and `remember` are as for rules."""
+    """What a step size must have; `memories`, `scalars`, `observed` and `remember` are as for rules."""
 
     def factor(self, now: Now) -> Scalar: ...
 
@@ -33,6 +34,7 @@ def check_step_size(step_size: Any) -> None:
         )
     check_memories(getattr(step_size, "memories", {}))
     check_scalars(getattr(step_size, "scalars", {}))
+    declared(getattr(step_size, "observed", ()))
 
 
 @dataclass(frozen=True)

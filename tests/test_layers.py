@@ -28,6 +28,7 @@ LAYERS = {
     "metrics": 2,
     "stepsize": 2,
     "memories": 2,
+    "observed": 1,
     "secant": 2,
     "lookup": 2,
     "columns": 1,

@@ -14,8 +14,9 @@ from proxmom.draw.functions import Array, valley
 from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy import Optimizer
 from proxmom.numpy.optimizer import Model
+from proxmom.observed import usual
 from proxmom.reference import objective
-from proxmom.rules import Rule
+from proxmom.rules import Facts, Rule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,12 +116,12 @@ def draw_model(
 def model_scene(rule: Rule, steps: int, settings: dict[str, Any]) -> ModelScene:
     """Take the steps, and look at the model of the one after them."""
     optimizer = Optimizer(np.array([START]), rule, decay="proximal", **settings)
-    path = [START]
+    path, seen = [START], usual(Facts.of(rule).observed)
     for _ in range(steps):
         value, gradient = valley(optimizer.x)
-        path.append(float(optimizer.step(gradient, float(value[0]))[0]))
+        path.append(float(optimizer.step(gradient, float(value[0]), seen)[0]))
     value, gradient = valley(optimizer.x)
-    model = optimizer.preview(gradient, float(value[0]))
+    model = optimizer.preview(gradient, float(value[0]), seen)
     words = canvas.settings(settings["lr"], settings["metric"], settings["inertia"], settings["weight_decay"])
     return ModelScene(rule, words, np.array(path), float(value[0]), model)
 

@@ -115,6 +115,11 @@ def minimize(
         decay=decay,
         step_size=None if isinstance(step_size, Secant) else step_size,
     )
+    if optimizer.observed:
+        raise ValueError(
+            f"rule and step size must look at f and its gradient alone, got {', '.join(optimizer.observed)}, which "
+            "minimize does not know: call step(..., observed=...) of an Optimizer yourself."
+        )
     steps = Forecast(optimizer, step_size) if isinstance(step_size, Secant) else optimizer
     judge: Guard | Unguarded = Unguarded(steps)
     if full:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,12 +13,14 @@ from proxmom.metrics import Euclidean, Metric
 from proxmom.notebook import html_of
 from proxmom.numpy.arrays import norm, number, real, shaped
 from proxmom.numpy.measures import join, measure_of, split
-from proxmom.numpy.rows import Vector, following, seed
+from proxmom.numpy.rows import Vector, following, place, seed
+from proxmom.observed import check_given
 from proxmom.rules import Rule
 from proxmom.step import MEMORY, Inputs, Method, Outcome, Scalars, Scope, Step
 from proxmom.stepsize import StepSize
 
 Arrays = Any  # an array, or a list of arrays
+Numbers = Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +77,12 @@ class Bookmark(NamedTuple):
     scalars: Scalars
     last: Outcome | None
     last_step: Vector
+    start: Vector
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
+    start: Vector
     named: Vector
     sight: Any
     outcome: Outcome
@@ -135,6 +139,7 @@ class Optimizer:
             raise ValueError("x0 must be finite, got NaN or infinity.")
         self._lr = float(lr)
         self._named = np.zeros((len(self._method.names), self._x.size))  # rows: gradient, memory, further memories
+        self._start = self._x  # where the first step started
         self._measure = measure_of(self._method, self._shapes)
         one = np.ones(1)
         self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.memory_from_gradient)
@@ -171,6 +176,11 @@ class Optimizer:
         return self._method.facts.needs_loss
 
     @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the numbers that each step must be given."""
+        return tuple(self._method.observed)
+
+    @property
     def decay(self) -> str:
         """The form of weight decay: "coupled", "decoupled" or "proximal"."""
         return self._method.decay
@@ -198,25 +208,27 @@ class Optimizer:
     def weight_decay(self, value: float) -> None:
         self._weight_decay = _rate("weight_decay", value)
 
-    def step(self, gradient: Arrays, loss: float | None = None) -> Any:
+    def step(self, gradient: Arrays, loss: float | None = None, observed: Numbers | None = None) -> Any:
         """One step; returns the new iterate, shaped like x0.
 
-        Where the gradient, the loss, or anything the step would leave (x, memory, the metric's state) is not finite, as
-        after a gradient whose square overflows, the step is skipped: nothing changes but the count in `diagnostics()`.
+        Where the gradient, the loss, an observed number, or anything the step would leave (x, memory, the metric's
+        state) is not finite, as after a gradient whose square overflows, the step is skipped: nothing changes but the
+        count in `diagnostics()`.
 
         Args:
             gradient: at `.x`, shaped like x0, real.
             loss: f at `.x`; only rules that look at the loss need it.
+            observed: name -> number, of all that the rule declares in `observed`, and of nothing else.
 
         Raises:
-            ValueError: for a gradient of another shape, or a loss that is needed and missing.
-            TypeError: for a gradient or loss that is not real numbers, or is masked.
+            ValueError: for a gradient of another shape, a loss that is needed and missing, other names than declared.
+            TypeError: for a gradient, loss or number that is not real numbers, or is masked.
         """
-        plan = self._plan(*self._checked(gradient, loss))
+        plan = self._plan(*self._checked(gradient, loss, observed))
         if plan is None:
             self._skipped += 1
             return self.x
-        self._x = plan.next_x
+        self._x, self._start = plan.next_x, plan.start
         self._named = following(self._method, plan.named, plan.next_memory, plan.outcome.combinations)
         self._measure.keep(plan.sight)
         self._last, self._scalars, self._last_step = plan.outcome, plan.outcome.scalars, plan.move
@@ -264,13 +276,13 @@ class Optimizer:
 
     def bookmark(self) -> Bookmark:
         """All that a step changes, for `undo`."""
-        place = self._measure.place()
-        return Bookmark(self._x, self._named, place, self._scalars, self._last, self._last_step)
+        metric = self._measure.place()
+        return Bookmark(self._x, self._named, metric, self._scalars, self._last, self._last_step, self._start)
 
     def restore(self, bookmark: Bookmark) -> None:
         """Back to where `bookmark` was taken, lr apart."""
-        self._x, self._named, place, self._scalars, self._last, self._last_step = bookmark
-        self._measure.back(place)
+        self._x, self._named, metric, self._scalars, self._last, self._last_step, self._start = bookmark
+        self._measure.back(metric)
 
     def undo(self, bookmark: Bookmark, lr: float, *, forget: bool = False) -> None:
         """Back to where `bookmark` was taken, with empty memory; rule and step size start as at first.
@@ -299,26 +311,28 @@ class Optimizer:
         values = self._scalars.rule_scalars.get(name)
         return None if values is None else float(values[0])
 
-    def reach(self, gradient: Arrays, loss: float | None = None) -> float | None:
-        """||P⁻¹d||, with d the direction that `step(gradient, loss)` would take: how far it goes for each unit of lr.
+    def reach(self, gradient: Arrays, loss: float | None = None, observed: Numbers | None = None) -> float | None:
+        """||P⁻¹d||, with d the direction that a step with these would take: how far it goes for each unit of lr.
 
         Nothing changes. None where step would skip.
         """
-        plan = self._plan(*self._checked(gradient, loss))
+        plan = self._plan(*self._checked(gradient, loss, observed))
         if plan is None:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
             return norm(plan.sight.image(plan.outcome.solution, plan.next_memory))
 
-    def preview(self, gradient: Arrays, loss: float | None = None) -> Model:
-        """The model that `step(gradient, loss)` would solve, as plain arrays; nothing changes.
+    def preview(self, gradient: Arrays, loss: float | None = None, observed: Numbers | None = None) -> Model:
+        """The model that a step with these would solve, as plain arrays; nothing changes.
 
         Raises:
             ValueError: where step would raise, or would skip.
         """
-        plan = self._plan(*self._checked(gradient, loss))
+        plan = self._plan(*self._checked(gradient, loss, observed))
         if plan is None:
-            raise ValueError("gradient and loss must be finite, and the squared gradient too; step would skip.")
+            raise ValueError(
+                "gradient, loss and what is observed must be finite, and the squared gradient too; step would skip."
+            )
         outcome, solution, mu, method = plan.outcome, plan.outcome.solution, self._decay_in_model, self._method
         return Model(
             names=method.names,
@@ -353,21 +367,29 @@ class Optimizer:
         """μ of the model: none where decay is coupled, because the gradient then carries it."""
         return 0.0 if self._method.decay == "coupled" else self._weight_decay
 
-    def _checked(self, gradient: Arrays, loss: float | None) -> tuple[Vector, float | None]:
+    def _checked(
+        self, gradient: Arrays, loss: float | None, observed: Numbers | None
+    ) -> tuple[Vector, float | None, Numbers]:
         if self._method.facts.needs_loss and loss is None:
             raise ValueError(f"{self._method.name} looks at the loss: call step(gradient, loss=...).")
-        return self._flat(gradient), None if loss is None else number("loss", loss)
+        check_given(self._method.name, self._method.observed, observed)
+        numbers = {name: number(f"observed[{name!r}]", value) for name, value in (observed or {}).items()}
+        return self._flat(gradient), None if loss is None else number("loss", loss), numbers
 
-    def _plan(self, g: Vector, loss: float | None) -> _Plan | None:
+    def _plan(self, g: Vector, loss: float | None, observed: Numbers) -> _Plan | None:
         """All of a step but its consequences; None where something is not finite."""
-        if not (np.isfinite(g).all() and (loss is None or np.isfinite(loss))):
+        scalars = [*([] if loss is None else [loss]), *observed.values()]
+        if not (np.isfinite(g).all() and np.isfinite(scalars).all()):
             return None
         method, mu = self._method, self._decay_in_model
         named = np.empty_like(self._named)
         named[1:] = self._named[1:]
         named[0] = g + self._weight_decay * self._x if method.decay == "coupled" else g
+        start = self._start
         if self._scalars.step[0] == 0:
             seed(method, named)
+            start = self._x
+        place(method, named, self._x, start)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
             sight = self._measure.see(named, self._x, self._step.factor(self._scalars.missing), with_x=mu > 0)
             inputs = Inputs(
@@ -378,6 +400,7 @@ class Optimizer:
                 weight_decay=np.array([mu]),
                 loss=None if loss is None else np.array([loss]),
                 pull=sight.pull,
+                observed={name: np.array([value]) for name, value in observed.items()},
             )
             outcome = self._step.take(inputs)
             next_x, next_memory, move = self._moved(named, sight, outcome)
@@ -388,6 +411,7 @@ class Optimizer:
         if not all(np.isfinite(part).all() for part in left):
             return None
         return _Plan(
+            start=start,
             named=named,
             sight=sight,
             outcome=outcome,

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from proxmom.memories import mass_name, tracked
+from proxmom.memories import Displacement, kept, mass_name, tracked
 from proxmom.metrics import Metric, kind_of
 from proxmom.now import NoInnerProduct, Now
+from proxmom.observed import declared, sampled
 from proxmom.rules import Facts, Rule
 from proxmom.step.records import MEMORY
 from proxmom.stepsize import StepSize, check_step_size
@@ -48,6 +49,7 @@ class Method:
         self.tracked = tracked(self.memories)
         self.scalars |= {mass_name(name): float(self.memories[name].start == "gradient") for name in self.tracked}
         self.names = ("gradient", "memory", *self.memories)
+        self.observed = {**declared(getattr(step_size, "observed", ())), **self.facts.observed}
         self.remembers: list[Any] = [part for part in (rule, step_size) if hasattr(part, "remember")]
         self.metric: Any = metric
         self.measures = kind_of(metric)
@@ -60,6 +62,11 @@ class Method:
         self.memory_from_gradient = bool(getattr(metric, "memory_from_gradient", False))
         # of memory and the further ones: whether it starts as the first gradient
         self.seeded = [self.memory_from_gradient, *(kind.start == "gradient" for kind in self.memories.values())]
+        # of what is kept of them, memory first: its names, and whether it starts as "zero", as the "gradient" or as "x"
+        self.kept = ("memory", *kept(self.memories))
+        further = (self.memories[name] for name in self.kept[1:])
+        starts = ["x" if isinstance(kind, Displacement) else kind.start for kind in further]
+        self.starts = ["gradient" if self.memory_from_gradient else "zero", *starts]
         self.mass_in_metric = not (self.facts.normalised or self.memory_from_gradient)
         # of a backend that records what a step does: the recordings, what they hold for, why there is none
         self.recorded: dict[Any, Any] = {}
@@ -152,6 +159,7 @@ class Method:
         random, count = np.random.default_rng(0), len(self.names)
         vectors = random.normal(size=(STATES, count, count + 2))
         one, some = np.ones(STATES), np.abs(random.normal(size=(4, STATES)))
+        given = [sampled(self.observed, random) for _ in range(STATES)]
         return Now(
             self.names,
             dual=None if self.measures == "norm" else vectors @ vectors.swapaxes(-1, -2),
@@ -165,5 +173,6 @@ class Method:
             memory_height=some[3],
             memories=self.memories,
             scalars={name: value * one for name, value in self.scalars.items()},
+            observed={name: np.array([each[name] for each in given]) for name in self.observed},
             rule=self.name,
         )

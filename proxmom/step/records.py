@@ -155,6 +155,7 @@ class Inputs:
     precision: float = 2.0**-52  # > 0, relative, of the coarsest vectors
     narrows: Narrowing | None = None  # in a norm, where the backend can
     pulls: Callable[[Array], Array] | None = None  # as pull, (S, M, B) -> (T, M, B), where it answers many at once
+    observed: Mapping[str, Array] = field(default_factory=dict)  # what the step was given, (S,) each, finite
 
     @cached_property
     def mass(self) -> Array:

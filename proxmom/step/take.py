@@ -120,6 +120,7 @@ def observe(method: Method, inputs: Inputs) -> Now:
         memory_height=height,
         memories=method.memories,
         scalars=scalars.rule_scalars or {name: 0 * scalars.step + value for name, value in method.scalars.items()},
+        observed=inputs.observed,
         rule=method.name,
     )
 

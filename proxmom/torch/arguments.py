@@ -237,14 +237,21 @@ def loss_of(value: Any) -> Any:
     Raises:
         TypeError: unless it is a number or a real tensor of one element.
     """
+    return number_of("the loss", value, ": return it alone from the closure")
+
+
+def number_of(name: str, value: Any, remedy: str = "") -> Any:
+    """A number as it was given; name, remedy: for the message.
+
+    Raises:
+        TypeError: unless it is a number or a real tensor of one element.
+    """
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return value
     if isinstance(value, Real):
         return value
     got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise TypeError(
-        f"the loss must be a number or a tensor of one element, got {got}: return it alone from the closure."
-    )
+    raise TypeError(f"{name} must be a number or a tensor of one element, got {got}{remedy}.")
 
 
 def lr_tensor(value: Any, device: torch.device) -> Tensor:

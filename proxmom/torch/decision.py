@@ -113,12 +113,14 @@ def decide(
     decay: Array,
     loss: Array | None = None,
     measured: Measured = Measured(),
+    observed: Array | None = None,
 ) -> tuple[dict[str, Array], Any]:
     """What a step does to each unit, and its `Solution`.
 
     Args:
         kind, scope: of the layout; rows: the scalars of the units, (U, C); sums: what was measured, see `Passes`; lr,
-            decay: of the groups, for each unit, (U,); loss: (S,) or None; measured: see there.
+            decay: of the groups, for each unit, (U,); loss: (S,) or None; measured: see there;
+            observed: what the step was given, (S, N), or None where nothing is declared.
 
     Returns:
         name -> array. direction (U, B), scale (U,), shrink (U,) and combinations (U, B) as in `Motion`; rows (U, C),
@@ -128,7 +130,8 @@ def decide(
     decoupled = 0 * decay if method.decay == "coupled" else decay
     products = measured.products or _products(kind, sums)
     scalars = scalars_of(kind, scope, rows, loss)
-    outcome = kind.step.take(Inputs(products, scalars, scope, lr, decoupled, loss, **measured.inputs))
+    seen = {} if observed is None else {name: observed[:, i] for i, name in enumerate(method.observed)}
+    outcome = kind.step.take(Inputs(products, scalars, scope, lr, decoupled, loss, observed=seen, **measured.inputs))
     solution, lr = outcome.solution, outcome.lr
     proximal = method.decay == "proximal"
     shrink = 1 / (1 + lr * decoupled) if proximal else 1 - lr * decoupled
@@ -136,7 +139,7 @@ def decide(
     decided = solution.gap if solution.quadratic is None else solution.quadratic
     # a pair that overflows is left out of the products of a metric of low rank
     per_unit = [products.dual if method.measures == "low rank" else sums]
-    per_scope = [solution.linear, decided, *([] if loss is None else [loss])]
+    per_scope = [solution.linear, decided, *(each for each in (loss, observed) if each is not None)]
     if method.remembers:
         per_scope += [*outcome.scalars.rule_scalars.values(), *outcome.combinations.values()]
     if method.step_size is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from proxmom.metrics import kind_of
 from proxmom.metrics.protocol import recalls
-from proxmom.step import MEMORY, Step
+from proxmom.step import Step
 from proxmom.torch.decision import SCALARS
 from proxmom.torch.layout import KEPT, MEMBERS, OF_LOSSES, PREVIOUS_GRADIENT, PREVIOUS_X, working
 from proxmom.torch.memory import require_storage
@@ -35,7 +35,7 @@ class Own(NamedTuple):
 class Entries:
     """What `state[p]` holds.
 
-    memories: names of "memory" and what the rule declares besides; metric: of the vectors that the metric needs of
+    memories: names of "memory" and what is kept of the further ones; metric: of the vectors that the metric needs of
     every parameter; fresh: all scalars, with their values before the first step; numbers: those of them that stand in
     the state, without `OF_LOSSES` where the rule does not look at the loss; kept: how many vectors a metric of low rank
     keeps, as one array; whole: the metric, where it sees whole tensors: what it keeps depends on their shape then.
@@ -61,7 +61,7 @@ class Entries:
         fresh |= {RULE_SCALAR + name: value for name, value in step.method.scalars.items()}
         fresh |= metric_numbers
         numbers = tuple(name for name in fresh if facts.needs_loss or name not in OF_LOSSES)
-        entries = cls(step.method.names[MEMORY:], metric_vectors, fresh, numbers, kept, whole)
+        entries = cls(step.method.kept, metric_vectors, fresh, numbers, kept, whole)
         own = (*entries.own(like).vectors, *entries.arrays_of(like), *metric_vectors, *([KEPT] if kept else []))
         _check_unique(step.method.name, [*step.method.names, *own, *fresh])
         return entries

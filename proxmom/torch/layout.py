@@ -65,7 +65,7 @@ class Part:
 
     name: for messages; unit: its row among the scalars; dtype, count: of the parameter here; order: see `flat`; copied:
     whether the parameter is not dense, so that a step works on a copy of it; sharded: whether it is a DTensor;
-    memories: "memory" and what the rule declares besides; vectors: those of the metric; arrays: what it keeps in
+    memories: "memory" and what is kept of the further ones; vectors: those of the metric; arrays: what it keeps in
     shapes of their own, as it is in the state; kept: the vectors that it keeps as one array, (V, n), or None.
     """
 
@@ -331,6 +331,11 @@ class Layout:
     def array(self, tensor: Tensor) -> Array:
         """What computes with scalars here: on the host NumPy, whose calls cost less, on the same memory."""
         return tensor.numpy() if self.on_host else tensor
+
+    @property
+    def scopes(self) -> int:
+        """How many models there are, S."""
+        return len(self.groups) if self.membership is None else len(self.membership[0])
 
     @property
     def on_host(self) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import compress
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 import torch
@@ -12,6 +11,7 @@ from torch._compile import _disable_dynamo
 
 from proxmom.metrics import Euclidean, Metric
 from proxmom.notebook import html_of
+from proxmom.observed import check_given
 from proxmom.rules import Rule
 from proxmom.step import Method, Step
 from proxmom.torch import arguments, checkpoint, flattened, shards
@@ -148,7 +148,8 @@ class ProxOptimizer(torch.optim.Optimizer):
 
     def _forget(self) -> None:
         """Drop what is derived from the state and the groups; the next step makes it again."""
-        self._observed: Any = None
+        self._offered: Any = None  # by `observe`: a loss, and what else the rule looks at
+        self._offered_numbers: Any = None
         self._last: tuple[Tensor, Tensor] | None = None
         self._layouts: list[Layout] = []
         self._resting: list[Tensor] = []
@@ -207,9 +208,9 @@ class ProxOptimizer(torch.optim.Optimizer):
         known |= {name: getattr(metric, name) for name in of_metric if hasattr(metric, name)}
         return {**names, **own, **known, **self._options}
 
-    def observe(self, loss: Tensor | float) -> None:
-        """The loss for the next step, for wrappers that call step() without arguments."""
-        self._observed = loss
+    def observe(self, loss: Tensor | float | None = None, observed: Mapping[str, Tensor | float] | None = None) -> None:
+        """What step takes by these names, for the next step, for wrappers that call step() without arguments."""
+        self._offered, self._offered_numbers = loss, observed
 
     def diagnostics(self) -> dict[str, Tensor | None]:
         """Of the last step, as tensors on the device: "weights" (S, K), "beta" (S,); and "skipped", steps in all.
@@ -223,7 +224,8 @@ class ProxOptimizer(torch.optim.Optimizer):
     # What happens in a step, in order. U units are parameters of one model and group that have always stepped together;
     # they share all scalars (`layout`).
     #
-    # 1. Gradients are collected, and the loss where the rule looks at it. Nothing to step: return. Rates are checked.
+    # 1. Gradients are collected, loss and observed numbers where the rule looks at them. Nothing to step: return. Rates
+    #    are checked.
     # 2. `_arrange`: the layouts of these parameters, one for each device. They say where every vector and scalar lies.
     #    Anything may have happened since the last step, so each looks whether all is still there (`Layout.follows`);
     #    where it is not, layouts are built again (`arrange`), and with them the passes chosen (`passes/choose`).
@@ -241,25 +243,36 @@ class ProxOptimizer(torch.optim.Optimizer):
     # 9. `Layout.end` lets go of parameters and gradients.
     @_disable_dynamo  # torch.compiler.disable would load the compiler as soon as this module is imported
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        loss: Tensor | float | None = None,
+        observed: Mapping[str, Tensor | float] | None = None,
+    ) -> Any:
         """One step; returns the closure's loss.
 
-        A gradient, loss or model of planes that is not finite skips the step in every scope: nothing changes but the
-        count in `diagnostics()`.
+        A gradient, loss, observed number or model of planes that is not finite skips the step in every scope: nothing
+        changes but the count in `diagnostics()`.
 
         Args:
             closure: evaluates the model and returns the loss.
             loss: the loss that the gradients belong to; only rules that look at it need one.
+            observed: name -> number or tensor of one element, of all that the rule declares in `observed`, and of
+                nothing else; one for all scopes. Like the loss it is averaged over the processes.
 
         Raises:
-            ValueError, RuntimeError: for a missing loss, sparse or complex gradients, before anything changes.
+            ValueError, RuntimeError: for a missing loss, other names than declared, sparse or complex gradients, before
+                anything changes.
+            TypeError: for a loss or number that is neither a number nor a tensor of one element.
         """
         returned = None
         if closure is not None:
             with torch.enable_grad():
                 returned = closure()
-        given = next((value for value in (loss, returned, self._observed) if value is not None), None)
-        self._observed = None
+        given = next((value for value in (loss, returned, self._offered) if value is not None), None)
+        numbers = self._offered_numbers if observed is None else observed
+        self._offered = self._offered_numbers = None
         params = [p for group in self.param_groups for p in group["params"]]
         gradients: list[Any] = [p.grad for p in params]
         if distributed.is_available() and distributed.is_initialized():
@@ -267,12 +280,7 @@ class ProxOptimizer(torch.optim.Optimizer):
         idle = [g is None for g in gradients]
         if all(idle):
             return returned
-        needs_loss = self._step.method.facts.needs_loss
-        loading = needs_loss and given is None  # how checkpoint loaders create state: lr 0, zero gradients, no loss
-        if loading and any(group["lr"] != 0 for group in self.param_groups):
-            name = self._step.method.name
-            raise ValueError(f"{name} looks at the loss: call step(loss=...) or step(closure).")
-        given = arguments.loss_of(given) if needs_loss and not loading else None
+        looks = self._looked_at(given, numbers)
         for group in self.param_groups:
             for key in ("lr", "weight_decay"):
                 value = group[key]
@@ -283,12 +291,26 @@ class ProxOptimizer(torch.optim.Optimizer):
         try:
             for layout in self._layouts:
                 layout.begin(_at(layout, params), _at(layout, gradients))
-            if not loading:
-                self._advance(given)
+            if looks is not None:
+                self._advance(*looks)
         finally:
             for layout in self._layouts:
                 layout.end()
         return returned
+
+    def _looked_at(self, loss: Any, numbers: Any) -> tuple[Any, list[Any]] | None:
+        """The loss and the observed numbers, where the rule looks at them; None for a step that only creates state."""
+        method = self._step.method
+        needs_loss, wanted = method.facts.needs_loss, method.observed
+        if (needs_loss and loss is None) or (wanted and numbers is None):
+            # how checkpoint loaders create state: lr 0, zero gradients, no loss
+            if all(group["lr"] == 0 for group in self.param_groups):
+                return None
+            if needs_loss and loss is None:
+                raise ValueError(f"{method.name} looks at the loss: call step(loss=...) or step(closure).")
+        check_given(method.name, wanted, numbers)
+        seen = [arguments.number_of(f"observed[{name!r}]", numbers[name]) for name in wanted]
+        return arguments.loss_of(loss) if needs_loss else None, seen
 
     def _arrange(self, params: list[Tensor], idle: list[bool]) -> None:
         """Look up the layouts of the parameters with a gradient; make them where they do not fit what is there now."""
@@ -363,13 +385,17 @@ class ProxOptimizer(torch.optim.Optimizer):
             for step in dict.fromkeys(self._steps)
         ]
 
-    def _advance(self, given: Any) -> None:
+    def _advance(self, given: Any, numbers: list[Any]) -> None:
         """Take the step, unless something is not finite."""
         seeded = [memory for layout in self._layouts if layout.unseeded for memory in self._seed(layout)]
-        first, loss = self._layouts[0], None
-        if self._step.method.facts.needs_loss:
-            loss = first.array(shards.mean(scalar(given, first.scalar_rows), self._options["process_group"]))
-        plans = [plan_step(layout, self.param_groups, loss) for layout in self._layouts]
+        first, loss, observed = self._layouts[0], None, None
+        if given is not None or numbers:
+            told = [*([] if given is None else [given]), *numbers]
+            agreed = torch.cat([scalar(value, first.scalar_rows) for value in told])
+            agreed = shards.mean(agreed, self._options["process_group"])
+            loss = None if given is None else first.array(agreed[:1])
+            observed = agreed[len(told) - len(numbers) :] if numbers else None
+        plans = [plan_step(layout, self.param_groups, loss, observed) for layout in self._layouts]
         sound = as_tensor(plans[0].sound)
         for plan in plans[1:]:
             sound = sound & as_tensor(plan.sound).to(sound.device)
@@ -394,24 +420,25 @@ class ProxOptimizer(torch.optim.Optimizer):
                 memory.copy_(torch.where(sound.to(memory.device), memory, 0.0))
 
     def _seed(self, layout: Layout) -> list[Tensor]:
-        """Where a memory starts as the first gradient, put it there; returns the memories written."""
+        """Where a memory starts as the first gradient, or as x, put that there; returns the memories written."""
         fresh = (layout.scalar_rows[:, STEP] == 0).tolist()
         layout.unseeded = any(fresh)
         written: list[Tensor] = []
-        seeded = layout.step.method.seeded
-        if not any(seeded) or not layout.unseeded:
+        starts = layout.step.method.starts
+        if set(starts) == {"zero"} or not layout.unseeded:
             return written
-        xs = layout.xs() if self._step.method.decay == "coupled" else None
+        xs = layout.xs()
         for i, (part, g) in enumerate(zip(layout.parts, layout.rows_of_gradients(), strict=True)):
             if fresh[part.unit]:
                 decay = self.param_groups[layout.groups[part.unit]]["weight_decay"]
                 g = g.to(part.memories[0].dtype)
                 g = -g if self._options["maximize"] else g
-                if xs is not None and decay:
+                if self._step.method.decay == "coupled" and decay:
                     g = g + decay * xs[i].to(g.dtype)  # in the dtype of the passes
-                for memory in compress(part.memories, seeded):
-                    memory.copy_(g)
-                    written.append(memory)
+                for memory, start in zip(part.memories, starts, strict=True):
+                    if start != "zero":
+                        memory.copy_(g if start == "gradient" else xs[i])
+                        written.append(memory)
         return written
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,8 +35,11 @@ class Plan:
     sound: Any
 
 
-def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
-    """Inner products, planes, weights: all of a step but its consequences."""
+def plan_step(layout: Layout, groups: Groups, loss: Array | None, observed: Tensor | None = None) -> Plan:
+    """Inner products, planes, weights: all of a step but its consequences.
+
+    loss: (1,), or None; observed: (N,), the same for all scopes, or None.
+    """
     step, passes, rows = layout.step, layout.passes, layout.rows
     lr, decay = (_per_unit(layout, groups, key) for key in ("lr", "weight_decay"))
     coupled = step.method.decay == "coupled"
@@ -56,7 +59,8 @@ def plan_step(layout: Layout, groups: Groups, loss: Array | None) -> Plan:
         passes.check_rates(groups, ("lr",) if coupled else ("lr", "weight_decay"))
     measured = passes.measure(layout, numbers)
     sums = layout.array(measured if layout.meshes is None else layout.meshes.total(measured))
-    decided, atoms = layout.decision.decide(kind, rows, sums, lr, decay, loss, _besides(layout, kind, sums))
+    seen = None if observed is None else layout.array(observed.to(layout.scalar_rows).expand(layout.scopes, -1))
+    decided, atoms = layout.decision.decide(kind, rows, sums, lr, decay, loss, _besides(layout, kind, sums), seen)
     sound = decided["sound"].all()
     return Plan(layout, numbers, decided, atoms, sound)
 

@@ -70,15 +70,23 @@ class Decision:
             return numbers(kind, self._scope, rows if isinstance(rows, np.ndarray) else rows.double())
 
     def decide(
-        self, kind: Kind, rows: Array, sums: Array, lr: Array, decay: Array, loss: Array | None, more: Measured | None
+        self,
+        kind: Kind,
+        rows: Array,
+        sums: Array,
+        lr: Array,
+        decay: Array,
+        loss: Array | None,
+        more: Measured | None,
+        observed: Array | None = None,
     ) -> tuple[Arrays, Sequence[tuple[Array, Array]]]:
         """See `decision.decide`; beside it the atoms of a step in a norm, as in `Motion`."""
         player = self._player("decide", kind, rows, sums.shape[1]) if more is None else None
         if player is not None:
-            given = {"rows": rows, "sums": sums, "lr": lr, "decay": decay, "loss": loss, "sizes": self._sizes}
-            return player.play(given), ()
+            given = {"rows": rows, "sums": sums, "lr": lr, "decay": decay, "sizes": self._sizes}
+            return player.play({**given, "loss": loss, "observed": observed}), ()
         with np.errstate(all="ignore"):
-            found, solution = decide(kind, self._scope, rows, sums, lr, decay, loss, more or Measured())
+            found, solution = decide(kind, self._scope, rows, sums, lr, decay, loss, more or Measured(), observed)
         spread = self._scope.spread
         return found, [(spread_vectors(self._scope, atom.slope), spread(atom.share)) for atom in solution.atoms]
 
@@ -164,6 +172,8 @@ def _recorded(name: str, kind: Kind, sums: int | None, dtype: Any, *, shared: bo
         given |= {"sizes": Given()} if shared else {}
         given |= {"sums": Given(shape=(sums or 0,)), "lr": Given(), "decay": Given()}
         given |= {"loss": Given(per=SCOPE)} if kind.step.method.facts.needs_loss else {}
+        seen = len(kind.step.method.observed)
+        given |= {"observed": Given(per=SCOPE, shape=(seen,))} if seen else {}
 
     def function(scope: Scope, **arrays: Array) -> Arrays:
         return numbers(kind, scope, **arrays) if name == "numbers" else decide(kind, scope, **arrays)[0]

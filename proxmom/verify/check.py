@@ -154,9 +154,10 @@ def check_rule(
             return Report(*describe, trials=(), refused=str(error))
         raise AssertionError(f"{rule}, {metric}, inertia {inertia:g}, {decay} decay: must be refused, and was not.")
     check_several(rule)
-    bound, done = bound_of(rule) if Facts.of(rule).needs_loss else None, []
+    facts, done = Facts.of(rule), []
+    bound = bound_of(rule) if facts.needs_loss else None
     for number in range(trials):
-        state = draw(optimizer, cases, number, seed, bound)
+        state = draw(optimizer, cases, number, seed, bound, facts.observed)
         model = state.model()
         judged = norms.compare(number, state.case, model) if in_norm else _compare(state, model, formula)
         done.append(judged)

@@ -13,6 +13,7 @@ from proxmom.metrics.protocol import check_shape
 from proxmom.now import Now
 from proxmom.numpy.measures import split
 from proxmom.numpy.optimizer import Model
+from proxmom.observed import usual
 from proxmom.reference import check_expression, lengths, linear_of, objective, shortest, solve_step
 from proxmom.rules import Rule
 from proxmom.step import Method
@@ -69,6 +70,7 @@ def asks_products(rule: Rule) -> bool:
         memory_height=one,
         memories=method.memories,
         scalars={name: value * one for name, value in method.scalars.items()},
+        observed={name: value * one for name, value in usual(method.observed).items()},
         rule=method.name,
     )
     for ask in (rule.planes, *(part.remember for part in method.remembers)):

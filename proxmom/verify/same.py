@@ -6,7 +6,7 @@ Both are shown the same gradients, those at the first one's iterates, so that a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from proxmom.metrics import Euclidean, Metric
 from proxmom.numpy.measures import join, split
 from proxmom.numpy.optimizer import Optimizer
+from proxmom.observed import Observed, sampled
 from proxmom.rules import Facts, Rule
 from proxmom.verify.cases import SIZE, Vector
 from proxmom.verify.check import text_of
@@ -162,14 +163,15 @@ class _Pair:
         shapes, cases = surroundings(self.metric)
         looking = [rule for rule in self.rules if Facts.of(rule).needs_loss]
         bound = bound_of(looking[0]) if looking else None
+        observed = {name: told for rule in self.rules for name, told in Facts.of(rule).observed.items()}
         for number in range(trials):
-            state = draw(lambda x: self._optimizers(split(x, shapes))[0], cases, number, seed, bound)
+            state = draw(lambda x: self._optimizers(split(x, shapes))[0], cases, number, seed, bound, observed)
             place = f"state {number} ({state.case})"
             yield place, state.case, self._along(state.x0, _replay(state))
         for name, function in FUNCTIONS.items():
             random = np.random.default_rng([seed, SIZE])
             x0 = split(random.normal(size=SIZE), shapes)
-            yield f"the run on {name}", "run", self._along(x0, _run(function, random, bound or 0.0))
+            yield f"the run on {name}", "run", self._along(x0, _run(function, random, bound or 0.0, observed))
 
     def _optimizers(self, x: list[Vector]) -> list[Optimizer]:
         return [Optimizer(x, rule, lr=1.0, metric=self.metric, **self.options) for rule in self.rules]
@@ -190,16 +192,18 @@ def _replay(state: State) -> Callable[[list[Vector]], Shown | None]:
     return lambda x: next(left, None)
 
 
-def _run(function: Function, random: np.random.Generator, bound: float) -> Callable[[list[Vector]], Shown | None]:
+def _run(
+    function: Function, random: np.random.Generator, bound: float, observed: Mapping[str, Observed]
+) -> Callable[[list[Vector]], Shown | None]:
     """What is shown at an iterate, until the run ends."""
-    left = iter(range(STEPS))
+    left, seen = iter(range(STEPS)), np.random.default_rng(SIZE)
 
     def shown(x: list[Vector]) -> Shown | None:
         flat = join(x)
         if next(left, None) is None or not np.abs(flat).max() < FAR:
             return None
         f, g = function(flat, random)
-        return Shown(LR, split(g, [part.shape for part in x]), f + bound)
+        return Shown(LR, split(g, [part.shape for part in x]), f + bound, sampled(observed, seen))
 
     return shown
 
@@ -208,7 +212,7 @@ def _natural(optimizer: Optimizer, shown: Shown) -> float:
     """How far the planes' own steps go, which a rounding is relative to; 0 where the step is skipped, or in a norm."""
     optimizer.lr = shown.lr
     try:
-        model = optimizer.preview(shown.gradient, shown.loss)
+        model = optimizer.preview(*shown.of(optimizer))
     except ValueError:
         return 0.0
     return 0.0 if model.norm is not None else model.lr * max(np.abs(model.image(slope)).max() for slope in model.slopes)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from proxmom.metrics import Euclidean, Metric, kind_of
 from proxmom.numpy.measures import join, split
 from proxmom.numpy.optimizer import Model, Optimizer
+from proxmom.observed import Observed, sampled
 from proxmom.rules import Facts, Rule
 from proxmom.verify import norms
 from proxmom.verify.cases import CASES, IN_NORMS, SHAPES, SIZE, Case, Vector
@@ -24,12 +25,19 @@ Random = np.random.Generator
 class Shown(NamedTuple):
     """What an optimizer is shown for one step.
 
-    lr: step size, > 0. gradient: one array for each tensor. loss: None where the rule does not look at it.
+    lr: step size, > 0. gradient: one array for each tensor. loss: None where the rule does not look at it. observed:
+    name -> number, of what rules declare in `observed`.
     """
 
     lr: float
     gradient: list[Vector]
     loss: float | None
+    observed: Mapping[str, float] = {}
+
+    def of(self, optimizer: Optimizer) -> tuple[Any, ...]:
+        """The arguments of a step or preview of an optimizer, which is shown only what it observes."""
+        seen = {name: self.observed[name] for name in optimizer.observed}
+        return (self.gradient, self.loss, *([seen] if seen else []))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +68,7 @@ class State:
             ValueError: where that step would be skipped.
         """
         self.optimizer.lr = self.now.lr
-        return self.optimizer.preview(self.now.gradient, self.now.loss)
+        return self.optimizer.preview(*self.now.of(self.optimizer))
 
 
 def sample_state(
@@ -103,7 +111,8 @@ def sample_state(
         )
 
     with_loss = Facts.of(rule).needs_loss if loss is None else loss
-    return draw(optimizer, cases, number, seed, bound_of(rule) if with_loss else None)
+    bound = bound_of(rule) if with_loss else None
+    return draw(optimizer, cases, number, seed, bound, Facts.of(rule).observed)
 
 
 def surroundings(metric: Metric) -> tuple[tuple[tuple[int, ...], ...], Mapping[str, Case]]:
@@ -117,9 +126,18 @@ def bound_of(rule: Rule) -> float:
 
 
 def draw(
-    optimizer: Callable[[Vector], Optimizer], cases: Mapping[str, Case], number: int, seed: int, bound: float | None
+    optimizer: Callable[[Vector], Optimizer],
+    cases: Mapping[str, Case],
+    number: int,
+    seed: int,
+    bound: float | None,
+    observed: Mapping[str, Observed] | None = None,
 ) -> State:
-    """State `number` of those that `optimizer` (x -> a fresh one) gets into; without a bound no loss is shown."""
+    """State `number` of those that `optimizer` (x -> a fresh one) gets into; without a bound no loss is shown.
+
+    observed: what is shown besides; gradients and losses do not depend on it.
+    """
+    seen = np.random.default_rng([seed, number, 1])
     random, name = np.random.default_rng([seed, number]), case_of(number, list(cases))
     case, state = cases[name], optimizer(random.normal(size=SIZE))
     x0, past = state.x, []
@@ -127,19 +145,21 @@ def draw(
     for _ in range(1 + random.integers(4)):
         lr = 10 ** random.uniform(-2, 0)
         before = split(case.before(_gradient(random)), shapes)
-        past.append(Shown(lr, before, bound + 10 ** random.uniform(-1, 2) if bound is not None else None))
+        height = bound + 10 ** random.uniform(-1, 2) if bound is not None else None
+        past.append(Shown(lr, before, height, sampled(observed or {}, seen)))
         show(state, past[-1])
     gradient = case.gradient(_gradient(random), join(state.memory))
     lr = case.lr if case.lr is not None else 10 ** random.uniform(-3, 1)
     depth = case.depth if case.depth is not None else 10 ** random.uniform(-1.5, 1.5)
     loss = bound + depth * lr * float(gradient @ gradient) if bound is not None else None
-    return State(number, name, x0, tuple(past), Shown(lr, split(gradient, shapes), loss), state)
+    now = Shown(lr, split(gradient, shapes), loss, sampled(observed or {}, seen))
+    return State(number, name, x0, tuple(past), now, state)
 
 
 def show(optimizer: Optimizer, shown: Shown) -> None:
     """One step of an optimizer."""
     optimizer.lr = shown.lr
-    optimizer.step(shown.gradient, shown.loss)
+    optimizer.step(*shown.of(optimizer))
 
 
 def case_of(number: int, names: list[str]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from proxmom import AdaptiveMemory, QuasiNewton
+from proxmom import AdaptiveMemory, Plane, QuasiNewton, mix
+from proxmom.memories import Displacement, Position
 from proxmom.torch import (
     AMSGD,
     AMSOAP,
@@ -54,6 +56,26 @@ WHOLE: dict[str, Callable[..., ProxOptimizer]] = {  # their metrics are not elem
     "quasi-Newton": with_metric(QuasiNewton(3)),
 }
 NAMED |= WHOLE
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Adaptive memory with a pull to where it started, and a smaller one to zero."""
+
+    beta_max: float = 0.9
+    memories: ClassVar[Any] = {"away": Displacement(), "at": Position()}
+
+    def planes(self, now: Any) -> Any:
+        pull = 0.2 * now.vector("away") + 0.1 * now.vector("at")
+        current = Plane(now.gradient + pull, 0.0)
+        return current, mix(current, now.memory_plane(), now.weight(self.beta_max))
+
+
+def anchored(params: Any, **given: Any) -> ProxOptimizer:
+    return ProxOptimizer(params, **{"rule": Anchored(), "lr": 0.1, **given})
+
+
+NAMED["looks at x"] = anchored
 
 
 def parameters(dtype: torch.dtype = torch.float64, shapes: Any = SHAPES) -> list[nn.Parameter]:

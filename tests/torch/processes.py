@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from proxmom import AdaptiveMemory
 from proxmom.torch import AMSGD, AMAdamW, MoMo, MoMoAdam, ProxOptimizer, TruncatedMemorySGD
 from tests.started import start
+from tests.torch.common import anchored
 
 STEPS = 9
 Factory = Callable[..., ProxOptimizer]
@@ -33,6 +34,7 @@ NAMED: dict[str, Factory] = {
     "MoMo": functools.partial(MoMo, lr=0.5, lower_bound=0.0, weight_decay=0.01),
     "MoMoAdam": functools.partial(MoMoAdam, lr=0.05, lower_bound=0.0),
     "TruncatedMemorySGD": functools.partial(TruncatedMemorySGD, lr=0.5, lower_bound=0.0),
+    "looks at x": functools.partial(anchored, lr=0.05, weight_decay=0.01),
     "aggregated height": functools.partial(ProxOptimizer, rule=AdaptiveMemory(height="aggregated"), lr=0.05),
 }
 SAVED = ("AMSGD, model", "AMAdamW, tensor", "MoMoAdam")

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, SteadyMemory
-from proxmom.memories import Average, Combination, Memory, Previous
+from proxmom.memories import Average, Combination, Displacement, Memory, Position, Previous
 from proxmom.step import Inputs, Products, Scalars, Scope, Step
 from proxmom.torch import ProxOptimizer, memory
 from proxmom.torch.entries import Entries
@@ -33,6 +33,7 @@ from tests.torch.remembering import EVERY_KIND, Remembering
 EXAMPLES = int(os.environ.get("PROXMOM_FUZZ", "40"))
 SHAPES = ((), (3,), (4, 3), (2, 3, 2, 2), (0,), (3, 3))
 FEW: dict[str, Memory] = {"slow": Average(0.2), "blend": Combination()}
+PLACES: dict[str, Memory] = {"away": Displacement(), "blend": Combination(), "at": Position(), "was": Previous("at")}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
@@ -44,6 +45,8 @@ def make(kind: str, params: Any, scope: str, foreach: bool | None) -> ProxOptimi
     if kind == "memories":
         rule = Remembering(EVERY_KIND if scope == "tensor" else FEW)
         return ProxOptimizer(params, rule, 0.05, metric=Adam(0.9, 1e-3), decay="decoupled", **settings)
+    if kind == "places":
+        return ProxOptimizer(params, Remembering(PLACES), 0.05, decay="coupled", **settings)
     rule = SteadyMemory(0.8) if kind == "steady" else AdaptiveMemory(0.8)
     return ProxOptimizer(params, rule, 0.05, decay="coupled", **settings)
 
@@ -86,6 +89,7 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
                 "missing": float(adam),
             }
             entry |= {"count": 0.0, "second_moment": 0 * g, **kept, **dict.fromkeys(step.method.memories, 0 * g)}
+            entry |= {name: x for name, kind in step.method.memories.items() if isinstance(kind, Displacement)}
         olds.append(entry), gs.append(g), xs.append(x), lrs.append(group["lr"])
         mus.append(0.0 if step.method.decay == "coupled" else mu)
     column = {
@@ -111,7 +115,11 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
         v = 0.9 * old.get("second_moment", 0) + 0.1 * g * g if adam else 0 * g
         vs.append(v)
         ps.append(f * (np.sqrt(v / (1 - 0.9 ** (old["count"] + 1))) + 1e-3) if adam else 1 + 0 * g)
-    named = [[g, *(old[name] for name in step.method.names[1:])] for g, old in zip(gs, olds, strict=True)]
+    kinds = step.method.memories.items()
+    named = [
+        [g, old["memory"], *(_vector(kind, old.get(name), x) for name, kind in kinds)]
+        for g, old, x in zip(gs, olds, xs, strict=True)
+    ]
 
     def dots(weight: Callable[[Any], Any]) -> Any:
         return np.array(
@@ -138,9 +146,18 @@ def _one_model(optimizer: ProxOptimizer, step: Step, members: list[Any]) -> dict
             after[p] |= {"second_moment": v, "count": old["count"] + 1}
         vectors = dict(zip(step.method.names, us, strict=True))
         after[p] |= {
-            name: _following(kind, name, vectors, out.combinations) for name, kind in step.method.memories.items()
+            name: old[name] if isinstance(kind, Displacement) else _following(kind, name, vectors, out.combinations)
+            for name, kind in kinds
+            if not isinstance(kind, Position)
         }
     return after
+
+
+def _vector(kind: Any, kept: Any, x: Any) -> Any:
+    """A further memory as the rule sees it."""
+    if isinstance(kind, Position):
+        return x
+    return x - kept if isinstance(kind, Displacement) else kept
 
 
 def _following(kind: Any, name: str, vectors: dict[str, Any], combinations: Any) -> Any:
@@ -379,7 +396,7 @@ INTERPRETED = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reas
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     actions=st.lists(st.sampled_from([*ACTIONS, *["step"] * len(ACTIONS)]), min_size=2, max_size=24),
-    kind=st.sampled_from(["adam", "euclidean", "steady", "memories"]),
+    kind=st.sampled_from(["adam", "euclidean", "steady", "memories", "places"]),
     scope=st.sampled_from(["model", "group", "tensor"]),
     seed=st.integers(0, 10_000),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from proxmom import Adam, AdaptiveMemory, Euclidean, MoMo, SteadyMemory, TruncatedMemory, mix
+from proxmom import Adam, AdaptiveMemory, Euclidean, MoMo, Plane, SteadyMemory, TruncatedMemory, mix
+from proxmom.observed import Observed
 from proxmom.planes import namespace
 from proxmom.solve import weights
 from proxmom.step import Method, Scope, Step
@@ -269,3 +270,35 @@ def test_weights_of_a_step_that_is_not_recorded_are_its_own(monkeypatch: pytest.
     for fast, slow in zip(found[:4], found[4:], strict=True):
         torch.testing.assert_close(fast["beta"], slow["beta"])
         torch.testing.assert_close(fast["weights"], slow["weights"])
+
+
+class Cautious:
+    """Looks at a number that is given with each step."""
+
+    beta_max = 0.9
+    observed: ClassVar[Any] = {"noise": Observed(typical=(0, 1)), "trust": ""}
+
+    def planes(self, now: Any) -> Any:
+        cap = now.weight(self.beta_max * now.observed("noise"))
+        longer = Plane(now.observed("trust") * now.gradient, 0.0)
+        return longer, mix(now.gradient_plane, now.memory_plane(), cap)
+
+
+@runs
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+def test_numbers_given_with_a_step_are_read_by_the_kernels(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not CUDA:
+        monkeypatch.setattr(cuda, "serves", lambda *_: True)
+    found = []
+    for options in ({}, {"foreach": False}):
+        params = [nn.Parameter(torch.ones(3, 2, dtype=torch.float64, device=DEVICE)) for _ in range(3)]
+        optimizer = ProxOptimizer(params, Cautious(), 0.1, metric=Adam(), scope=scope, **options)
+        for step, (noise, trust) in enumerate([(0.1, 2.0), (0.9, 0.5), (float("nan"), 1.0), (0.4, 1.5)]):
+            for k, p in enumerate(params):
+                p.grad = torch.full_like(p, 1.0 + k) * (-1) ** (step * k)
+            given = torch.tensor(trust, device=DEVICE) if step % 2 else trust
+            optimizer.step(observed={"trust": given, "noise": noise})
+        found.append(torch.stack([p.detach() for p in params]))
+        assert optimizer.diagnostics()["skipped"] == 1
+        assert optimizer.path == ("torch operations" if options else "Triton kernels")
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from proxmom.kernels.batch import MOST_FURTHER
-from proxmom.memories import Memory
+from proxmom.memories import Displacement, Memory, Position
 from proxmom.metrics import Adam, Euclidean
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
@@ -91,6 +91,12 @@ class Settings:
 
     @property
     def for_kernels(self) -> bool:
-        """Whether the kernels know this: the Euclidean or Adam's metric, plain rounding, few further memories."""
+        """Whether the kernels know this: the Euclidean or Adam's metric, plain rounding, few further memories, no x."""
         few = len(self.memories) <= MOST_FURTHER
-        return type(self.metric) in (Euclidean, Adam) and few and not self.stochastic_rounding
+        known = type(self.metric) in (Euclidean, Adam)
+        return known and few and not self.stochastic_rounding and not self.looks_at_x
+
+    @property
+    def looks_at_x(self) -> bool:
+        """Whether the rule has named where the parameters are."""
+        return any(isinstance(kind, Position | Displacement) for kind in self.memories.values())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxmom.memories import Average, Memory, Previous
+from proxmom.memories import Average, Combination, Displacement, Memory, Position, Previous
 from proxmom.planes import Array, Scalar
 
 ROUNDING = 1e-14  # of a sum of weights
@@ -30,16 +30,39 @@ def products(u: Sequence[Tensor], diagonal: Tensor | None, inertia: float, dot: 
     return _seen(sums, whole) + pulled
 
 
+def named(memories: Mapping[str, Memory], gradient: Tensor, kept: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    """The named vectors, in order; kept: memory, and what is kept of the further ones."""
+    memory, *rows = kept
+    left, vectors = iter(rows), [gradient, memory]
+    for kind in memories.values():
+        if isinstance(kind, Position):
+            vectors.append(x)
+        else:
+            vectors.append(x - next(left) if isinstance(kind, Displacement) else next(left))
+    return vectors
+
+
 def following(
-    kind: Memory, name: str, vectors: Sequence[Tensor], parts: Sequence[Any] | None, places: Mapping[str, int]
-) -> Tensor:
-    """What a further memory becomes, from what the vectors were before; parts: the coefficients of a combination."""
-    if isinstance(kind, Average):
+    memories: Mapping[str, Memory], vectors: Sequence[Tensor], combinations: Mapping[str, Sequence[Any] | Tensor]
+) -> list[Tensor | None]:
+    """What is kept of further memories after a step, from what the named vectors were before; None where it stays.
+
+    combinations: name -> coefficients.
+    """
+    places = {name: place for place, name in enumerate(("gradient", "memory", *memories))}
+    found: list[Tensor | None] = []
+    for name, kind in memories.items():
         old = vectors[places[name]]
-        return old + kind.coefficient * (vectors[0] - old)
-    if isinstance(kind, Previous):  # the others will be written in place
-        return vectors[places[kind.of]].clone()
-    return sum((c * v for c, v in zip(parts or (), vectors, strict=True)), start=torch.zeros_like(vectors[0]))
+        if isinstance(kind, Average):
+            found.append(old + kind.coefficient * (vectors[0] - old))
+        elif isinstance(kind, Previous):  # the others will be written in place
+            found.append(vectors[places[kind.of]].clone())
+        elif isinstance(kind, Combination):
+            terms = (c * v for c, v in zip(combinations[name], vectors, strict=True))
+            found.append(sum(terms, start=torch.zeros_like(vectors[0])))
+        elif isinstance(kind, Displacement):
+            found.append(None)
+    return found
 
 
 def _seen(sums: list[Tensor], product: Tensor) -> list[Tensor]:
@@ -92,8 +115,10 @@ def add(vector: Tensor, other: Tensor, coefficient: Scalar) -> None:
         vector.add_(other, alpha=coefficient)
 
 
-def store(target: Tensor, value: Tensor, sound: Tensor | None) -> None:
-    """target <- value, where `sound` if that is given."""
+def store(target: Tensor, value: Tensor | None, sound: Tensor | None) -> None:
+    """target <- value, where `sound` if that is given; None: as it is."""
+    if value is None:
+        return
     target.copy_(value if sound is None else torch.where(sound, value.to(target.dtype), target))
 
 

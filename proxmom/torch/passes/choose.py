@@ -41,7 +41,10 @@ def choose(layout: Layout, settings: Settings, foreach: bool | None) -> Passes:
         return native.NativePasses(layout, settings)
     if foreach is None and layout.on_host and settings.for_kernels:
         say_why_slower()
-    return TorchPasses(layout, settings, pack=foreach is not False)
+    passes = TorchPasses(layout, settings, pack=foreach is not False)
+    if foreach is None and settings.looks_at_x:
+        passes.name += " (kernels do not read x as a vector)"
+    return passes
 
 
 @cache

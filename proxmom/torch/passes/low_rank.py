@@ -24,7 +24,7 @@ from proxmom.torch.decision import LAST_LR, STEP
 from proxmom.torch.layout import MEMBERS, PREVIOUS_GRADIENT, PREVIOUS_X, Layout, Part, working
 from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import each, following, rounded
+from proxmom.torch.passes.arithmetic import each, following, named, rounded
 from proxmom.torch.passes.blocks import DEVICE_BLOCK, HOST_BLOCK
 
 LEAST = 1 << 10  # columns of a block
@@ -39,8 +39,7 @@ class LowRankPasses:
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings = settings
         self._metric = settings.metric
-        self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
-        self._named, self._kept = len(self._places), settings.metric.kept
+        self._named, self._kept = 2 + len(settings.memories), settings.metric.kept
         self._rows = self._named + self._kept + 2
         width = max((HOST_BLOCK if layout.on_host else DEVICE_BLOCK) // self._rows, LEAST)
         self._blocks = [
@@ -81,9 +80,9 @@ class LowRankPasses:
         total = layout.scalar_rows.new_zeros((len(layout.groups), self._rows**2 + self._named))
         for i, at in self._blocks:
             part = layout.parts[i]
-            x, named, pair = self._seen(i, part, at)
+            x, vectors, pair = self._seen(i, part, at)
             rows = total.new_empty((self._rows, x.numel()))
-            for row, vector in enumerate(named):
+            for row, vector in enumerate(vectors):
                 rows[row] = vector
             rows[self._named : -2] = part.kept[:, at]  # type: ignore[index]
             rows[-2], rows[-1] = pair
@@ -102,7 +101,7 @@ class LowRankPasses:
         moved = self._moved[part.unit]
         move = torch.where(moved, x - part.vectors[PREVIOUS_X][at], 0.0)
         turn = torch.where(moved, g - part.vectors[PREVIOUS_GRADIENT][at], 0.0)
-        return x, [g, *(memory[at] for memory in part.memories)], (move, turn)
+        return x, named(self._settings.memories, g, [memory[at] for memory in part.memories], x), (move, turn)
 
     def products(self, layout: Layout, sums: Array, *, with_x: bool) -> Products:
         """The products in the metric, and what the next step needs to know of it."""
@@ -162,21 +161,19 @@ class LowRankPasses:
         for i, at in self._blocks:
             part = layout.parts[i]
             unit = part.unit
-            x, named, pair = self._seen(i, part, at)
+            x, vectors, pair = self._seen(i, part, at)
             pair = tuple(torch.where(usable[unit] > 0, row, 0.0) for row in pair)  # type: ignore[assignment]
             back, direction, scale, shrink, identity = (values[unit] for values in per_unit)
-            after = [
-                following(kind, name, named, combinations[name][unit] if name in combinations else None, self._places)
-                for name, kind in self._settings.memories.items()
-            ]
-            memory = sum((c * v for c, v in zip(direction, named, strict=True)), start=torch.zeros_like(x))
+            ours = {name: rows[unit] for name, rows in combinations.items()}
+            after = following(self._settings.memories, vectors, ours)
+            memory = sum((c * v for c, v in zip(direction, vectors, strict=True)), start=torch.zeros_like(x))
             step = identity * memory + _over(back, part, at, pair)
             moved = shrink * x - scale * step
             if self._settings.stochastic_rounding:
                 moved = rounded(moved, part.dtype)
             for kept_rows, new in self._learned(learned[unit], part, at, pair):
                 _store(part.kept, (kept_rows, at), new, motion.sound)  # type: ignore[arg-type]
-            _store(part.vectors[PREVIOUS_GRADIENT], at, named[0], motion.sound)
+            _store(part.vectors[PREVIOUS_GRADIENT], at, vectors[0], motion.sound)
             for row, value in zip(part.memories, [memory, *after], strict=True):
                 _store(row, at, value, motion.sound)
             _store(part.vectors[PREVIOUS_X], at, x, motion.sound)
@@ -223,5 +220,7 @@ def _changes(keeps: Tensor) -> tuple[list[int], list[int], Tensor]:
     return rows, used, keeps[rows]
 
 
-def _store(target: Tensor, at: Any, value: Tensor, sound: Tensor | None) -> None:
+def _store(target: Tensor, at: Any, value: Tensor | None, sound: Tensor | None) -> None:
+    if value is None:
+        return
     target[at] = value.to(target.dtype) if sound is None else torch.where(sound, value.to(target.dtype), target[at])

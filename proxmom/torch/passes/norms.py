@@ -18,7 +18,7 @@ from proxmom.torch.decision import LAST_LR
 from proxmom.torch.layout import PREVIOUS_X, Layout, Part, working
 from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import each, following, rounded, store
+from proxmom.torch.passes.arithmetic import each, following, named, rounded, store
 from proxmom.torch.passes.whole import Frame
 from proxmom.torch.shards import absent
 
@@ -41,7 +41,7 @@ class NormPasses:
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._settings, self._norm = settings, settings.metric
-        self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
+        self._count = 2 + len(settings.memories)
         self._pieces = getattr(self._norm, "elementwise", False)
         self.scalars: Mapping[str, Array] | None = {}
         self.release()
@@ -52,7 +52,7 @@ class NormPasses:
         self._asked: dict[int, Asked] = {}
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
-        count = len(self._places)
+        count = self._count
         total = layout.scalar_rows.new_zeros((len(layout.groups), 2 * count))
         moved = layout.scalar_rows[:, LAST_LR] > 0
         coupled = None if numbers.coupled is None else as_tensor(numbers.coupled)
@@ -67,7 +67,7 @@ class NormPasses:
             g = g if coupled is None else g + coupled[part.unit].to(dtype) * here
             finite = g.isfinite().all()
             # a decomposition of NaN would raise
-            u = [torch.where(finite, g, 0.0), *part.memories]
+            u = named(self._settings.memories, torch.where(finite, g, 0.0), part.memories, here)
             if recalls(self._norm):
                 last = self._norm.recall(part.memories[0])
             else:
@@ -128,10 +128,7 @@ class NormPasses:
                 continue
             part, _, here, u = seen
             unit = part.unit
-            after = [
-                following(kind, name, u, combinations[name][unit] if name in combinations else None, self._places)
-                for name, kind in self._settings.memories.items()
-            ]
+            after = following(self._settings.memories, u, {name: rows[unit] for name, rows in combinations.items()})
             memory = _combined(u, direction[unit])
             step = torch.zeros_like(here)
             for slopes, shares in mixture:

@@ -15,7 +15,7 @@ from torch import Tensor
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import add, combine, following, products, rounded, scale
+from proxmom.torch.passes.arithmetic import add, combine, following, named, products, rounded, scale
 from proxmom.torch.passes.blocks import Block, Columns, cut
 
 
@@ -33,7 +33,7 @@ class TorchPasses:
         memories = zip(*(part.memories for part in layout.parts), strict=True)
         self._memories = [list(rows) for rows in memories]
         self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
-        self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
+        self._count = 2 + len(settings.memories)
         self._scalar_names = tuple(layout.metric_scalars())
         self._units = len(layout.groups)
         self._gradients: list[Tensor] = []
@@ -42,7 +42,7 @@ class TorchPasses:
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
         self._gradients, self._xs = layout.rows_of_gradients(), layout.xs()
         columns = self._columns(numbers)
-        vectors = 1 + len(self._memories)
+        vectors = self._count
         pairs = vectors * (vectors + 1) // 2
         sums = [self._sums(block, columns, numbers.with_x) for block in self._blocks]
         total = layout.scalar_rows.new_zeros((self._units, 2 * pairs + vectors))
@@ -61,18 +61,18 @@ class TorchPasses:
         scalars = columns.of(block)
         g = self._gradient(block, scalars)
         state = self._state(block, scalars)
-        u = [g, *(self._load(block, memories) for memories in self._memories)]
+        x = self._load(block, self._xs) if with_x or self._settings.looks_at_x else g
+        u = named(self._settings.memories, g, [self._load(block, rows) for rows in self._memories], x)
         metric, inertia = self._settings.metric, self._settings.inertia
         diagonal = metric.diagonal(metric.update(state, g), scalars.get("factor", 1.0))
         dot = torch.dot if block.shape is None else torch.linalg.vecdot
         sums = products(u, diagonal, inertia, dot)
         if with_x:
-            x = self._load(block, self._xs)
             sums += [dot(v, x) for v in u]
         return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
-        combinations = {f"combination {name}": parts for name, parts in motion.combinations.items()}
+        combinations = {_key(name): parts for name, parts in motion.combinations.items()}
         columns = self._columns(
             numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **combinations
         )
@@ -88,11 +88,9 @@ class TorchPasses:
         memory, *further = [self._load(block, memories) for memories in self._memories]
         if sound is not None:  # what was there must still be there afterwards, to be kept
             memory, x = memory.clone(), x.clone()
-        vectors = [g, memory, *further]
-        after = [
-            following(kind, name, vectors, scalars.get(f"combination {name}"), self._places)
-            for name, kind in self._settings.memories.items()
-        ]
+        vectors = named(self._settings.memories, g, [memory, *further], x)
+        combinations = {name: scalars[key] for name in self._settings.memories if (key := _key(name)) in scalars}
+        after = following(self._settings.memories, vectors, combinations)
         combine(vectors, scalars["direction"], inertia, diagonal)
         scale(x, scalars["shrink"])
         if diagonal is None:
@@ -148,9 +146,9 @@ class TorchPasses:
             joined = joined.to(block.dtype)
         return joined if block.shape is None else joined.view(block.shape)
 
-    def _store(self, block: Block, rows: list[Tensor], value: Tensor, sound: Tensor | None) -> None:
+    def _store(self, block: Block, rows: list[Tensor], value: Tensor | None, sound: Tensor | None) -> None:
         pieces = self._pieces(block, rows)
-        if value is pieces[0]:  # written in place
+        if value is None or value is pieces[0]:  # stays, or was written in place
             return
         if sound is not None:
             value = torch.where(sound, value, self._load(block, rows))
@@ -158,6 +156,11 @@ class TorchPasses:
             torch._foreach_copy_(pieces, torch.split(value.view(-1), [piece.numel() for piece in pieces]))
         else:
             pieces[0].copy_(value.view(-1))
+
+
+def _key(name: str) -> str:
+    """The column of a combination's coefficients."""
+    return f"combination {name}"
 
 
 def _no_units(layout: Layout) -> Tensor:

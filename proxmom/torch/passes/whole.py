@@ -19,7 +19,7 @@ from proxmom.torch.decision import LAST_LR
 from proxmom.torch.layout import PREVIOUS_X, Layout, Part, flat, shaped, working
 from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import add, combine, each, following, pairs, products, rounded, store
+from proxmom.torch.passes.arithmetic import add, combine, each, following, named, pairs, products, rounded, store
 from proxmom.torch.shards import absent, gathered, is_sharded, local, sharded_like
 
 
@@ -76,7 +76,7 @@ class WholePasses:
         self._metric = settings.metric
         self._operator = kind_of(self._metric) == "operator"
         self._sees_move = getattr(self._metric, "sees_move", False)
-        self._places = {name: i for i, name in enumerate(("gradient", "memory", *settings.memories))}
+        self._count = 2 + len(settings.memories)
         start = self._metric.start(torch.empty(layout.states[0]["memory"].shape, device="meta"))
         # of each number of its state whether it is whole
         self._kinds = {name: type(value) for name, value in start.items() if not isinstance(value, Tensor)}
@@ -88,7 +88,7 @@ class WholePasses:
         self._xs: list[Tensor] = []
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
-        count = len(self._places)
+        count = self._count
         width = count * (count + 1) + count + count * self._operator
         total = layout.scalar_rows.new_zeros((len(layout.groups), width))
         units = self._units(layout, numbers)
@@ -130,7 +130,7 @@ class WholePasses:
         x, g = x.to(dtype), gradient.to(dtype)
         g = g if self._settings.sign > 0 else -g
         g = g + unit.coupled * x if unit.coupled else g
-        u, move = [g, *part.memories], None
+        u, move = named(self._settings.memories, g, part.memories, x), None
         if PREVIOUS_X in part.vectors:
             move = x - part.vectors[PREVIOUS_X] if unit.moved else torch.zeros_like(x)
         given = frame.whole(g)
@@ -145,7 +145,7 @@ class WholePasses:
         state = {name: frame.row(value) if name in part.vectors else value for name, value in after.items()}
         images = diagonal = None
         if self._operator:
-            images = self._images(part, frame, after, [whole, *map(frame.whole, part.memories)], unit.factor)
+            images = self._images(part, frame, after, [whole, *map(frame.whole, u[1:])], unit.factor)
         else:
             diagonal = self._metric.diagonal(after, unit.factor)
             diagonal = None if diagonal is None else frame.row(_like(whole, diagonal, part, "diagonal(...)"))
@@ -234,10 +234,7 @@ class WholePasses:
             if look is None:
                 continue
             unit, u = part.unit, look.vectors
-            after = [
-                following(kind, name, u, combinations[name][unit] if name in combinations else None, self._places)
-                for name, kind in self._settings.memories.items()
-            ]
+            after = following(self._settings.memories, u, {name: rows[unit] for name, rows in combinations.items()})
             memory, image = self._advanced(look, direction[unit])
             x = look.x * shrinks[unit]
             add(x, image, -scales[unit])
@@ -256,7 +253,7 @@ class WholePasses:
         combine([look.vectors[0], memory, *look.vectors[2:]], direction, self._settings.inertia, look.diagonal)
         return memory, memory if look.diagonal is None else memory / look.diagonal
 
-    def _write(self, part: Part, look: Look, memories: Sequence[Tensor], sound: Tensor | None) -> None:
+    def _write(self, part: Part, look: Look, memories: Sequence[Tensor | None], sound: Tensor | None) -> None:
         """All but the parameter, which `look.x` may be a view of."""
         for row, value in zip(part.memories, memories, strict=True):
             store(row, value, sound)
