@@ -124,8 +124,9 @@ def choice_spread(points: Array, noise: float, seed: int = 0) -> float:
     """Standard deviation of what is chosen of `points`, the smallest after normal noise of this size was added."""
     if points.size < 2 or np.isnan(noise):
         return 0.0
-    noisy = points + noise * np.random.default_rng(seed).standard_normal((_REPETITIONS, points.size))
-    return float(points[noisy.argmin(axis=1)].std())
+    losses = points - points.min()  # a choice that is always the best one spreads nothing, to the last digit
+    noisy = losses + noise * np.random.default_rng(seed).standard_normal((_REPETITIONS, points.size))
+    return float(losses[noisy.argmin(axis=1)].std())
 
 
 def power_table(

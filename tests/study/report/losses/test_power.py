@@ -13,6 +13,7 @@ from scipy.stats import norm
 from proxmom.cli import main
 from proxmom.study.report.power import choice_spread, choice_spreads, powers
 from proxmom.study.report.results import Losses
+from proxmom.study.report.sources import merge, read_source
 from proxmom.study.report.statistics import FEWEST, power_of_t, size_for_power, t_mean, variance_factors
 from tests.study.report.losses.conftest import STEPS, make_run, sweep
 
@@ -98,6 +99,7 @@ def test_a_choice_that_is_none_spreads_nothing() -> None:
     assert choice_spread(np.array([]), 0.5) == 0
     assert choice_spread(np.array([1.0, 1.0, 1.0]), 0.5) == 0
     assert choice_spread(np.array([1.0, 1.0001]), np.nan) == 0
+    assert choice_spread(np.array([0.3, 2.0]), 1e-3) == 0
 
 
 def searched(own: float) -> Losses:
@@ -126,6 +128,21 @@ def test_the_share_of_the_choice_grows_with_the_seeds_that_cannot_lessen_it() ->
     assert row.size == 40
     assert row.share == pytest.approx(row.choice**2 / (row.choice**2 + row.spread**2 / 40))
     assert row.share > 0.2
+
+
+@pytest.mark.parametrize(("study", "medians", "means"), [("vision", 1.2, 1.7), ("language", 1.9, 2.8)])
+def test_the_choice_beside_that_of_single_seeds(study: str, medians: float, means: float) -> None:
+    """Where three seeds tried each point: what two of them would choose alone, judged by the third one."""
+    results = merge([read_source(EXPERIMENTS / "norms" / study)])
+    assert isinstance(results, Losses)
+    asked, told = [], choice_spreads(results, search_seeds=1)
+    for runs in results.tried.values():
+        losses = np.log([results.score(run) for run in runs]).reshape(-1, 3)  # ordered by point, then by seed
+        chosen = losses[losses.argmin(axis=0)]
+        asked.append(np.mean([(chosen[i, k] - chosen[j, k]) ** 2 / 2 for i, j, k in ((0, 1, 2), (0, 2, 1), (1, 2, 0))]))
+    squares = np.array([told[pair] ** 2 for pair in results.tried])
+    assert np.sqrt(np.median(asked) / np.median(squares)) == pytest.approx(medians, abs=0.05)
+    assert np.sqrt(np.mean(asked) / np.mean(squares)) == pytest.approx(means, abs=0.05)
 
 
 def power(*arguments: Any) -> Any:
