@@ -1,4 +1,4 @@
-"""The command line: `proxmom rules | verify | same | run | report | draw | conformance | bench`."""
+"""The command line: `proxmom rules | verify | same | run | report | power | draw | conformance | bench`."""
 
 from __future__ import annotations
 
@@ -284,6 +284,34 @@ def report(
                 write(directory, file)
         click.echo(terminal_table(directory, reference))
     click.echo(f"report: {page}")
+
+
+@main.command(short_help="How many seeds tell a difference.")
+@click.argument("directory", nargs=-1, required=True, type=FOLDER)
+@click.option("--difference", "differences", multiple=True, default=(0.02, 0.05), help="Of the loss, repeatable.")
+@click.option("--power", "chance", default=0.8, help="Chance of telling it, > 0.05 and < 1.")
+@click.option("--reference", help="Method that all others are compared with; without it the first study's.")
+@click.option(
+    "--search-seeds", type=click.IntRange(min=1), help="That choose a point; without it as many as there were."
+)
+def power(
+    directory: tuple[Path, ...],
+    differences: tuple[float, ...],
+    chance: float,
+    reference: str | None,
+    search_seeds: int | None,
+) -> None:
+    """How many final seeds tell a difference of the loss, by the variance of the runs in each DIRECTORY.
+
+    DIRECTORY is as for `report`, and holds a training study. Problem by problem, each method against the reference,
+    paired by seed: whether its loss is lower, higher or level, or how many more seeds would decide; with how many
+    Student's two-sided 5% test tells a difference of 2% or 5%; and how much of the spread comes from the choice of the
+    point, which the search made by few seeds, and which no number of final seeds makes smaller.
+    """
+    with _clear_errors("power"):
+        from proxmom.study.report.power import power_table
+
+        click.echo(power_table(directory, reference, differences, chance, search_seeds))
 
 
 @main.command(short_help="Draw the paths of rules, or one step.")

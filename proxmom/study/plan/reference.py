@@ -143,8 +143,15 @@ KINDS = {
     "rule": "a rule by name (`proxmom rules`) or import path, `my_rules.py:MyRule`",
     "solver": f"a method of the literature: {', '.join(f'`{name}`' for name in SOLVERS)}",
     "scipy": f"a minimiser of SciPy: {', '.join(f'`{name}`' for name in SCIPY)}; no tolerance ends it",
-    "torch": "a torch optimizer by import path, `torch.optim:Adam`; in training studies one of ours by name too",
+    "torch": "a torch optimizer by import path, `torch.optim:Adam`, or a function `my_file.py:mine` of (parameters, lr, "
+    "...) that makes one; in training studies one of ours by name too",
 }
+MODES = """\
+Its step gets a closure that returns the loss; what has `train()` and `eval()` is evaluated between them. For several as
+one, with a part of the parameters each, and for state that `state_dict()` leaves out, a function of yours returns a
+`proxmom.study.training.Wrapped`, as those in `experiments/field/methods.py` do.
+
+"""
 OWN = """\
 ### `kind = "my_problem.py:name"`, a problem of your own
 
@@ -210,7 +217,8 @@ def _decide() -> str:
 
 
 def _method(kind: str, where: str, keys: Mapping[str, Any]) -> str:
-    head = f"### `{kind}`, in {where}\n\n{KINDS[kind][0].upper()}{KINDS[kind][1:]}.\n\n"
+    said = MODES if (kind, where) == ("torch", "training studies") else ""
+    head = f"### `{kind}`, in {where}\n\n{KINDS[kind][0].upper()}{KINDS[kind][1:]}.\n\n{said}"
     return head + _table({name: _filled(METHOD[name], default) for name, default in keys.items()}) + "\n"
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import chdtri, nctdtr, stdtrit
 
 Array = NDArray[np.float64]
 
 FEWEST = 3
 """An interval takes at least so many values: resampling two gives their range, Student's t twelve half-widths of it."""
 _RESAMPLES = 4000
+_CERTAIN = 30.0  # noncentrality from which no test of three values and more misses
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,28 @@ def size_needed(interval: Interval, distance: float, most: int = 1000) -> float:
     sizes = np.arange(FEWEST, most + 1)
     enough = sizes[stdtrit(sizes - 1, 0.975) * spread / np.sqrt(sizes) < distance]
     return float(enough[0]) if enough.size else np.inf
+
+
+def power_of_t(effect: float, size: int) -> float:
+    """The chance that Student's two-sided 5% test of `size` normal values says that their mean is not zero.
+
+    effect: that mean in units of their standard deviation. Source: the noncentral t distribution.
+    """
+    edge, shift = stdtrit(size - 1, 0.975), min(abs(effect) * np.sqrt(size), _CERTAIN)
+    return float(1 - nctdtr(size - 1, shift, edge) + nctdtr(size - 1, shift, -edge))
+
+
+def size_for_power(effect: float, power: float, most: int = 1_000_000) -> float:
+    """The least number of values, `FEWEST` or more, with which `power_of_t` is at least `power`; inf beyond `most`."""
+    sizes = range(FEWEST, most + 1)
+    place = bisect_left(sizes, power, key=lambda size: power_of_t(effect, size))
+    return float(sizes[place]) if place < len(sizes) else np.inf
+
+
+def variance_factors(size: int) -> tuple[float, float]:
+    """The variance of `size` normal values lies with 95% certainty between these multiples of its estimate."""
+    freedom = size - 1
+    return float(freedom / chdtri(freedom, 0.025)), float(freedom / chdtri(freedom, 0.975))
 
 
 def geometric_mean(values: Array, seed: int = 0) -> Interval:

@@ -8,11 +8,13 @@ from proxmom.study.training.optimizers import make_optimizer, rehearse
 from proxmom.study.training.schedules import SCHEDULES, factor
 from proxmom.study.training.tasks import TASKS, Task, arguments_of, build_task, data_digest, describe_task
 from proxmom.study.training.train import train
+from proxmom.study.training.wrapped import Wrapped
 
 __all__ = [
     "SCHEDULES",
     "TASKS",
     "Task",
+    "Wrapped",
     "arguments_of",
     "build_task",
     "data_digest",

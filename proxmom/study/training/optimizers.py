@@ -54,11 +54,19 @@ def rehearse(settings: Values, point: Values) -> None:
     """
     parameters = [nn.Parameter(torch.tensor([[1.0, -2.0], [3.0, 4.0]])), nn.Parameter(torch.tensor([1.0, 0.5]))]
     optimizer = make_optimizer(settings, point, parameters, optimum=0.0)
+    set_mode(optimizer, "train")
     for _ in range(REHEARSED):
         loss = sum((p.detach().square().sum() / 2 for p in parameters), torch.zeros(()))
         for p in parameters:
             p.grad = p.detach().clone()
         take_step(optimizer, loss)
+    set_mode(optimizer, "eval")
+
+
+def set_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
+    """ "train" or "eval", for optimizers that train other weights than they have evaluated; nothing for others."""
+    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
+        getattr(optimizer, mode)()
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -21,7 +21,7 @@ from proxmom.study.record.run import Ending
 from proxmom.study.training import checkpoint, ranks
 from proxmom.study.training.clock import Clock
 from proxmom.study.training.means import Means
-from proxmom.study.training.optimizers import make_optimizer, take_step
+from proxmom.study.training.optimizers import make_optimizer, set_mode, take_step
 from proxmom.study.training.schedules import factor
 from proxmom.study.training.tasks import Task
 
@@ -113,7 +113,7 @@ class _TrainingRun:
         """Takes the steps that are left; returns why the run diverged, or nothing."""
         marks = {math.ceil(steps * row / ROWS) for row in range(1, ROWS + 1)}
         clock, saved = Clock(self._device, self._seconds), time.perf_counter()
-        self._set_mode("train")
+        set_mode(self._optimizer, "train")
         while self._step < steps:
             try:
                 self._take_step(factor(self._step), clock)
@@ -179,16 +179,11 @@ class _TrainingRun:
         return "" if validation <= most else f"the validation loss is {validation:.3g} at step {self._step}"
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        self._set_mode("eval")
+        set_mode(self._optimizer, "eval")
         try:
             return self._task.evaluate(split)
         finally:
-            self._set_mode("train")
-
-    def _set_mode(self, mode: str) -> None:
-        """For optimizers that train other weights than they would have evaluated."""
-        if hasattr(self._optimizer, "train") and hasattr(self._optimizer, "eval"):
-            getattr(self._optimizer, mode)()
+            set_mode(self._optimizer, "train")
 
     def _save(self) -> None:
         if not ranks.first():
