@@ -143,8 +143,8 @@ KINDS = {
     "rule": "a rule by name (`proxmom rules`) or import path, `my_rules.py:MyRule`",
     "solver": f"a method of the literature: {', '.join(f'`{name}`' for name in SOLVERS)}",
     "scipy": f"a minimiser of SciPy: {', '.join(f'`{name}`' for name in SCIPY)}; no tolerance ends it",
-    "torch": "a torch optimizer by import path, `torch.optim:Adam`, or a function `my_file.py:mine` of (parameters, lr, "
-    "...) that makes one; in training studies one of ours by name too",
+    "torch": "a torch optimizer by import path, `torch.optim:Adam`, or a function `my_file.py:mine` of (parameters, "
+    "lr, ...) that makes one; in training studies one of ours by name too",
 }
 MODES = """\
 Its step gets a closure that returns the loss; what has `train()` and `eval()` is evaluated between them. For several as
