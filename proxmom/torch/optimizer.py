@@ -209,7 +209,11 @@ class ProxOptimizer(torch.optim.Optimizer):
         return {**names, **own, **known, **self._options}
 
     def observe(self, loss: Tensor | float | None = None, observed: Mapping[str, Tensor | float] | None = None) -> None:
-        """What step takes by these names, for the next step, for wrappers that call step() without arguments."""
+        """What the next step looks at, for wrappers that call step() without arguments.
+
+        Args:
+            loss, observed: as for `step`, where they must be what is said there; None: nothing.
+        """
         self._offered, self._offered_numbers = loss, observed
 
     def diagnostics(self) -> dict[str, Tensor | None]:
@@ -308,7 +312,8 @@ class ProxOptimizer(torch.optim.Optimizer):
                 return None
             if needs_loss and loss is None:
                 raise ValueError(f"{method.name} looks at the loss: call step(loss=...) or step(closure).")
-        check_given(method.name, wanted, numbers)
+        if wanted or numbers is not None:
+            check_given(method.name, wanted, numbers)
         seen = [arguments.number_of(f"observed[{name!r}]", numbers[name]) for name in wanted]
         return arguments.loss_of(loss) if needs_loss else None, seen
 
