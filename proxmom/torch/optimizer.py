@@ -395,9 +395,9 @@ class ProxOptimizer(torch.optim.Optimizer):
         seeded = [memory for layout in self._layouts if layout.unseeded for memory in self._seed(layout)]
         first, loss, observed = self._layouts[0], None, None
         if given is not None or numbers:
-            told = [*([] if given is None else [given]), *numbers]
-            agreed = torch.cat([scalar(value, first.scalar_rows) for value in told])
-            agreed = shards.mean(agreed, self._options["process_group"])
+            told = [scalar(value, first.scalar_rows) for value in ([] if given is None else [given]) + numbers]
+            told_as_one = told[0] if len(told) == 1 else torch.cat(told)  # every launch counts
+            agreed = shards.mean(told_as_one, self._options["process_group"])
             loss = None if given is None else first.array(agreed[:1])
             observed = agreed[len(told) - len(numbers) :] if numbers else None
         plans = [plan_step(layout, self.param_groups, loss, observed) for layout in self._layouts]
