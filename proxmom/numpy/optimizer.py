@@ -312,7 +312,7 @@ class Optimizer:
         return None if values is None else float(values[0])
 
     def reach(self, gradient: Arrays, loss: float | None = None, observed: Numbers | None = None) -> float | None:
-        """||P⁻¹d||, with d the direction that a step with these would take: how far it goes for each unit of lr.
+        """||P⁻¹d||, d the direction that `step(gradient, loss, observed)` would take: how far it goes per unit of lr.
 
         Nothing changes. None where step would skip.
         """
@@ -323,7 +323,7 @@ class Optimizer:
             return norm(plan.sight.image(plan.outcome.solution, plan.next_memory))
 
     def preview(self, gradient: Arrays, loss: float | None = None, observed: Numbers | None = None) -> Model:
-        """The model that a step with these would solve, as plain arrays; nothing changes.
+        """The model that `step(gradient, loss, observed)` would solve, as plain arrays; nothing changes.
 
         Raises:
             ValueError: where step would raise, or would skip.

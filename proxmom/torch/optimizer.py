@@ -209,7 +209,11 @@ class ProxOptimizer(torch.optim.Optimizer):
         return {**names, **own, **known, **self._options}
 
     def observe(self, loss: Tensor | float | None = None, observed: Mapping[str, Tensor | float] | None = None) -> None:
-        """What step takes by these names, for the next step, for wrappers that call step() without arguments."""
+        """What the next step looks at, for wrappers that call step() without arguments.
+
+        Args:
+            loss, observed: as for `step`, where they must be what is said there; None: nothing.
+        """
         self._offered, self._offered_numbers = loss, observed
 
     def diagnostics(self) -> dict[str, Tensor | None]:
@@ -308,7 +312,8 @@ class ProxOptimizer(torch.optim.Optimizer):
                 return None
             if needs_loss and loss is None:
                 raise ValueError(f"{method.name} looks at the loss: call step(loss=...) or step(closure).")
-        check_given(method.name, wanted, numbers)
+        if wanted or numbers is not None:
+            check_given(method.name, wanted, numbers)
         seen = [arguments.number_of(f"observed[{name!r}]", numbers[name]) for name in wanted]
         return arguments.loss_of(loss) if needs_loss else None, seen
 
@@ -390,9 +395,9 @@ class ProxOptimizer(torch.optim.Optimizer):
         seeded = [memory for layout in self._layouts if layout.unseeded for memory in self._seed(layout)]
         first, loss, observed = self._layouts[0], None, None
         if given is not None or numbers:
-            told = [*([] if given is None else [given]), *numbers]
-            agreed = torch.cat([scalar(value, first.scalar_rows) for value in told])
-            agreed = shards.mean(agreed, self._options["process_group"])
+            told = [scalar(value, first.scalar_rows) for value in ([] if given is None else [given]) + numbers]
+            told_as_one = told[0] if len(told) == 1 else torch.cat(told)  # every launch counts
+            agreed = shards.mean(told_as_one, self._options["process_group"])
             loss = None if given is None else first.array(agreed[:1])
             observed = agreed[len(told) - len(numbers) :] if numbers else None
         plans = [plan_step(layout, self.param_groups, loss, observed) for layout in self._layouts]

@@ -25,8 +25,8 @@ Random = np.random.Generator
 class Shown(NamedTuple):
     """What an optimizer is shown for one step.
 
-    lr: step size, > 0. gradient: one array for each tensor. loss: None where the rule does not look at it. observed:
-    name -> number, of what rules declare in `observed`.
+    lr: step size, > 0. gradient: one array for each tensor. loss: None where the rule does not look at it.
+    observed: by name the numbers that rules declare in `observed`.
     """
 
     lr: float

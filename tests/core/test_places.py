@@ -223,6 +223,8 @@ def test_undone_steps_start_where_they_are() -> None:
     np.testing.assert_array_equal(optimizer.step([1.0, 2.0, 3.0]), after)  # x₀ is that of the first start still
     optimizer.undo(bookmark, 0.1)
     np.testing.assert_array_equal(optimizer.step(np.ones(3)), Optimizer(x, Places(), lr=0.1).step(np.ones(3)))
+    optimizer.restore(bookmark)
+    np.testing.assert_array_equal(optimizer.step([1.0, 2.0, 3.0]), after)
 
 
 # --- what can be written with them -----------------------------------------------------------------------------------
