@@ -38,30 +38,30 @@ def find_rule(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> A
     return _build("rule", text, RULES, folders, arguments)
 
 
-def find_metric(text: str, **arguments: Any) -> Any:
+def find_metric(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> Any:
     """An instance of the metric that `text` names: "Euclidean", "Adam", "Adam(beta2=0.99)", or an import path.
 
     Args:
-        text: as for `find_rule`; a relative file is looked for in the current directory.
+        text, folders: as for `find_rule`.
         **arguments: further arguments of the metric.
 
     Raises:
         ValueError: as `find_rule`.
     """
-    return _build("metric", text, METRICS, (), arguments)
+    return _build("metric", text, METRICS, folders, arguments)
 
 
-def find_step_size(text: str, **arguments: Any) -> Any:
+def find_step_size(text: str, *, folders: Sequence[Path] = (), **arguments: Any) -> Any:
     """An instance of the step size that `text` names: "Secant", "Alignment(rate=0.1)", or an import path.
 
     Args:
-        text: as for `find_metric`.
+        text, folders: as for `find_rule`.
         **arguments: further arguments of the step size.
 
     Raises:
         ValueError: as `find_rule`.
     """
-    return _build("step size", text, {kind.__name__: kind for kind in (Alignment, Secant)}, (), arguments)
+    return _build("step size", text, {kind.__name__: kind for kind in (Alignment, Secant)}, folders, arguments)
 
 
 def find_factory(kind: str, text: str, known: Mapping[str, Any], *, folders: Sequence[Path] = ()) -> partial[Any]:

@@ -26,8 +26,10 @@ def rule_of(settings: Values, point: Values, optimum: float | None) -> Any:
 def step_of(settings: Values, point: Values) -> dict[str, Any]:
     """The arguments of a step besides its rule and lr."""
     values = {**settings, **point}
-    step_size = find_step_size(settings["step_size"]) if "step_size" in settings else None
-    return {"metric": find_metric(settings["metric"]), "step_size": step_size, **{name: values[name] for name in STEP}}
+    folders = [Path(settings["folder"])]
+    metric = find_metric(settings["metric"], folders=folders)
+    step_size = find_step_size(settings["step_size"], folders=folders) if "step_size" in settings else None
+    return {"metric": metric, "step_size": step_size, **{name: values[name] for name in STEP}}
 
 
 def has_floor(rule: object) -> bool:

@@ -33,6 +33,7 @@ _RULE: dict[str, Any] = {
     "freeze": [],
 }
 _OWN_SCHEDULE: dict[str, Any] = {"schedule": None, "warmup": None}
+_IMPORTED = ("rule", "metric", "step_size", "torch")  # by import path, if wanted: their code is part of a run
 _NO_SETTINGS = ("arguments", "freeze", "step_size", *_TUNED, *_OWN_SCHEDULE)
 
 
@@ -91,7 +92,7 @@ def read_methods(table: Table, dialect: Dialect) -> list[MethodSpec]:
     search = _search(table)
     configuration = {kind: table.text(kind), **_fixed(table, kind, [d.name for d in search], dialect)}
     home = home_of(configuration[kind], table.file)
-    sources = [_source(configuration[key], home) for key in ("rule", "metric", "torch") if key in configuration]
+    sources = [_source(configuration[key], home) for key in _IMPORTED if key in configuration]
     if sources := [file for file in sources if file and not _installed(file, kind)]:
         configuration["source"] = _digest(sources)
     budget = table.whole("points", least=1) if "points" in table else None

@@ -133,7 +133,6 @@ def a_notebook_shows_results():
     from nbconvert import HTMLExporter
 
     notebook = nbformat.v4.new_notebook(cells=list(cells(Path("evening.md").read_text())))
-    os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # of an environment that is activated
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     nbformat.write(notebook, "evening.ipynb")
     shown = {cell.source.splitlines()[-1]: kinds(cell) for cell in notebook.cells if cell.cell_type == "code"}
@@ -152,7 +151,8 @@ def cells(text):
     """The cells of a notebook that is written as a page: text, Python, and commands."""
     import nbformat
 
-    make = {"python": nbformat.v4.new_code_cell, "console": lambda line: nbformat.v4.new_code_cell(f"!{line}")}
+    own = "{sys.executable} -m"  # the environment is not activated
+    make = {"python": nbformat.v4.new_code_cell, "console": lambda line: nbformat.v4.new_code_cell(f"!{own} {line}")}
     for language, block, words in re.findall(
         r"^```(\w+)\n(.*?)\n```$|^([^`\n][^\n]*)$", text, re.MULTILINE | re.DOTALL
     ):

@@ -94,3 +94,35 @@ def test_a_rule_can_join_a_study_without_a_line_in_its_file(
     assert runs["Polyak"][0].configuration["method"]["arguments"] == {"lower_bound": "optimum"}
     with pytest.raises(StudyError, match=r"--rule: .* no file 'none.py'"):
         load_study(study(), ["none.py:Mine"])
+
+
+OWN = """\
+from proxmom import Adam
+from proxmom.stepsize import Alignment
+
+
+class Metric(Adam):
+    pass
+
+
+class Step(Alignment):
+    pass
+"""
+
+
+@pytest.mark.parametrize("line", ['metric = "mine.py:Metric"', 'step_size = "mine.py:Step"'])
+def test_a_metric_and_a_step_size_beside_the_study_are_found_and_their_code_is_part_of_the_run(
+    line: str, study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "mine.py").write_text(OWN)
+    text = SMALL.replace('rule = "HeavyBall"', f'rule = "HeavyBall"\n{line}', 1)
+    assert text != SMALL
+    (folder / "study.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)  # where no such file is
+    first = [cell.key for cell in plan(load_study(folder / "study.toml"))]
+    found = run_study(folder / "study.toml", tmp_path / "out", jobs=1, quiet=True)
+    assert all(run.status != "failed" for run in load_runs(found))
+    (folder / "mine.py").write_text(OWN + "\n# changed\n")
+    assert [cell.key for cell in plan(load_study(folder / "study.toml"))] != first
