@@ -58,7 +58,7 @@ check_rule(AdaptiveMemory(), trials=5)
 # usually it lies beside the notebook.
 
 folder = Path(mkdtemp())
-(folder / "small.toml").write_text(
+size = (folder / "small.toml").write_text(
     """
 [study]
 name = "small"
