@@ -134,8 +134,8 @@ they may be added to a study that has been run, and the next `proxmom run` write
 
 """
 SEEDS = f"""\
-Intervals are those of the tables: of one problem Student's over its seeds, of several a bootstrap interval over them, and
-none of fewer than three. With `share`, a problem on which the interval contains the bound is undecided, and the report
+Intervals are those of the tables: of one problem Student's over its seeds, of several a bootstrap interval, and none
+of fewer than three. With `share`, a problem on which the interval contains the bound is undecided, and the report
 says how many seeds more it would take to decide, by the variance of those that were run. A count of evaluations is
 certain. `over` is needed for {", ".join(f"`{name}`" for name in PAIRED)}.
 """
@@ -143,8 +143,8 @@ KINDS = {
     "rule": "a rule by name (`proxmom rules`) or import path, `my_rules.py:MyRule`",
     "solver": f"a method of the literature: {', '.join(f'`{name}`' for name in SOLVERS)}",
     "scipy": f"a minimiser of SciPy: {', '.join(f'`{name}`' for name in SCIPY)}; no tolerance ends it",
-    "torch": "a torch optimizer by import path, `torch.optim:Adam`, or a function `my_file.py:mine` of (parameters, lr, "
-    "...) that makes one; in training studies one of ours by name too",
+    "torch": "a torch optimizer by import path, `torch.optim:Adam`, or a function `my_file.py:mine` of (parameters, "
+    "lr, ...) that makes one; in training studies one of ours by name too",
 }
 MODES = """\
 Its step gets a closure that returns the loss; what has `train()` and `eval()` is evaluated between them. For several as
