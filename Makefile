@@ -10,13 +10,23 @@ ASAN := g++ -fsanitize=address -fno-omit-frame-pointer -DPROXMOM_NO_CLONES
 
 KERNELS := hatch_build.py proxmom/kernels/build.py $(wildcard proxmom/kernels/*.cpp proxmom/kernels/*.h)   # compiled on installation, where it can be
 
-.PHONY: run test quick test-slow mutants theory asan verify bench conformance lint docs pictures clean help
+# Studies that are evidence: not the tiny tiers, nor those for a GPU, nor lists of problems that other files read.
+STUDIES := $(filter-out %/smoke.toml %/full.toml %/kill_test.toml %/heldout.toml %/nonconvex.toml, $(wildcard experiments/*/*.toml))
+
+.PHONY: run studies test quick test-slow mutants theory asan verify bench conformance lint docs pictures clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.study  ## run the quick convex study on embedded data and write its report
 	$(BIN)/proxmom run experiments/convex/quick.toml
+
+studies: $(VENV)/.dev  ## run all studies of experiments/ again (a night on two cores; goes on where it was stopped)
+	$(PIP) --editable '.[field]'
+	for study in $(STUDIES); do $(BIN)/proxmom run $$study || exit 1; done
+	$(BIN)/python experiments/full_batch/compare.py --out results/full-batch
+	$(BIN)/python experiments/tuning_free/compare.py
+	$(BIN)/python experiments/unbiased/unbiased.py
 
 test: $(VENV)/.dev  ## all tests but the slow ones
 	$(TESTS)
