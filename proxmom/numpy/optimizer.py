@@ -77,12 +77,12 @@ class Bookmark(NamedTuple):
     scalars: Scalars
     last: Outcome | None
     last_step: Vector
-    start: Vector
+    start: Vector | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    start: Vector
+    start: Vector | None
     named: Vector
     sight: Any
     outcome: Outcome
@@ -139,7 +139,7 @@ class Optimizer:
             raise ValueError("x0 must be finite, got NaN or infinity.")
         self._lr = float(lr)
         self._named = np.zeros((len(self._method.names), self._x.size))  # rows: gradient, memory, further memories
-        self._start = self._x  # where the first step started
+        self._start: Vector | None = None  # where the first step started, if the rule looks there
         self._measure = measure_of(self._method, self._shapes)
         one = np.ones(1)
         self._scalars = Scalars.start(one, one, memory_from_gradient=self._method.memory_from_gradient)
@@ -388,7 +388,7 @@ class Optimizer:
         start = self._start
         if self._scalars.step[0] == 0:
             seed(method, named)
-            start = self._x
+            start = self._x if "x" in method.starts else None
         place(method, named, self._x, start)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
             sight = self._measure.see(named, self._x, self._step.factor(self._scalars.missing), with_x=mu > 0)

@@ -19,12 +19,13 @@ def seed(method: Method, rows: Vector) -> None:
     rows[..., 1:, :][..., method.seeded, :] = rows[..., :1, :]
 
 
-def place(method: Method, rows: Vector, x: Vector, start: Vector) -> None:
-    """What says where x (..., n) is, and how far from where it started."""
+def place(method: Method, rows: Vector, x: Vector, start: Vector | None) -> None:
+    """What says where x (..., n) is, and how far from where it started: needed if the rule has a `Displacement`."""
     for row, kind in enumerate(method.memories.values(), start=MEMORY + 1):
         if isinstance(kind, Position):
             rows[..., row, :] = x
         elif isinstance(kind, Displacement):
+            assert start is not None
             rows[..., row, :] = x - start
 
 

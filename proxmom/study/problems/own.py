@@ -57,8 +57,9 @@ def check_own(text: str, folder: Path, arguments: Mapping[str, Any]) -> None:
         inspect.signature(factory).bind(**arguments)
     except TypeError as error:
         takes = inspect.signature(factory.func)
+        trains = " In a study that trains it makes a network and must take seed." if "seed" in arguments else ""
         raise ValueError(
-            f"problem {text!r} takes {takes}: {error}, got {', '.join(arguments) or 'nothing'}."
+            f"problem {text!r} takes {takes}: {error}, got {', '.join(arguments) or 'nothing'}.{trains}"
         ) from error
 
 

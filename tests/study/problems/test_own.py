@@ -179,7 +179,11 @@ def test_the_key_does_not_hold_where_it_lies(folder: Path, tmp_path: Path) -> No
         ("bowl.py:Bowl", "none.py:Bowl", r"problem: no file 'none.py'"),
         ("bowl.py:Bowl", "bowl.py:Bowls", r"bowl.py has no 'Bowls'. It has Bowl"),
         ("steep = [4, 9]", "stoop = 4", r"problem 'bowl.py:Bowl' takes .*steep=4.0.*got stoop"),
-        ("max_evaluations = 60\ntarget = 1e-3", "steps = 3\nseeds = 1", r"is for studies that count evaluations"),
+        (
+            "max_evaluations = 60\ntarget = 1e-3",
+            "steps = 3\nseeds = 1",
+            r"takes .*'seed'.*makes a network and must take seed",
+        ),
     ],
 )
 def test_mistakes_in_the_study_are_named_with_their_line(folder: Path, old: str, new: str, message: str) -> None:
