@@ -105,7 +105,7 @@ def test_any_sequence_of_operations(steps: list[tuple[int, int, int]], seed: int
         for which, one, other in steps:
             x, y = values[one % len(values)], values[other % len(values)]
             made = UNARY[which](xp, x) if which < len(UNARY) else BINARY[which - len(UNARY)](xp, x, y)
-            # the last bits of exp, log and powers are the C library's: rounded off, they are not carried on and magnified
+            # the last bits of exp, log and powers are the C library's: they are rounded off, and not magnified
             made = xp.astype(xp.astype(xp.where(abs(made) < 1e6, made, v), xp.float32), xp.float64)
             values.append(made)
         return {"last": values[-1], "all": xp.stack(values, axis=1)}
