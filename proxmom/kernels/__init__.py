@@ -29,7 +29,7 @@ __all__ = [
     "Batch",
     "Turns",
     "available",
-    "lie_at",
+    "lie_as",
     "measure",
     "move",
     "supports",
@@ -163,17 +163,27 @@ def move(
     del alive
 
 
-def lie_at(handles: NDArray[np.int64], find: int, at: NDArray[np.int64]) -> bool:
-    """Whether what each handle, (T,), stands for lies at its address, (T,); torch's tensors have such handles.
+def lie_as(
+    handles: NDArray[np.int64],
+    functions: NDArray[np.uint64],
+    at: NDArray[np.int64],
+    dtypes: NDArray[np.int32],
+    dims: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> bool:
+    """Whether what each handle, (T,), stands for lies as is said; torch's tensors have such handles.
 
     Args:
-        handles, at: contiguous.
-        find: the address of the C function that answers for a handle, `int find(void *handle, void **address)`.
+        functions: addresses of the C functions, `int find(void *handle, void *answer)`, that say of a handle its
+            address, its dtype, its number of axes, where its sizes stand, and where its strides do, (5,).
+        at, dtypes, dims: what they should say, (T,).
+        sizes: of each tensor its sizes and then its strides, 2·sum(dims) numbers.
 
     Raises:
         RuntimeError: where the kernels are not available.
     """
-    return bool(_library().proxmom_lie_at(len(handles), address_of(handles), find, address_of(at)))
+    columns: list[NDArray[Any]] = [handles, functions, at, dtypes, dims, sizes]
+    return bool(_library().proxmom_lie_as(len(handles), *map(address_of, columns)))
 
 
 def _settings(
@@ -264,5 +274,5 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
         plain, several = (getattr(library, f"proxmom_{name}{end}") for end in ("", "_vectors"))
         plain.argtypes, several.argtypes = (*settings, *rest[name]), (*settings, index, pointer, *more[name])
         plain.restype = several.restype = number
-    library.proxmom_lie_at.argtypes, library.proxmom_lie_at.restype = (index, *[pointer] * 3), number
+    library.proxmom_lie_as.argtypes, library.proxmom_lie_as.restype = (index, *[pointer] * 6), number
     return library

@@ -386,13 +386,24 @@ EXPORT int proxmom_move(BATCH_AND_SETTINGS, const double *direction, const doubl
     });
 }
 
-// Whether each handle is of something that lies at its address, by the function that says so; 0 where one does not.
-EXPORT int proxmom_lie_at(std::int64_t count, void *const *handles, int (*find)(void *, void **),
-                          void *const *addresses) {
+// Whether each handle is of something that lies as is said, by the functions that say so of one handle: its address,
+// dtype, number of axes, and where its sizes and strides stand. 0 where one does not, or cannot be asked.
+EXPORT int proxmom_lie_as(std::int64_t count, void *const *handles, int (*const *functions)(void *, void *),
+                          void *const *addresses, const std::int32_t *dtypes, const std::int64_t *dims,
+                          const std::int64_t *numbers) {
     bool hold = true;
-    for (std::int64_t i = 0; i < count; ++i) { // all of them: nobody waits for the answer to one before the next
+    for (std::int64_t i = 0; i < count; ++i) {
         void *address = nullptr;
-        hold &= find(handles[i], &address) == 0 && address == addresses[i];
+        std::int32_t dtype = -1;
+        std::int64_t dim = -1;
+        const std::int64_t *sizes = nullptr, *strides = nullptr;
+        const bool told = !functions[0](handles[i], &address) && !functions[1](handles[i], &dtype) &&
+                          !functions[2](handles[i], &dim) && !functions[3](handles[i], &sizes) &&
+                          !functions[4](handles[i], &strides);
+        hold &= told && address == addresses[i] && dtype == dtypes[i] && dim == dims[i];
+        if (!hold) return false; // sizes may not be as many
+        for (std::int64_t k = 0; k < dim; ++k) hold &= sizes[k] == numbers[k] && strides[k] == numbers[dim + k];
+        numbers += 2 * dim;
     }
     return hold;
 }

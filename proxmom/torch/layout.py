@@ -161,9 +161,8 @@ class Layout:
         # A number is never read by its address, so of very many only the first of each unit is looked at: whoever moves
         # state by `.data` moves all of it, and to look at one that is not in cache takes as long as to step it.
         numbers = self.named if len(alone) * len(self.named) <= MANY else self.named[:1]
-        scalars = [self._entries[i][name] for name in numbers for i in alone]
-        state = self._here(self._state)
-        self._state_kinds, self._places = memory.Kinds(state), memory.Places([*state, *scalars])
+        self._scalars = [self._entries[i][name] for name in numbers for i in alone]
+        self._places = memory.Places([*self._here(self._state), *self._scalars], same=not self._sharded)
         self._kinds: memory.Kinds | None = None  # of the parameters
         self._params_at = NOWHERE
         self._known = False  # whether gradients of this kind have been looked at one by one
@@ -201,10 +200,9 @@ class Layout:
         """
         if not self._same_entries():
             return False
-        here = self._here(params)
-        # both questions to one set of tensors before those to the other: what is asked twice is still in cache
-        if not self._state_kinds.hold(self._here(self._state)) or not self._places.hold():
+        if not self._places.hold([*self._here(self._state), *self._scalars]):
             return False
+        here = self._here(params)
         if self._kinds is not None and not self._kinds.hold(here):
             return False
         at = memory.addresses(here)

@@ -26,6 +26,7 @@ DTYPE = operator.attrgetter("dtype")
 
 Integers = NDArray[np.int64]
 
+ASKED = ("data_ptr", "dtype", "dim", "sizes", "strides")
 FEW = 32  # of so few, Python has asked sooner
 
 
@@ -81,28 +82,36 @@ def _never(*tensors: Tensor) -> bool:
 
 
 class Places:
-    """Where some tensors lie, and later on whether they still do.
+    """Where some tensors lie and how, and later on whether they still do.
 
-    `tensor.data_ptr()` takes Python some hundred nanoseconds where the tensor is not in cache: for thousands of them
-    that is a good part of a step. So torch's stable C interface is asked, by handles: its own references to the
-    tensors, through which `.data = ...`, `set_`, `resize_` and the like are seen as well. They keep the tensors alive,
-    and `torch.utils.swap_tensors` refuses a tensor that has one.
+    Python takes some hundred nanoseconds to ask a tensor that is not in cache: for thousands of them that is a good
+    part of a step. So torch's stable C interface is asked, by handles: its own references to the tensors, through which
+    `.data = ...`, `set_`, `resize_` and the like are seen as well. They keep the tensors alive, and
+    `torch.utils.swap_tensors` refuses a tensor that has one.
 
-    at: the addresses of their first elements, (T,), 0 of those that have none.
+    Args:
+        tensors: T of them.
+        same: whether `hold` will be asked of these very objects; only of those are there handles.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.at = addresses(tensors)
-        self._tensors = tensors
-        self._handles = _handles_of(tensors)
-        if self._handles is not None:
-            weakref.finalize(self, _free, self._handles).atexit = False
-
-    def hold(self) -> bool:
-        """Whether each tensor lies where it lay."""
+    def __init__(self, tensors: Sequence[Tensor], same: bool = True) -> None:
+        self._at = addresses(tensors)
+        self._handles = _handles_of(tensors) if same else None
         if self._handles is None:
-            return np.array_equal(addresses(self._tensors), self.at)
-        return kernels.lie_at(self._handles, _interface().find, self.at)
+            self._kinds = Kinds(tensors)
+            return
+        weakref.finalize(self, _free, self._handles).atexit = False
+        self._dtypes = np.array(list(map(_interface().dtype_of, self._handles.tolist())), dtype=np.int32)
+        self._dims = np.array(list(map(Tensor.dim, tensors)), dtype=np.int64)
+        lie = [[*tensor.shape, *tensor.stride()] for tensor in tensors]  # of each tensor its sizes, and its strides
+        self._sizes = np.array([number for numbers in lie for number in numbers], dtype=np.int64)
+
+    def hold(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether each tensor lies where it lay, with the dtype, the shape and the strides that it had."""
+        if self._handles is None:
+            return self._kinds.hold(tensors) and np.array_equal(addresses(tensors), self._at)
+        asked = _interface().asked
+        return kernels.lie_as(self._handles, asked, self._at, self._dtypes, self._dims, self._sizes)
 
 
 class _Interface:
@@ -111,11 +120,20 @@ class _Interface:
     def __init__(self) -> None:
         self.make: Any = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors
         library = ctypes.PyDLL(torch._C.__file__)  # holds the GIL: the last reference to a tensor may be dropped
-        self.find = ctypes.cast(library.aoti_torch_get_data_ptr, ctypes.c_void_p).value or 0
-        self.drop = library.aoti_torch_delete_tensor_object
-        self.drop.argtypes = [ctypes.c_void_p]
+        found = [
+            getattr(library, f"aoti_torch_get_{what}") for what in ("data_ptr", "dtype", "dim", "sizes", "strides")
+        ]
+        self.asked = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in found], dtype=np.uint64)
+        self._dtype, self.drop = library.aoti_torch_get_dtype, library.aoti_torch_delete_tensor_object
+        self._dtype.argtypes, self.drop.argtypes = [ctypes.c_void_p, ctypes.c_void_p], [ctypes.c_void_p]
         self.pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
         self.pointer_of.restype, self.pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+    def dtype_of(self, handle: int) -> int:
+        """torch's number of a dtype."""
+        number = ctypes.c_int32()
+        self._dtype(handle, ctypes.byref(number))
+        return number.value
 
 
 @cache

@@ -148,7 +148,7 @@ EXPORT int proxmom_measure() { return 0; }
 EXPORT int proxmom_move() { return 0; }
 EXPORT int proxmom_measure_vectors() { return 0; }
 EXPORT int proxmom_move_vectors() { return 0; }
-EXPORT int proxmom_lie_at() { return 1; }
+EXPORT int proxmom_lie_as() { return 1; }
 """
 
 

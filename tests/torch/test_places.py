@@ -51,9 +51,52 @@ def other_place(tensor: Tensor) -> None:
 def test_a_tensor_that_lies_elsewhere_is_noticed(change: Callable[[Tensor], None], count: int) -> None:
     given = tensors(count)
     places = Places(given)
-    assert places.hold()
+    assert places.hold(given)
     change(given[count // 2])
-    assert not places.hold()
+    assert not places.hold(given)
+
+
+def turned(tensor: Tensor) -> None:
+    tensor.data = tensor.data.t()
+
+
+def repeated(tensor: Tensor) -> None:
+    tensor.data = tensor.data[:1].expand(3, 3)
+
+
+def one_row(tensor: Tensor) -> None:
+    tensor.data = tensor.data.view(1, 9)
+
+
+def one_axis(tensor: Tensor) -> None:
+    tensor.data = tensor.data.view(9)
+
+
+def other_numbers(tensor: Tensor) -> None:
+    tensor.data = tensor.data.view(torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        *((change, count) for change in (turned, repeated, other_numbers) for count in (FEW, MANY)),
+        # by Python only as many numbers in the same order, which is as good
+        pytest.param(one_row, MANY, marks=needs_kernels),
+        pytest.param(one_axis, MANY, marks=needs_kernels),
+    ],
+)
+def test_another_view_of_the_same_memory_is_noticed(change: Callable[[Tensor], None], count: int) -> None:
+    given = [torch.randn(3, 3) for _ in range(count)]
+    places = Places(given)
+    change(given[-1])
+    assert not places.hold(given)
+
+
+def test_other_tensors_are_seen_where_they_may_be_others() -> None:
+    given = tensors()
+    places = Places(given, same=False)
+    assert places.hold(list(given))
+    assert not places.hold([*given[:-1], given[-1].clone()])
 
 
 def test_what_leaves_the_address_is_left_alone() -> None:
@@ -62,7 +105,7 @@ def test_what_leaves_the_address_is_left_alone() -> None:
     for tensor in given:
         tensor.add_(1)
         tensor.data = tensor.detach()
-    assert places.hold()
+    assert places.hold(given)
 
 
 @needs_kernels
@@ -78,9 +121,9 @@ def test_without_an_interface_python_is_asked(monkeypatch: pytest.MonkeyPatch) -
     given = tensors()
     places = Places(given)
     assert places._handles is None
-    assert places.hold()
+    assert places.hold(given)
     given[0].data = torch.zeros(3)
-    assert not places.hold()
+    assert not places.hold(given)
 
 
 def test_a_handle_ends_with_its_places() -> None:
