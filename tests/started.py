@@ -24,6 +24,11 @@ def context() -> Any:
     return multiprocessing.get_context(METHOD)
 
 
+# What a script leaves is not torn down: where a DistributedDataParallel is the last to hold its process group, its end
+# waits, with the GIL, for a thread of gloo's that wants the GIL.
+_ENDED: list[dict[str, Any]] = []
+
+
 def start(worker: Callable[..., None], args: tuple[Any, ...], size: int) -> None:
     """`worker(rank, *args)` in as many processes; what one raises is raised here."""
     context()
@@ -67,7 +72,7 @@ def _command(words: list[str], environment: dict[str, str], folder: Path, said: 
     module = words[0] == "-m"
     sys.argv = words[1:] if module else words
     if module:
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        _ENDED.append(runpy.run_module(words[1], run_name="__main__", alter_sys=True))
     else:
         sys.path.insert(0, str(Path(words[0]).resolve().parent))
-        runpy.run_path(words[0], run_name="__main__")
+        _ENDED.append(runpy.run_path(words[0], run_name="__main__"))
