@@ -57,7 +57,7 @@ bench: $(VENV)/.dev  ## time the solver and a step, beside torch's own optimizer
 	$(BIN)/proxmom bench
 
 conformance: $(VENV)/.dev  ## our optimizers and torch's own in the conformance suite
-	$(BIN)/proxmom conformance --torch
+	$(BIN)/proxmom conformance AMSGD AMAdamW MoMo MoMoAdam TruncatedMemorySGD --torch
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
