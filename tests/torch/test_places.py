@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from proxmom import kernels
 from proxmom.torch import AMSGD, memory
 from proxmom.torch.memory import FEW, Places
+from tests.torch.processes import spawn, world
 
 MANY = FEW + 8
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
@@ -112,7 +116,7 @@ def test_what_leaves_the_address_is_left_alone() -> None:
 def test_many_tensors_have_handles_and_others_are_asked_by_python() -> None:
     assert Places(tensors())._handles is not None
     assert Places(tensors(FEW))._handles is None
-    assert Places([torch.nn.Parameter(t) for t in tensors()])._handles is None
+    assert Places([nn.Parameter(t) for t in tensors()])._handles is None
     assert Places([torch.empty(3, device="meta") for _ in range(MANY)])._handles is None
 
 
@@ -139,7 +143,7 @@ def test_a_handle_ends_with_its_places() -> None:
 
 
 def test_state_of_an_optimizer_is_free_as_soon_as_it_is_deleted() -> None:
-    params = [torch.nn.Parameter(t) for t in tensors()]
+    params = [nn.Parameter(t) for t in tensors()]
     optimizer = AMSGD(params, lr=0.1, scope="tensor")
     for p in params:
         p.grad = torch.ones_like(p)
@@ -155,21 +159,53 @@ def test_state_of_an_optimizer_is_free_as_soon_as_it_is_deleted() -> None:
 
 @pytest.mark.parametrize("name", ["memory", "last_lr"])
 def test_a_step_starts_from_state_that_was_moved(name: str) -> None:
-    given = [torch.randn(3, dtype=torch.float64) for _ in range(MANY)]
+    given = torch.randn(4, MANY, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-    def stepped(change: bool) -> list[Tensor]:
-        params = [torch.nn.Parameter(t.clone()) for t in given]
+    def stepped(change: str) -> list[Tensor]:
+        params = [nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(MANY)]
         optimizer = AMSGD(params, lr=0.1, scope="tensor", inertia=0.1)
         for step in range(4):
-            for p, t in zip(params, given, strict=True):
-                p.grad = t * (step + 1)
+            for p, gradient in zip(params, given[step], strict=True):
+                p.grad = gradient
             optimizer.step()
-            entry = optimizer.state[params[MANY // 2]][name]
-            if change and step == 1:
+            entry = optimizer.state[params[1]][name]
+            if change == "moved" and step == 1:
                 entry.data = 3 * entry.detach()
-            elif step == 1:
+            elif change == "multiplied" and step == 1:
                 entry.mul_(3)
         return [p.detach() for p in params]
 
-    for moved, multiplied in zip(stepped(True), stepped(False), strict=True):
-        torch.testing.assert_close(moved, multiplied, rtol=0, atol=0)
+    moved, multiplied, left = stepped("moved"), stepped("multiplied"), stepped("left alone")
+    torch.testing.assert_close(moved, multiplied, rtol=0, atol=0)
+    assert not torch.equal(moved[1], left[1])  # it matters to the steps after it
+
+
+def replaced_here(mesh: DeviceMesh) -> None:
+    """What a rank holds of sharded state is a tensor in a tensor: another one is another place."""
+    size = 8 * mesh.size()
+    gradients = torch.arange(3.0 * MANY * size, dtype=torch.float64).sin().view(3, MANY, size)
+    ends = []
+    for replaces in (True, False):
+        params = [nn.Parameter(distribute_tensor(torch.zeros(size).double(), mesh, (Shard(0),))) for _ in range(MANY)]
+        optimizer = AMSGD(params, lr=0.1, scope="tensor")
+        for step in range(3):
+            for p, gradient in zip(params, gradients[step], strict=True):
+                p.grad = distribute_tensor(gradient, mesh, (Shard(0),))
+            optimizer.step()
+            memory = optimizer.state[params[1]]["memory"]
+            if replaces:
+                memory._local_tensor = 3 * memory._local_tensor
+            else:
+                memory._local_tensor.mul_(3)
+        ends.append([p.detach().to_local().clone() for p in params])
+    for replaced, multiplied in zip(*ends, strict=True):
+        assert torch.equal(replaced, multiplied)
+
+
+def of_ranks(rank: int, size: int, store: str) -> None:
+    with world(rank, size, store):
+        replaced_here(init_device_mesh("cpu", (size,)))
+
+
+def test_what_a_rank_holds_may_be_another_tensor(tmp_path: Path) -> None:
+    spawn(of_ranks, 2, tmp_path)
