@@ -34,7 +34,7 @@ class Runs:
         self._step = Step(Method(rule, Euclidean(), inertia=inertia, decay="decoupled"))
         self.x, self.rule, self.lr, self.count = np.array(x0, dtype=float), rule, lr, 0
         zero = np.zeros(len(self.x))
-        self._start = self.x
+        self._start = self.x if "x" in self._step.method.starts else None  # where the first step started
         self._named = np.zeros((len(zero), len(self._step.method.names), self.x.shape[1]))
         self._scalars = Scalars.start(zero, zero, memory_from_gradient=True)
         self.solution: Solution | None = None

@@ -161,8 +161,8 @@ class Layout:
         # A number is never read by its address, so of very many only the first of each unit is looked at: whoever moves
         # state by `.data` moves all of it, and to look at one that is not in cache takes as long as to step it.
         numbers = self.named if len(alone) * len(self.named) <= MANY else self.named[:1]
-        self._scalars = [self._entries[i][name] for name in numbers for i in alone]
-        self._places = memory.Places([*self._here(self._state), *self._scalars], same=not self._sharded)
+        self._placed = [*self._state, *(self._entries[i][name] for name in numbers for i in alone)]
+        self._places = memory.Places(self._here(self._placed), same=not self._sharded)
         self._kinds: memory.Kinds | None = None  # of the parameters
         self._params_at = NOWHERE
         self._known = False  # whether gradients of this kind have been looked at one by one
@@ -200,7 +200,7 @@ class Layout:
         """
         if not self._same_entries():
             return False
-        if not self._places.hold([*self._here(self._state), *self._scalars]):
+        if not self._places.hold(self._here(self._placed)):
             return False
         here = self._here(params)
         if self._kinds is not None and not self._kinds.hold(here):

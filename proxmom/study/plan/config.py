@@ -212,15 +212,15 @@ def _problems(table: Table, runs: Evaluations | Training) -> list[ProblemSpec]:
 
 def _own_problems(table: Table, kind: str, runs: Evaluations | Training) -> list[ProblemSpec]:
     """The same of a user's own kind, whose function or class says which keys there may be."""
-    given = {"seed": 0} if isinstance(runs, Training) else {}
-    for key in OF_THE_RUN if given else ():
+    trains = isinstance(runs, Training)
+    for key in OF_THE_RUN if trains else ():
         if key in table:
             raise table.error(f"{key} is given by the run to a network of your own: leave it out here.", key)
     name, filled = _filled(table, {key: _choices(table, key) for key in table.values if key not in ("kind", "name")})
     home = home_of(kind, table.file)
     try:
         for arguments in filled:
-            check_own(kind, home, {**arguments, **given})
+            check_own(kind, home, arguments, trains)
     except ValueError as error:
         raise table.error(str(error), "kind") from error
     return [ProblemSpec(kind, name, each, table.where, str(home), source_of(kind, home)) for each in filled]

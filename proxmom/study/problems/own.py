@@ -50,16 +50,20 @@ def is_own(kind: str) -> bool:
     return ":" in kind
 
 
-def check_own(text: str, folder: Path, arguments: Mapping[str, Any]) -> None:
-    """ValueError if the import path leads nowhere, or what it leads to does not take the arguments."""
+def check_own(text: str, folder: Path, arguments: Mapping[str, Any], trains: bool = False) -> None:
+    """ValueError if the import path leads nowhere, or what it leads to does not take the arguments.
+
+    trains: whether a study trains it, and so gives it a seed.
+    """
+    given = [*arguments, *(["seed"] if trains else [])]
     factory = find_factory("problem", text, {}, folders=[folder])
     try:
-        inspect.signature(factory).bind(**arguments)
+        inspect.signature(factory).bind(**dict.fromkeys(given))
     except TypeError as error:
         takes = inspect.signature(factory.func)
-        trains = " In a study that trains it makes a network and must take seed." if "seed" in arguments else ""
+        hint = " In a study that trains it makes a network and must take seed." if trains else ""
         raise ValueError(
-            f"problem {text!r} takes {takes}: {error}, got {', '.join(arguments) or 'nothing'}.{trains}"
+            f"problem {text!r} takes {takes}: {error}, got {', '.join(given) or 'nothing'}.{hint}"
         ) from error
 
 

@@ -220,6 +220,13 @@ def test_one_that_starts_at_its_minimum_is_refused(folder: Path) -> None:
     check_own("bowl.py:flat", folder, {"n": 4})
 
 
+def test_only_a_network_is_told_to_take_a_seed(folder: Path) -> None:
+    for trains in (True, False):
+        with pytest.raises(ValueError, match=r"takes .*, got stoop, seed") as told:
+            check_own("bowl.py:Bowl", folder, {"stoop": 1, **({} if trains else {"seed": 2})}, trains)
+        assert ("makes a network" in str(told.value)) == trains
+
+
 def test_a_fresh_digest_means_fresh_code(folder: Path) -> None:
     assert build_own("bowl.py:Bowl", folder, "1").optimum == 2.0
     (folder / "bowl.py").write_text(BOWL.replace("2.0, steep", "1.0, steep"))
