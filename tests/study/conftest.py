@@ -48,6 +48,23 @@ lr = 1
 name = "L-BFGS"
 scipy = "L-BFGS-B"
 """
+SMALL_TRAINED = """\
+[study]
+name = "trained"
+claim = "for tests"
+points = 1
+steps = 2
+seeds = 1
+reference = "HB"
+
+[[problem]]
+kind = "least_squares"
+
+[[method]]
+name = "HB"
+rule = "HeavyBall"
+lr = 1
+"""
 CONTROLLED = """
 [[method]]
 name = "adaptive"

@@ -15,7 +15,7 @@ from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.plan.decisions import BOUNDS, COUNTING, LEVEL, PAIRED, TRAINED, WAYS, Bound, check_problems
 from proxmom.study.plan.toml import find_lines
 from proxmom.study.run.runner import run_study
-from tests.study.conftest import CONTROLLED, SMALL
+from tests.study.conftest import CONTROLLED, SMALL, SMALL_TRAINED
 
 DECIDE = """
 [[decide]]
@@ -24,23 +24,7 @@ method = "NAG"
 over = "heavy ball"
 at_most = 0.6
 """
-TRAINED_STUDY = """\
-[study]
-name = "trained"
-claim = "for tests"
-points = 1
-steps = 2
-seeds = 1
-reference = "HB"
-
-[[problem]]
-kind = "least_squares"
-
-[[method]]
-name = "HB"
-rule = "HeavyBall"
-lr = 1
-
+TRAINED_STUDY = f"""{SMALL_TRAINED}
 [[method]]
 name = "GD"
 rule = "GradientDescent"

@@ -19,26 +19,9 @@ from proxmom.study.plan.reference import DECIDE, EVALUATIONS, KINDS, MEASURES, M
 from proxmom.study.problems.collection import PROBLEMS
 from proxmom.study.training import SCHEDULES, TASKS
 from proxmom.study.training.tasks import OF_THE_RUN
-from tests.study.conftest import SMALL
+from tests.study.conftest import SMALL, SMALL_TRAINED
 
 PAGE = Path(__file__).parents[3] / "docs" / "study.md"
-TRAINED = """\
-[study]
-name = "trained"
-claim = "for tests"
-points = 1
-steps = 2
-seeds = 1
-reference = "HB"
-
-[[problem]]
-kind = "least_squares"
-
-[[method]]
-name = "HB"
-rule = "HeavyBall"
-lr = 1
-"""
 WRONG = {"a text": "3", "a whole number": "1.5", "a number": '"x"', "a table": "3", "a list": "3"}
 
 
@@ -107,16 +90,16 @@ def test_every_problem_is_there_with_its_arguments(title: str) -> None:
 
 
 def test_defaults_of_the_study_are_those_that_it_has_without_the_key(study: Any) -> None:
-    read = load_study(study(TRAINED))
+    read = load_study(study(SMALL_TRAINED))
     for key in ("search_seeds", "schedule", "warmup", "device"):
         assert TRAINS[key].default == str(getattr(read.training, key))
     assert (STUDY["seed"].default, TRAINS["targets"].default) == (str(read.seed), str(list(read.training.targets)))  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("text", [SMALL, TRAINED], ids=["convex", "training"])
+@pytest.mark.parametrize("text", [SMALL, SMALL_TRAINED], ids=["convex", "training"])
 @pytest.mark.parametrize("key", [*STUDY, *EVALUATIONS, *TRAINS])
 def test_what_is_needed_is_needed_and_kinds_are_checked(study: Any, text: str, key: str) -> None:
-    own = STUDY | (TRAINS if text is TRAINED else EVALUATIONS)
+    own = STUDY | (TRAINS if text is SMALL_TRAINED else EVALUATIONS)
     if key not in own:
         return
     without = re.sub(rf"^{key} = .*\n", "", text, count=1, flags=re.MULTILINE)
@@ -128,7 +111,9 @@ def test_what_is_needed_is_needed_and_kinds_are_checked(study: Any, text: str, k
         load_study(study(without.replace(head, f"{head}{key} = {WRONG[own[key].kind]}\n")))
 
 
-@pytest.mark.parametrize(("dialect", "text"), [(DETERMINISTIC, SMALL), (TRAINING, TRAINED)], ids=["convex", "training"])
+@pytest.mark.parametrize(
+    ("dialect", "text"), [(DETERMINISTIC, SMALL), (TRAINING, SMALL_TRAINED)], ids=["convex", "training"]
+)
 def test_kinds_of_a_methods_keys_are_checked(study: Any, dialect: Any, text: str) -> None:
     head = text[: text.index("[[method]]")] + '[[method]]\nname = "M"\nrule = "HeavyBall"\n'
     for key in dialect.kinds["rule"]:

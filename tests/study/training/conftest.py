@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -52,6 +53,21 @@ def run(
     return found, [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
 
 
+def stop(method: Mapping[str, Any], directory: Path) -> None:
+    """Trains the small perceptron, and is interrupted in step 15, with a checkpoint of the step before."""
+    with pytest.raises(KeyboardInterrupt):
+        run(method, Stops(tiny("mlp")), directory, checkpoint_every=0.0)
+
+
+def check_that_it_goes_on(method: Mapping[str, Any], folder: Path) -> None:
+    """A run that was interrupted ends where one does that was not."""
+    stop(method, folder / "a")
+    tasks = [tiny("mlp"), tiny("mlp")]
+    found, expected = (run(method, task, folder / name)[0] for task, name in zip(tasks, "ab", strict=True))
+    assert (found.status, found.final) == ("finished", expected.final)
+    assert torch.equal(flat(tasks[0]), flat(tasks[1]))
+
+
 def flat(task: Task) -> Tensor:
     return torch.cat([p.detach().flatten() for p in task.parameters.values()])
 
@@ -76,3 +92,10 @@ class Watched:
         time.sleep(self.pause)
         found: dict[str, float] = self.task.evaluate(split)
         return found
+
+
+class Stops(Watched):
+    def gradient(self, step: int) -> Tensor:
+        if step == 15:
+            raise KeyboardInterrupt
+        return super().gradient(step)

@@ -16,7 +16,7 @@ from torch import Tensor
 from proxmom.study.record.run import METRICS
 from proxmom.study.record.store import CHECKPOINT
 from tests.started import context
-from tests.study.training.conftest import AMADAMW, SGD, Watched, flat, run, tiny
+from tests.study.training.conftest import AMADAMW, SGD, Watched, check_that_it_goes_on, flat, run, stop, tiny
 
 METHODS: dict[str, dict[str, Any]] = {
     "AMSGD": {"torch": "AMSGD", "lr": 0.3},
@@ -83,14 +83,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["truncated", "halved", "of one byte", "no checkpoint", "rows missing"])
 def test_what_is_left_of_a_run_without_its_checkpoint_is_not_used(harm: str, tmp_path: Path) -> None:
-    class Stops(Watched):
-        def gradient(self, step: int) -> Tensor:
-            if step == 15:
-                raise KeyboardInterrupt
-            return super().gradient(step)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(SGD, Stops(tiny("mlp")), tmp_path / "a", checkpoint_every=0.0)
+    stop(SGD, tmp_path / "a")
     file, metrics = tmp_path / "a" / CHECKPOINT, tmp_path / "a" / METRICS
     assert file.is_file()
     if harm in (cuts := {"truncated": -100, "halved": file.stat().st_size // 2, "of one byte": 1}):
@@ -119,16 +112,4 @@ def test_an_optimizers_random_numbers_and_modes_go_on_where_they_were(path: str,
     if path.startswith("schedulefree"):
         pytest.importorskip("schedulefree")
     method = {"torch": path, "lr": 0.01}
-
-    class Stops(Watched):
-        def gradient(self, step: int) -> Tensor:
-            if step == 15:
-                raise KeyboardInterrupt
-            return super().gradient(step)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(method, Stops(tiny("mlp")), tmp_path / "a", checkpoint_every=0.0)
-    tasks = [tiny("mlp"), tiny("mlp")]
-    found, expected = (run(method, task, tmp_path / name)[0] for task, name in zip(tasks, "ab", strict=True))
-    assert (found.status, found.final) == ("finished", expected.final)
-    assert torch.equal(flat(tasks[0]), flat(tasks[1]))
+    check_that_it_goes_on(method, tmp_path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from proxmom.study.training import Wrapped, rehearse
 from proxmom.torch import AMAdamW
-from tests.study.training.conftest import Watched, flat, run, settings, tiny
+from tests.study.training.conftest import check_that_it_goes_on, settings
 
 
 def two() -> list[nn.Parameter]:
@@ -107,19 +107,7 @@ def test_a_killed_run_goes_on_with_what_is_kept(make: str, tmp_path: Path) -> No
     if make == "schedule_free":
         pytest.importorskip("schedulefree")
     method = {"torch": f"{__name__}:{make}", "lr": 0.01}
-
-    class Stops(Watched):
-        def gradient(self, step: int) -> Tensor:
-            if step == 15:
-                raise KeyboardInterrupt
-            return super().gradient(step)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(method, Stops(tiny("mlp")), tmp_path / "a", checkpoint_every=0.0)
-    tasks = [tiny("mlp"), tiny("mlp")]
-    found, expected = (run(method, task, tmp_path / name)[0] for task, name in zip(tasks, "ab", strict=True))
-    assert (found.status, found.final) == ("finished", expected.final)
-    assert torch.equal(flat(tasks[0]), flat(tasks[1]))
+    check_that_it_goes_on(method, tmp_path)
 
 
 def test_modes_are_those_of_the_parts() -> None:
