@@ -148,6 +148,7 @@ def same(
 @click.option("--check", is_flag=True, help="Only read and plan the study: its runs, and how long those left may take.")
 @click.option("--retry-failed", is_flag=True, help="Run again what raised an error; what diverged is a result.")
 @click.option("--rule", multiple=True, help="A further method: a rule by name or import path, lr tuned. Repeatable.")
+@click.option("--steps", type=click.IntRange(min=1), help="Instead of a training study's; NAME becomes NAME-STEPS.")
 @click.option(
     "--executor",
     default="joblib",
@@ -169,6 +170,7 @@ def run(
     check: bool,
     retry_failed: bool,
     rule: tuple[str, ...],
+    steps: int | None,
     executor: str,
     options: tuple[str, ...],
 ) -> None:
@@ -198,7 +200,7 @@ def run(
         if check:
             from proxmom.study.run.check import check_study
 
-            click.echo(check_study(study, out, data, rule))
+            click.echo(check_study(study, out, data, rule, steps))
             return
         from proxmom.study.record.store import shortfall
         from proxmom.study.report.write import terminal_table, write_report
@@ -209,7 +211,9 @@ def run(
                 engine.follow()
                 return
             try:
-                results = run_study(study, out, data=data, retry_failed=retry_failed, rules=rule, engine=engine)
+                results = run_study(
+                    study, out, data=data, retry_failed=retry_failed, rules=rule, engine=engine, steps=steps
+                )
             except KeyboardInterrupt:  # the runner has said how to go on
                 sys.exit(130)
         lacking = shortfall(results)

@@ -28,7 +28,7 @@ from proxmom.study.plan.entries import (
 )
 from proxmom.study.plan.points import Dimension
 from proxmom.study.plan.specs import MOST_SEEDS, Evaluations, MethodSpec, ProblemSpec, Training
-from proxmom.study.plan.toml import StudyError, Table, read_toml
+from proxmom.study.plan.toml import StudyError, Table, parse_toml, read_toml
 from proxmom.study.problems.collection import PROBLEMS
 from proxmom.study.problems.own import check_own, is_own
 
@@ -62,14 +62,19 @@ class Study:
         return self.runs if isinstance(self.runs, Training) else None
 
 
-def load_study(path: str | Path, rules: Sequence[str] = ()) -> Study:
+def load_study(path: str | Path, rules: Sequence[str] = (), steps: int | None = None) -> Study:
     """Reads and checks a study file; `rules`, names or import paths, are further methods of it.
+
+    steps: >= 1, instead of those of a training study; they stand in its name too, so that its results are apart.
 
     Raises:
         StudyError: naming file, line, key and what is allowed, for anything that could not be run.
     """
     file = Path(path)
     text, document = read_toml(file)
+    if steps is not None:
+        text = _of_length(text, document, steps)
+        document = parse_toml(text, file)
     document.only("study", "problem", "method", "decide")
     if "study" not in document:
         raise document.error("a study needs a [study] table.")
@@ -104,6 +109,19 @@ def load_study(path: str | Path, rules: Sequence[str] = ()) -> Study:
             "reference",
         )
     return study
+
+
+def _of_length(text: str, document: Table, steps: int) -> str:
+    """The text of a training study with other steps in it, and these in its name."""
+    if "steps" not in document.table("study", "[study]"):
+        raise document.error("another number of steps is for a training study, which gives steps: leave it out.")
+    lines = text.splitlines(keepends=True)
+    for key, old, new in (("steps", r"[\d_]+", str(steps)), ("name", r"(['\"])(.*?)\1", rf"\1\2-{steps}\1")):
+        number = document.lines.get(("study", key), 1) - 1
+        if not re.match(rf"\s*{key}\s*=\s*{old}", lines[number]):
+            raise document.error(f"[study] must give {key} on a line of its own for another number of steps.")
+        lines[number] = re.sub(old, new, lines[number], count=1)
+    return "".join(lines)
 
 
 def _evaluations(head: Table) -> Evaluations:

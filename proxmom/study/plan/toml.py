@@ -144,6 +144,11 @@ def read_toml(file: Path) -> tuple[str, Table]:
         raise StudyError(f"cannot read the study file {str(file)!r}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise StudyError(f"{file} is not a TOML file: it is not UTF-8 text ({error.reason}).") from error
+    return text, parse_toml(text, file)
+
+
+def parse_toml(text: str, file: Path) -> Table:
+    """The table of a text that was read from `file`; raises `StudyError` if it is not TOML."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -152,7 +157,7 @@ def read_toml(file: Path) -> tuple[str, Table]:
         raise StudyError(f"{file}, line {line}: not valid TOML: {error}.") from error
     except RecursionError as error:
         raise StudyError(f"{file} is no study: its values are nested too deep to be read.") from error
-    return text, Table(file, values, (), find_lines(text), "the study file")
+    return Table(file, values, (), find_lines(text), "the study file")
 
 
 def find_lines(text: str) -> dict[Place, int]:

@@ -15,19 +15,23 @@ from proxmom.study.record.run import Run
 
 
 def check_study(
-    path: str | Path, out: str | Path | None = None, data: str | Path | None = None, rules: Sequence[str] = ()
+    path: str | Path,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    rules: Sequence[str] = (),
+    steps: int | None = None,
 ) -> str:
     """A table of the runs of a study, method by method, and one line on all of them; nothing is run or written.
 
     Its methods are rehearsed, as before a run; its data are looked at for their digests alone.
 
     Args:
-        path, out, data, rules: as for `run_study`.
+        path, out, data, rules, steps: as for `run_study`.
 
     Raises:
         StudyError: for anything wrong with the study.
     """
-    study, data_dir = load_study(path, rules), None if data is None else Path(data).resolve()
+    study, data_dir = load_study(path, rules, steps), None if data is None else Path(data).resolve()
     folder = Path(out) if out is not None else Path("results") / study.name
     cells = list({cell.key: cell for cell in plan(study, data_dir, folder)}.values())
     left = set(store.pending(folder, (cell.key for cell in cells)))

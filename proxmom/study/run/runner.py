@@ -37,6 +37,7 @@ def run_study(
     retry_failed: bool = False,
     rules: Sequence[str] = (),
     engine: Engine | None = None,
+    steps: int | None = None,
 ) -> StudyFolder:
     """Runs what is missing of a study and returns the folder of its results, which shows what is in it.
 
@@ -50,6 +51,7 @@ def run_study(
             that the machine aborted (disk, memory, device, killed) are no results, and are always run again.
         rules: further methods, by name or import path, with lr searched on as many points as the others have.
         engine: what runs the cells, instead of so many processes of this computer.
+        steps: of each run, >= 1, instead of those of a training study, whose name they become a part of.
 
     Raises:
         StudyError: for anything wrong with the study or its data, before anything is written.
@@ -57,7 +59,7 @@ def run_study(
         KeyboardInterrupt: on Ctrl-C, after one line that says how to go on; finished runs are kept.
     """
     engine = engine or Processes(jobs)
-    study, data_dir = load_study(path, rules), None if data is None else Path(data).resolve()
+    study, data_dir = load_study(path, rules, steps), None if data is None else Path(data).resolve()
     engine.check(study)
     folder = Path(out) if out is not None else Path("results") / study.name
     again = (ABORTED, FAILED) if retry_failed else (ABORTED,)

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from proxmom.study.plan.cells import plan
 from proxmom.study.plan.config import StudyError, load_study
 from proxmom.study.record.run import Ending
 from proxmom.study.record.store import RunWriter, load_runs
@@ -112,6 +113,28 @@ def test_one_search_seed_leaves_all_others_to_the_final_runs(study: Any) -> None
     for text in ("seeds = 101", "seeds = 101\nsearch_seeds = 1"):
         training = load_study(study(SMALL.replace("seeds = 2", text))).training
         assert (training.seeds, training.tried_seeds) == (101, (0,))
+
+
+def test_another_length_is_another_study_that_says_so(study: Any, tmp_path: Path) -> None:
+    longer = SMALL.replace("steps = 20", "steps = 35").replace('name = "small"', 'name = "small-35"')
+    asked, written = load_study(study(), steps=35), load_study(study(longer, "longer.toml"))
+    assert (asked.name, asked.text, asked.runs) == ("small-35", longer, written.runs)
+    keys = [[cell.key for cell in plan(each)] for each in (asked, written, load_study(study()))]
+    assert keys[0] == keys[1] != keys[2]
+    commented = SMALL.replace("steps = 20", "steps = 1_000  # 20 are too few").replace('"small"', "'small-20'")
+    again = load_study(study(commented), steps=35)
+    assert (again.name, again.training and again.training.steps) == ("small-20-35", 35)
+    assert "steps = 35  # 20 are too few\n" in again.text
+
+
+def test_another_length_needs_a_training_study_and_a_line_that_says_how_long_it_is(study: Any) -> None:
+    with pytest.raises(StudyError, match="another number of steps is for a training study"):
+        load_study(study(DETERMINISTIC), steps=5)
+    head, _, rest = SMALL.partition("\n\n")
+    inline = "study = {" + ", ".join(head.splitlines()[1:]) + "}\n\n" + rest
+    assert load_study(study(inline)).name == "small"
+    with pytest.raises(StudyError, match=r"must give steps on a line of its own"):
+        load_study(study(inline), steps=5)
 
 
 def test_an_optimum_that_nobody_knows_is_refused(study: Any) -> None:
