@@ -318,6 +318,29 @@ def power(
         click.echo(power_table(directory, reference, differences, chance, search_seeds))
 
 
+@main.command(short_help="In how many steps methods get to a loss.")
+@click.argument("directory", nargs=-1, required=True, type=FOLDER)
+@click.option("--target", type=float, help="A validation loss; without it what the reference's search reached.")
+@click.option("--reference", help="Method that all others are compared with; without it the study's.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Loss against steps, as a file there.")
+def speedrun(directory: tuple[Path, ...], target: float | None, reference: str | None, picture: Path | None) -> None:
+    """In how many steps each method gets to a validation loss, from runs of one study at several lengths.
+
+    \b
+        proxmom run STUDY --steps 500    # and with 650 and 850: each length with its own schedule and search
+        proxmom speedrun results/NAME-500 results/NAME-650 results/NAME-850
+
+    Under a schedule only the end of a run counts, so the number of steps is read between the two lengths whose mean
+    losses enclose the target. Without --target that is the validation loss of the reference's best point in its search
+    at the middle length, which no final run has a part in. Methods are compared by Student's one-sided test of the
+    logarithms of their steps, paired by seed.
+    """
+    with _clear_errors("speedrun"):
+        from proxmom.study.report.speedrun import speed_table
+
+        click.echo(speed_table(directory, reference, target, picture))
+
+
 @main.command(short_help="Draw the paths of rules, or one step.")
 @click.argument("rule", nargs=-1, required=True)
 @click.option(

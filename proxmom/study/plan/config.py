@@ -28,7 +28,7 @@ from proxmom.study.plan.entries import (
 )
 from proxmom.study.plan.points import Dimension
 from proxmom.study.plan.specs import MOST_SEEDS, Evaluations, MethodSpec, ProblemSpec, Training
-from proxmom.study.plan.toml import StudyError, Table, parse_toml, read_toml
+from proxmom.study.plan.toml import StudyError, Table, of_length, parse_toml, read_toml
 from proxmom.study.problems.collection import PROBLEMS
 from proxmom.study.problems.own import check_own, is_own
 
@@ -73,7 +73,7 @@ def load_study(path: str | Path, rules: Sequence[str] = (), steps: int | None = 
     file = Path(path)
     text, document = read_toml(file)
     if steps is not None:
-        text = _of_length(text, document, steps)
+        text = of_length(text, document, steps)
         document = parse_toml(text, file)
     document.only("study", "problem", "method", "decide")
     if "study" not in document:
@@ -109,19 +109,6 @@ def load_study(path: str | Path, rules: Sequence[str] = (), steps: int | None = 
             "reference",
         )
     return study
-
-
-def _of_length(text: str, document: Table, steps: int) -> str:
-    """The text of a training study with other steps in it, and these in its name."""
-    if "steps" not in document.table("study", "[study]"):
-        raise document.error("another number of steps is for a training study, which gives steps: leave it out.")
-    lines = text.splitlines(keepends=True)
-    for key, old, new in (("steps", r"[\d_]+", str(steps)), ("name", r"(['\"])(.*?)\1", rf"\1\2-{steps}\1")):
-        number = document.lines.get(("study", key), 1) - 1
-        if not re.match(rf"\s*{key}\s*=\s*{old}", lines[number]):
-            raise document.error(f"[study] must give {key} on a line of its own for another number of steps.")
-        lines[number] = re.sub(old, new, lines[number], count=1)
-    return "".join(lines)
 
 
 def _evaluations(head: Table) -> Evaluations:

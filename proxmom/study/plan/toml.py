@@ -160,6 +160,23 @@ def parse_toml(text: str, file: Path) -> Table:
     return Table(file, values, (), find_lines(text), "the study file")
 
 
+def of_length(text: str, document: Table, steps: int) -> str:
+    """The text of a training study with other steps in it, and these in its name.
+
+    Raises:
+        StudyError: if it is no training study, or steps and name stand on no lines of their own.
+    """
+    if "steps" not in document.table("study", "[study]"):
+        raise document.error("another number of steps is for a training study, which gives steps: leave it out.")
+    lines = text.splitlines(keepends=True)
+    for key, old, new in (("steps", r"[\d_]+", str(steps)), ("name", r"(['\"])(.*?)\1", rf"\1\2-{steps}\1")):
+        number = document.lines.get(("study", key), 1) - 1
+        if not re.match(rf"\s*{key}\s*=\s*{old}", lines[number]):
+            raise document.error(f"[study] must give {key} on a line of its own for another number of steps.")
+        lines[number] = re.sub(old, new, lines[number], count=1)
+    return "".join(lines)
+
+
 def find_lines(text: str) -> dict[Place, int]:
     """The line, counted from 1, of each header and key of a valid TOML text."""
     lines: dict[Place, int] = {}

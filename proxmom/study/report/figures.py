@@ -58,10 +58,10 @@ def figure(directory: str | Path, kind: str | None = None, problem: str | None =
     found = [each for each in kinds[kind](results, styles) if kind == "profile" or problem in (None, each.heading)]
     if not found:
         raise ValueError(f"kind {kind!r} has nothing to show of {problem or directory}: take another one.")
-    return _finished(found[0], styles)
+    return finished(found[0], styles)
 
 
-def _finished(picture: Picture, styles: Sequence[Style]) -> Figure:
+def finished(picture: Picture, styles: Sequence[Style]) -> Figure:
     """The panel with its heading, a legend of what it shows, and a ground."""
     axes = picture.figure.axes[0]
     names = {artist.get_gid() for artist in axes.get_children()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxmom.study.plan.decisions import Decision, read_decisions
 from proxmom.study.plan.specs import Evaluations, Training
-from proxmom.study.plan.toml import Table, read_toml
+from proxmom.study.plan.toml import Table, of_length, parse_toml, read_toml
 from proxmom.study.record.run import STATUSES, Run
 from proxmom.study.record.store import aborted_runs, causes, load_runs, read_plan
 from proxmom.study.report.compare import log_ratios
@@ -50,14 +50,19 @@ class Source:
 def read_source(directory: str | Path) -> Source:
     """What a results directory holds, or a folder NAME with rows of runs, whose study file is NAME.toml beside it.
 
+    A folder NAME-STEPS has rows of that study with other steps, if it has no file of its own.
+
     Raises ValueError if it is neither, or holds no finished run.
     """
     folder = Path(directory).resolve()
     exported = not (folder / "study.toml").is_file() and (folder / ROWS).is_file()
-    file = folder.with_name(f"{folder.name}.toml") if exported else folder / "study.toml"
+    file, steps = _file_of(folder) if exported else (folder / "study.toml", None)
     if not file.is_file():
         raise ValueError(f"{str(directory)!r} is no results directory: it has no study.toml. Run a study first.")
     text, document = read_toml(file)
+    if steps is not None:
+        text = of_length(text, document, steps)
+        document = parse_toml(text, file)
     head = document.table("study", "[study]")
     runs = read_rows(folder, document) if exported else tuple(load_runs(folder))
     aborted = () if exported else tuple(aborted_runs(folder))
@@ -79,6 +84,13 @@ def read_source(directory: str | Path) -> Source:
         decisions=read_decisions(document, "steps" in head),
         lacking=Counter((planned.problem, planned.method) for planned in plan if planned.key not in finished),
     )
+
+
+def _file_of(folder: Path) -> tuple[Path, int | None]:
+    """The study file of a folder of rows, and the steps that its runs have instead of the file's."""
+    name, _, steps = folder.name.rpartition("-")
+    own, whole = folder.with_name(f"{folder.name}.toml"), folder.with_name(f"{name}.toml")
+    return (whole, int(steps)) if not own.is_file() and steps.isdecimal() and whole.is_file() else (own, None)
 
 
 def unfinished(source: Source) -> Iterator[str]:
