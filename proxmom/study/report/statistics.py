@@ -37,6 +37,24 @@ def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
     return Interval(float(known.mean()), float(low), float(high), known.size)
 
 
+def bootstrap_ratio(values: Array, others: Array, seed: int = 0, paired: bool = True) -> Interval:
+    """The ratio of two means, with the percentile interval of resampling both; nan if the other mean is 0.
+
+    paired: whether values belong together, and are resampled together. Neither may have nan.
+    """
+    size = min(values.size, others.size)
+    mean = float(values.mean() / others.mean()) if others.mean() > 0 else np.nan
+    if size < FEWEST or np.isnan(mean):
+        return Interval(mean, np.nan, np.nan, size)
+    random = np.random.default_rng(seed)
+    picks = random.integers(values.size, size=(_RESAMPLES, values.size))
+    other_picks = picks if paired else random.integers(others.size, size=(_RESAMPLES, others.size))
+    above, below = values[picks].mean(axis=1), others[other_picks].mean(axis=1)
+    ratios = np.divide(above, below, out=np.full(_RESAMPLES, np.inf), where=below > 0)  # 0 is exceeded by any factor
+    low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")  # no way halfway to inf
+    return Interval(mean, float(low), float(high), size)
+
+
 def t_mean(values: Array) -> Interval:
     """Mean of the values that are not nan, with Student's interval: for few seeds, where resampling is too narrow."""
     known = values[~np.isnan(values)]

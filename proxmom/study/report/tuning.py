@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from proxmom.study.record.ranking import best_run
 from proxmom.study.record.run import Run
 from proxmom.study.report.results import Pair, Results
-from proxmom.study.report.statistics import Array, Interval, bootstrap_mean, last_mean
+from proxmom.study.report.statistics import Array, Interval, bootstrap_mean, bootstrap_ratio, last_mean
 
 BUDGETS = (1, 2, 5, 10, 20)
 """Tuning budgets (points tried) at which the best so far is shown, besides all points."""
@@ -44,12 +44,41 @@ def lr_sensitivity(results: Results, seed: int = 0) -> dict[str, Interval]:
     """
     found = {}
     for method in results.methods:
-        pairs = [(problem, method) for problem in results.problems if (problem, method) in results.tried]
-        points = [near for pair in pairs if (near := excess_near_best(results, pair)).size >= _FEWEST_POINTS]
-        if points:
-            alone = len(results.problems) == 1 and not results.exact
-            found[method] = bootstrap_mean(points[0] if alone else np.array([each.mean() for each in points]), seed)
+        if points := list(_near_best(results, method).values()):
+            found[method] = bootstrap_mean(points[0] if _alone(results) else _means(points), seed)
     return found
+
+
+def lr_sensitivity_ratio(results: Results, method: str, over: str, seed: int = 0) -> Interval:
+    """The lr-sensitivity of a method over that of another one, with its bootstrap interval; nan where there is none.
+
+    Problems are resampled, the same for both methods, and those are left out where one of them has no sensitivity; with
+    one problem of a training study, the points of each method.
+    """
+    ours, theirs = _near_best(results, method), _near_best(results, over)
+    both = [problem for problem in ours if problem in theirs]
+    if not both:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    if _alone(results):
+        [problem] = both
+        return bootstrap_ratio(ours[problem], theirs[problem], seed, paired=False)
+    means = [_means([of[problem] for problem in both]) for of in (ours, theirs)]
+    return bootstrap_ratio(means[0], means[1], seed)
+
+
+def _alone(results: Results) -> bool:
+    return len(results.problems) == 1 and not results.exact
+
+
+def _means(points: list[Array]) -> Array:
+    return np.array([each.mean() for each in points])
+
+
+def _near_best(results: Results, method: str) -> dict[str, Array]:
+    """The excess losses near a method's best lr by problem, where there are enough of them."""
+    pairs = [(problem, method) for problem in results.problems if (problem, method) in results.tried]
+    near = {pair[0]: excess_near_best(results, pair) for pair in pairs}
+    return {problem: points for problem, points in near.items() if points.size >= _FEWEST_POINTS}
 
 
 def excess_near_best(results: Results, pair: Pair) -> Array:

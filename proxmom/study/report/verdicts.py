@@ -18,7 +18,7 @@ from proxmom.study.report.compare import Comparison, by_seed, differences, mean_
 from proxmom.study.report.results import Losses, Pair, Results
 from proxmom.study.report.sources import Source, results_of
 from proxmom.study.report.statistics import FEWEST, Interval, size_needed
-from proxmom.study.report.tuning import lr_sensitivity
+from proxmom.study.report.tuning import lr_sensitivity, lr_sensitivity_ratio
 
 LEVEL, UNDECIDED = "level", "undecided"  # of single problems
 
@@ -211,13 +211,10 @@ def _difference(results: Results, decision: Decision) -> Comparison:
 
 
 def _sensitivity(results: Results, decision: Decision) -> Comparison:
-    """That of the method with its interval, or over that of the other one, which has none."""
-    found, nothing = lr_sensitivity(results), Interval(np.nan, np.nan, np.nan, 0)
-    ours, theirs = (found.get(name, nothing) for name in (decision.method, decision.over))
-    if not decision.over:
-        return Comparison(ours, True)
-    ratio = ours.mean / theirs.mean if theirs.mean > 0 else np.nan
-    return Comparison(Interval(ratio, np.nan, np.nan, min(ours.size, theirs.size)), True)
+    """That of the method, or over that of the other one."""
+    if decision.over:
+        return Comparison(lr_sensitivity_ratio(results, decision.method, decision.over), True)
+    return Comparison(lr_sensitivity(results).get(decision.method, Interval(np.nan, np.nan, np.nan, 0)), True)
 
 
 def _counted(count: Callable[[Results, str], float]) -> Callable[[Results, Decision], Comparison]:

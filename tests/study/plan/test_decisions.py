@@ -82,7 +82,6 @@ BAD = [  # what is replaced, by what, and the message
         '"misses"\nshare = 0.5',
         r"share goes with evaluations, loss, loss difference, got measure 'misses'",
     ),
-    ('"evaluations"', '"lr-sensitivity"', r"by must be 'mean', for .* has no interval, got 'interval'"),
 ]
 
 

@@ -16,7 +16,7 @@ from proxmom.study.report.compare import comparisons, mean_ratios
 from proxmom.study.report.results import Counts, Losses
 from proxmom.study.report.sources import read_source
 from proxmom.study.report.statistics import size_needed, t_mean
-from proxmom.study.report.tuning import lr_sensitivity
+from proxmom.study.report.tuning import lr_sensitivity, lr_sensitivity_ratio
 from proxmom.study.report.verdict_text import asked_text, found_text, told, verdict_lines
 from proxmom.study.report.verdicts import UNDECIDED, Verdict, decide, verdicts
 from proxmom.study.report.write import terminal_table, write_report
@@ -275,6 +275,11 @@ def test_lr_sensitivity_is_that_of_the_table() -> None:
     ratio = table["ours"].mean / table["theirs"].mean
     assert decide(results, asked("lr-sensitivity", AT_MOST, ratio, "mean"), seeds=3).word == HOLDS
     assert decide(results, asked("lr-sensitivity", BELOW, ratio, "mean"), seeds=3).word == FAILS
+    judged = [decide(results, asked("lr-sensitivity", BELOW, bound), seeds=3) for bound in (1, ratio)]
+    assert [verdict.word for verdict in judged] == [HOLDS, OPEN]
+    assert judged[0].figure is not None
+    assert judged[0].figure.interval == lr_sensitivity_ratio(results, "ours", "theirs")
+    assert judged[1].reasons == (f"its interval contains {ratio:g}",)
     nothing = decide(losses_of(ours=[[1.0]], theirs=[[1.0]]), asked("lr-sensitivity", AT_MOST, 1, "mean"))
     assert nothing.reasons == ("there is no such figure of these runs",)
 

@@ -118,6 +118,23 @@ def test_an_interval_without_spread_is_its_mean() -> None:
     assert interval_text(statistics.Interval(2.0, np.nan, np.nan, 1)) == "2.00"
 
 
+def test_the_interval_of_a_ratio_holds_the_ratio_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = dict.fromkeys((True, False), 0)
+    for _ in range(200):
+        shared, ours, theirs = rng.normal(0, 0.3, (3, 30))
+        for paired in hits:
+            interval = statistics.bootstrap_ratio(2 + 3 * shared + ours, 4 + 6 * shared + theirs, paired=paired)
+            hits[paired] += interval.low <= 0.5 <= interval.high
+    assert 180 <= hits[True] <= 198 < hits[False]  # of 200 at 95%; apart, what both share would spread the ratio
+    assert statistics.bootstrap_ratio(2 * shared**2, shared**2) == statistics.Interval(2, 2, 2, 30)
+    assert np.isnan(statistics.bootstrap_ratio(ours, np.zeros(30)).mean)
+    few = statistics.bootstrap_ratio(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
+    assert few.mean == 0.5
+    assert np.isnan(few.low)
+    assert statistics.bootstrap_ratio(np.ones(4), np.array([0, 0, 0, 1.0]), paired=False).high == np.inf
+
+
 @pytest.mark.parametrize("mean", [statistics.bootstrap_mean, statistics.t_mean, statistics.geometric_mean])
 def test_two_values_have_a_mean_and_no_interval(mean: Any) -> None:
     two, three = mean(np.array([1.0, 4.0, np.nan])), mean(np.array([1.0, 4.0, 2.0]))

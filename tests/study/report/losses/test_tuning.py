@@ -53,6 +53,31 @@ def test_lr_sensitivity_over_problems_is_a_mean_of_means() -> None:
     assert (mean.mean, mean.size) == (pytest.approx((0 + 3 * 0.5 / 4) / 2), 2)
 
 
+def test_the_ratio_of_two_lr_sensitivities_is_over_the_problems_of_both() -> None:
+    runs = []
+    for problem, (ours, theirs) in {"p": (1.5, 2.0), "q": (1.2, 1.4), "r": (1.9, 2.8), "s": (2.0, None)}.items():
+        for method, loss in (("ours", ours), ("theirs", theirs)):
+            if loss is not None:
+                losses, lrs = [1.0, loss, loss, loss], [1.0, 2.0, 3.0, 4.0]
+                runs += sweep(losses, values=lrs, problem=problem, method=method, start=5.0)
+            runs.append(make_run(problem, method, loss=1.0, start=5.0))
+    half = tuning.lr_sensitivity_ratio(Losses.of(runs, STEPS), "ours", "theirs")
+    # excess 0.5, 0.2, 0.9 to 1, 0.4, 1.8: resampled together, whatever is drawn, one half
+    assert (half.mean, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert half.size == 3
+    assert np.isnan(tuning.lr_sensitivity_ratio(Losses.of(runs, STEPS), "ours", "nobody").mean)
+
+
+def test_the_ratio_of_two_lr_sensitivities_on_one_problem_is_over_the_points_of_each() -> None:
+    lrs = [1.0, 2.0, 3.0, 4.0, 5.0]
+    runs = [*sweep([1.0, 1.5, 2.0, 1.5, 1.0], values=lrs, method="ours", start=5.0), make_run(method="ours", start=5.0)]
+    runs += [*sweep([1.0, 3.0, 3.5, 2.5], values=lrs[:4], method="theirs", start=5.0), make_run(method="theirs")]
+    ratio = tuning.lr_sensitivity_ratio(Losses.of(runs, STEPS), "ours", "theirs")
+    assert ratio.mean == pytest.approx((2 / 5) / (6 / 4))
+    assert 0 < ratio.low < ratio.mean < ratio.high < 1  # the points of one say nothing of those of the other
+    assert ratio.size == 4
+
+
 def test_best_so_far_by_hand() -> None:
     runs = [*sweep([4.0, 2.0, 1.0], method="reference"), *sweep([np.nan, 0.5, 3.0], method="m")]
     runs[3] = replace(runs[3], status="diverged")
