@@ -10,8 +10,9 @@ ASAN := g++ -fsanitize=address -fno-omit-frame-pointer -DPROXMOM_NO_CLONES
 
 KERNELS := hatch_build.py proxmom/kernels/build.py $(wildcard proxmom/kernels/*.cpp proxmom/kernels/*.h)   # compiled on installation, where it can be
 
-# Studies that are evidence: not the tiny tiers, nor those for a GPU, nor lists of problems that other files read.
-STUDIES := $(filter-out %/smoke.toml %/full.toml %/kill_test.toml %/heldout.toml %/nonconvex.toml, $(wildcard experiments/*/*.toml))
+# Studies that are evidence: not the tiny tiers, nor those for a GPU, nor lists of problems that other files read; the
+# speed runs, at several lengths each, follow them.
+STUDIES := $(filter-out %/smoke.toml %/full.toml %/kill_test.toml %/heldout.toml %/nonconvex.toml experiments/speedrun/%, $(wildcard experiments/*/*.toml))
 
 .PHONY: run studies test quick test-slow mutants theory asan verify bench conformance lint docs pictures clean help
 
@@ -24,9 +25,12 @@ run: $(VENV)/.study  ## run the quick convex study on embedded data and write it
 studies: $(VENV)/.dev  ## run all studies of experiments/ again (a night on two cores; goes on where it was stopped)
 	$(PIP) --editable '.[field]'
 	for study in $(STUDIES); do $(BIN)/proxmom run $$study || exit 1; done
+	for steps in 500 650 850; do $(BIN)/proxmom run experiments/speedrun/small.toml --steps $$steps || exit 1; done
+	for steps in 270 350 455; do $(BIN)/proxmom run experiments/speedrun/million.toml --steps $$steps || exit 1; done
 	$(BIN)/python experiments/full_batch/compare.py --out results/full-batch
 	$(BIN)/python experiments/tuning_free/compare.py
 	$(BIN)/python experiments/unbiased/unbiased.py
+	$(BIN)/python experiments/unbiased/tried.py
 
 test: $(VENV)/.dev  ## all tests but the slow ones
 	$(TESTS)

@@ -5,8 +5,8 @@
     python experiments/tuning_free/compare.py [--set in-sample] [--only CG_DESCENT --only BFGS] [--every 3]
 
 The first writes counts.csv (one row for each instance, method, first step and measure) and table.txt beside this
-file, the second only table.txt, from counts.csv. With --set, --only or --every parts of it are run, and nothing is
-written.
+file, the second only table.txt, from counts.csv. With --set, --only or --every parts of it are run, and neither is
+written. It may be stopped at any time: instances that are done are kept in results/tuning-free.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,9 +25,11 @@ import summaries
 import variants
 from counts import HERE, MEASURES, SETS, Row, count, read, write
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from proxmom.study.plan.config import load_study
 from proxmom.study.problems.collection import build_problem
+from proxmom.study.run.parts import kept
 
 WIDE, NARROW, FLOOR = (1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6), (1e-3, 1e3), (1e6,)  # first lr, in units of 1/L
 DENSE = {"BFGS"}  # n² numbers, and n reaches 10000 in the non-convex set
@@ -115,8 +118,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.tables:
         return tell(read())
+    work = jobs(options)
     with ProcessPoolExecutor(options.jobs) as pool:
-        rows = [row for found in pool.map(measure, jobs(options)) for row in found]
+        parts = pool.map(kept(measure, Path("results/tuning-free")), work)
+        rows = [row for found in tqdm(parts, total=len(work), disable=None, desc="instances") for row in found]
     if options.only or options.every > 1 or options.set:
         return print("\n".join([*summaries.summary(rows), "", *summaries.missing(rows), "", *summaries.claims(rows)]))
     write(rows)

@@ -2,8 +2,9 @@
 
     python experiments/unbiased/tried.py
 
-writes tried.csv beside this file and prints what the README states; an hour on two cores. The instances, lr and targets
-are those of `unbiased.py`: evaluations on exact gradients, and the error of the averaged weights under mini-batches.
+writes tried.csv beside this file and prints what the README states; an hour on two cores. It may be stopped at any
+time: what is done is kept in results/unbiased. The instances, lr and targets are those of `unbiased.py`: evaluations on
+exact gradients, and the error of the averaged weights under mini-batches.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from unbiased import MISS, PredictableMemory
 from proxmom import Plane, SteadyMemory, mix
 from proxmom.now import Now
 from proxmom.planes import namespace
+from proxmom.study.run.parts import kept
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def main() -> None:
     work = [(unbiased.errors, name, None) for name in SINGLE]
     work += [(unbiased.counts, name, index) for name in TRIED for index in range(28)]
     with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
-        parts = list(tqdm(pool.map(run, work), total=len(work), disable=None, desc="tried"))
+        parts = list(tqdm(pool.map(kept(run, unbiased.PARTS), work), total=len(work), disable=None, desc="tried"))
     rows = reduce(list.__add__, parts)
     unbiased.write("tried.csv", ("what", "rule", "of", "value"), rows)
     tell(rows)

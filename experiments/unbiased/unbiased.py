@@ -3,7 +3,7 @@
     python experiments/unbiased/unbiased.py
 
 writes errors.csv, skewed.csv, progress.csv, counts.csv and unbiased.png beside this file and prints what the README
-states; some minutes on two cores.
+states; some minutes on two cores. It may be stopped at any time: what is done is kept in results/unbiased.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from proxmom.numpy import Runs, minimize
 from proxmom.planes import namespace
 from proxmom.study.plan.config import load_study
 from proxmom.study.problems.collection import build_problem
+from proxmom.study.run.parts import kept
 
 Array = NDArray[np.float64]
-HERE = Path(__file__).parent
+HERE, PARTS = Path(__file__).parent, Path("results/unbiased")
 BATCHES = (1, 8, 64)
 SEEDS, STEPS, LR = 4, 60_000, 0.05
 LENGTHS = (30, 100, 300, 1000)
@@ -334,7 +335,8 @@ def main() -> None:
     found = {}
     with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
         waiting = {
-            what: [pool.submit(job, *given) for given in arguments] for what, (job, arguments, _) in work.items()
+            what: [pool.submit(kept(job, PARTS), *given) for given in arguments]
+            for what, (job, arguments, _) in work.items()
         }
         for what, futures in waiting.items():
             found[what] = [row for future in futures for row in future.result()]
