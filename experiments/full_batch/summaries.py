@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import rows
-from methods import ADAM, CONVERGED, METHODS, NAN, OURS, PLAIN, ROSE, STUCK, WOLFE
+from methods import ADAM, CONVERGED, METHODS, NAN, OURS, OWN, PLAIN, ROSE, STUCK, WOLFE
 from problems import PROBLEMS
 from rows import SEARCH, Row
+
+from proxmom.study.report.statistics import geometric_mean
 
 MODES = (WOLFE, PLAIN)
 MISSED = 4  # budgets that a loss counts for which was not reached
@@ -138,6 +140,15 @@ def claims(found: list[Row], names: list[str]) -> list[str]:
     ]
 
 
+def intervals(found: list[Row], names: list[str]) -> list[str]:
+    """Our methods' evaluations over L-BFGS's, as in (b), with the 95% bootstrap interval over problems."""
+    lines = ["evaluations over L-BFGS's, geometric mean over problems, with its 95% interval over them"]
+    for method in OWN:
+        mean = geometric_mean(np.array([np.median(ratios(found, name, method)) for name in names]))
+        lines.append(f"{method:25}{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]")
+    return [*lines, ""]
+
+
 def table(found: list[Row]) -> str:
     """All of it; problems without every method are left out."""
     names = [name for name in PROBLEMS if all(of(found, name, method) for method in METHODS)]
@@ -149,4 +160,4 @@ def table(found: list[Row]) -> str:
         "",
     ]
     parts = [line for name in names for line in section(found, name)]
-    return "\n".join([*note, *parts, *overall(found, names), *claims(found, names)]) + "\n"
+    return "\n".join([*note, *parts, *overall(found, names), *intervals(found, names), *claims(found, names)]) + "\n"

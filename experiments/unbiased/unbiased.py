@@ -1,9 +1,11 @@
 """Is steady memory unbiased where adaptive memory is not, and still immediate where gradients are exact?
 
     python experiments/unbiased/unbiased.py
+    python experiments/unbiased/unbiased.py --tables
 
-writes errors.csv, skewed.csv, progress.csv, counts.csv and unbiased.png beside this file and prints what the README
-states; some minutes on two cores. It may be stopped at any time: what is done is kept in results/unbiased.
+The first writes errors.csv, skewed.csv, progress.csv, counts.csv and unbiased.png beside this file and prints what the
+README states; some minutes on two cores. It may be stopped at any time: what is done is kept in results/unbiased. The
+second runs nothing and prints it from the files.
 """
 
 from __future__ import annotations
@@ -231,6 +233,19 @@ def write(file: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> No
         writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
 
 
+def read(file: str) -> list[list[Any]]:
+    """Committed rows, as the runs give them: numbers are numbers."""
+
+    def value(text: str) -> Any:
+        try:
+            return int(text) if text.isdigit() else float(text)
+        except ValueError:
+            return text
+
+    with (HERE / file).open(newline="", encoding="utf-8") as stream:
+        return [list(map(value, row)) for row in list(csv.reader(stream))[1:]]
+
+
 def columns(rows: Sequence[Sequence[Any]], **of: Any) -> Array:
     """The last entries of the rows that begin with these values."""
     return np.array([row[-1] for row in rows if list(row[: len(of)]) == list(of.values())], dtype=float)
@@ -321,6 +336,8 @@ def committed() -> list[list[Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--tables", action="store_true", help="nothing is run: the tables from the committed rows")
+    options = parser.parse_args()
     ours = ("steady memory", "predictable memory")
     work: dict[str, tuple[Any, list[tuple[Any, ...]], tuple[str, ...]]] = {
         "errors": (errors, [(n,) for n in RULES], ("rule", "batch", "data", "seed", "error")),
@@ -332,8 +349,11 @@ def main() -> None:
         ),
         "skewed": (skewed, [(n, *noise) for n in RULES for noise in NOISE], ("rule", "lr", "chance", "mean", "error")),
     }
+    if options.tables:
+        tell({what: read(f"{what}.csv") for what in work})
+        return
     found = {}
-    with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
+    with ProcessPoolExecutor(options.jobs) as pool:
         waiting = {
             what: [pool.submit(kept(job, PARTS), *given) for given in arguments]
             for what, (job, arguments, _) in work.items()
