@@ -24,6 +24,21 @@ EXTRAS = {
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+class _ToWrite(click.Path):
+    """A file to write, whose folder is there, so that nothing is computed in vain."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        file = Path(str(super().convert(value, param, ctx)))
+        if not file.parent.is_dir():
+            self.fail(
+                f"{str(file)!r} needs a folder that exists, and {str(file.parent)!r} does not: make it.", param, ctx
+            )
+        return file
+
+
+TO_WRITE = _ToWrite(dir_okay=False, path_type=Path)
+
+
 @contextmanager
 def _clear_errors(command: str) -> Iterator[None]:
     """Errors of the user's making become one line; anything else keeps its traceback."""
@@ -250,17 +265,17 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
 
 @main.command(short_help="Tables and report of finished runs.")
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Without it report.html in DIRECTORY.")
+@click.option("--out", type=TO_WRITE, help="Without it report.html in DIRECTORY.")
 @click.option("--reference", help="Method that ratios are to; without it the first study's.")
 @click.option(
     "--csv",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=TO_WRITE,
     help="A row for each run there, beside it their origin.",
 )
-@click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same as Parquet.")
+@click.option("--parquet", type=TO_WRITE, help="The same as Parquet.")
 @click.option(
     "--curves",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=TO_WRITE,
     help="A row for each record of each run there, .csv or .parquet.",
 )
 def report(
@@ -322,7 +337,7 @@ def power(
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
 @click.option("--target", type=float, help="A validation loss; without it what the reference's search reached.")
 @click.option("--reference", help="Method that all others are compared with; without it the study's.")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Loss against steps, as a file there.")
+@click.option("--picture", type=TO_WRITE, help="Loss against steps, as a file there.")
 def speedrun(directory: tuple[Path, ...], target: float | None, reference: str | None, picture: Path | None) -> None:
     """In how many steps each method gets to a validation loss, from runs of one study at several lengths.
 
@@ -356,12 +371,12 @@ def speedrun(directory: tuple[Path, ...], target: float | None, reference: str |
 @click.option("--view", type=(float, float, float, float), metavar="LEFT RIGHT BOTTOM TOP", help="Of the plane.")
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=TO_WRITE,
     help=".png, .svg, .pdf, or .pgf (with LaTeX); without it a name is made.",
 )
 @click.option(
     "--animate",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=TO_WRITE,
     help="With --on model, the planes step by step instead: .gif, or .html with a slider.",
 )
 @click.option("--dpi", type=float, help="Of a .png (200) or an animation (100).", show_default=False)
@@ -410,7 +425,7 @@ def draw(
 @click.argument("optimizer", nargs=-1)
 @click.option("--torch", "torchs", is_flag=True, help="torch's own too, which do not count for the exit code.")
 @click.option("--markdown", is_flag=True, help="A Markdown table, which says what each row means.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all outcomes there.")
+@click.option("--json", "file", type=TO_WRITE, help="Also write all outcomes there.")
 def conformance(optimizer: tuple[str, ...], torchs: bool, markdown: bool, file: Path | None) -> None:
     """Ask some forty questions of each torch OPTIMIZER: state, groups, precision, layouts, what it costs.
 
@@ -444,7 +459,7 @@ def conformance(optimizer: tuple[str, ...], torchs: bool, markdown: bool, file: 
 @click.option("--only", help="torch or numpy; without it both.")
 @click.option("--compile", "compiled", is_flag=True, help="Also steps through torch.compile, which takes minutes.")
 @click.option("--metrics", is_flag=True, help="Instead of all that, memory and time of a step in every metric.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write raw figures there.")
+@click.option("--json", "file", type=TO_WRITE, help="Also write raw figures there.")
 @click.option("--from", "source", type=click.Path(dir_okay=False, path_type=Path), help="Only show a file of --json.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
 def bench(file: Path | None, source: Path | None, markdown: bool, **settings: Any) -> None:

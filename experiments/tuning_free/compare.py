@@ -15,7 +15,6 @@ import argparse
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -120,7 +119,7 @@ def main() -> None:
         return tell(read())
     work = jobs(options)
     with ProcessPoolExecutor(options.jobs) as pool:
-        parts = pool.map(kept(measure, Path("results/tuning-free")), work)
+        parts = pool.map(kept(measure, HERE.parents[1] / "results" / "tuning-free"), work)
         rows = [row for found in tqdm(parts, total=len(work), disable=None, desc="instances") for row in found]
     if options.only or options.every > 1 or options.set:
         return print("\n".join([*summaries.summary(rows), "", *summaries.missing(rows), "", *summaries.claims(rows)]))

@@ -35,7 +35,8 @@ from proxmom.study.problems.collection import build_problem
 from proxmom.study.run.parts import kept
 
 Array = NDArray[np.float64]
-HERE, PARTS = Path(__file__).parent, Path("results/unbiased")
+HERE = Path(__file__).resolve().parent
+INSTANCES, PARTS = HERE.parent / "convex" / "small.toml", HERE.parents[1] / "results" / "unbiased"
 BATCHES = (1, 8, 64)
 SEEDS, STEPS, LR = 4, 60_000, 0.05
 LENGTHS = (30, 100, 300, 1000)
@@ -184,7 +185,7 @@ def progress(name: str, data: str) -> list[list[Any]]:
 
 def counts(name: str, index: int) -> list[list[Any]]:
     """Fewest exact gradients to a relative gap of 1e-6 on one instance of the convex study, over its 24 lr."""
-    study = load_study(HERE.parent / "convex" / "small.toml")
+    study = load_study(INSTANCES)
     spec = study.problems[index]
     problem = build_problem(spec.kind, name=spec.name, **spec.arguments)
     points = next(m for m in study.methods if m.name == "adaptive memory").points(24, study.seed)
@@ -355,7 +356,7 @@ def main() -> None:
     found = {}
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = {
-            what: [pool.submit(kept(job, PARTS), *given) for given in arguments]
+            what: [pool.submit(kept(job, PARTS, INSTANCES), *given) for given in arguments]
             for what, (job, arguments, _) in work.items()
         }
         for what, futures in waiting.items():

@@ -115,7 +115,8 @@ MEASURES = {
     "misses": "on how many problems the target was missed, less those of `over` if given",
     "loss": "the deciding loss over that of `over`, the geometric mean over seeds and problems",
     "loss difference": "the loss less that of `over`, paired by seed, the mean over seeds and problems",
-    "lr-sensitivity": "the mean excess loss within a factor of ten of the best lr, over that of `over` if given",
+    "lr-sensitivity": "the mean excess loss within a factor of ten of the best lr, over that of `over` if given; "
+    "of methods with four points there or more",
     "lost seeds": "the share of final runs that diverged or failed, less that of `over` if given",
 }
 DECISIONS = f"""\
@@ -135,9 +136,10 @@ they may be added to a study that has been run, and the next `proxmom run` write
 """
 SEEDS = f"""\
 Intervals are those of the tables: of one problem Student's over its seeds, of several a bootstrap interval, and none
-of fewer than three. With `share`, a problem on which the interval contains the bound is undecided, and the report
-says how many seeds more it would take to decide, by the variance of those that were run. A count of evaluations is
-certain. `over` is needed for {", ".join(f"`{name}`" for name in PAIRED)}.
+of fewer than three; that of `lr-sensitivity` on one problem is a bootstrap interval over its points. With `share`, a
+problem on which the interval contains the bound is undecided, and the report says how many seeds more it would take to
+decide, by the variance of those that were run. A count of evaluations is certain. `over` is needed for
+{", ".join(f"`{name}`" for name in PAIRED)}.
 """
 KINDS = {
     "rule": "a rule by name (`proxmom rules`) or import path, `my_rules.py:MyRule`",

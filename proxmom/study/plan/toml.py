@@ -174,7 +174,21 @@ def of_length(text: str, document: Table, steps: int) -> str:
         if not re.match(rf"\s*{key}\s*=\s*{old}", lines[number]):
             raise document.error(f"[study] must give {key} on a line of its own for another number of steps.")
         lines[number] = re.sub(old, new, lines[number], count=1)
-    return "".join(lines)
+    changed = "".join(lines)
+    head = document.values["study"]
+    if _study_of(changed) != {**head, "steps": steps, "name": f"{head.get('name')}-{steps}"}:
+        raise document.error(
+            'another number of steps needs both written plainly in [study], as steps = 650 and name = "small".'
+        )
+    return changed
+
+
+def _study_of(text: str) -> Any:
+    """Its [study] table; None if it is not TOML."""
+    try:
+        return tomllib.loads(text).get("study")
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def find_lines(text: str) -> dict[Place, int]:

@@ -6,6 +6,8 @@ the loss is nearly a straight line in the logarithm of the number of steps.
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,20 @@ from scipy.special import stdtr
 from proxmom.columns import columns
 from proxmom.study.plan.specs import Training
 from proxmom.study.report.results import LEAST, Losses
-from proxmom.study.report.sources import Source, merge, read_source
+from proxmom.study.report.sources import Source, merge, read_source, unfinished
 from proxmom.study.report.statistics import FEWEST, Array, Interval, exponential, t_mean
 from proxmom.study.report.terminal import WIDTH
 from proxmom.study.report.text import loss_text, number_text, ratio_text
 
+_FREE = (
+    "name",
+    "claim",
+    "steps",
+    "seeds",
+    "reference",
+    "targets",
+    "device",
+)  # decide no loss of a search, or the steps
 CERTAINTY = 0.01
 """A one-sided test says something below this."""
 
@@ -95,14 +106,15 @@ def crossing(steps: Array, losses: Array, target: float) -> Array:
 
     Args:
         steps: (lengths,), ascending.
-        losses: (lengths, seeds). A seed that lacks a length is nan, all are if nothing encloses the target.
+        losses: (lengths, seeds). A seed that lacks a length is nan, all are if nothing encloses the target, or the mean
+            is at it after the first length already.
     """
     known = ~np.isnan(losses).any(axis=0)
     found = np.full(losses.shape[1], np.nan)
     means, logs = losses[:, known].mean(axis=1) if known.any() else np.full(len(steps), np.nan), np.log(steps)
-    enclosed = np.flatnonzero((means[:-1] > target) & (means[1:] <= target))
-    if enclosed.size:
-        at = enclosed[0]
+    there = np.flatnonzero(means <= target)
+    if there.size and there[0] > 0:  # else the shortest length is enough, or none is
+        at = there[0] - 1
         drop, share = means[at] - means[at + 1], (means[at] - target) / (means[at] - means[at + 1])
         width = logs[at + 1] - logs[at]
         off = (1 - share) * losses[at, known] + share * losses[at + 1, known] - target
@@ -142,7 +154,9 @@ def speed_table(
     if picture is not None:
         draw(runs[0], picture)
     blocks = [line for run in runs for line in [*_heading(run), "", *columns(_rows(run), numbers=True), ""]]
-    return "\n".join([*blocks, fill(_told(chosen, len(ladder[runs[0].lengths[0]].seeds)), WIDTH)])
+    told = fill(_told(chosen, len(ladder[runs[0].lengths[0]].seeds)), WIDTH)
+    lacking = [line for source in sources for line in unfinished(source)]
+    return "\n".join([*blocks, told, *(["", *lacking] if lacking else [])])
 
 
 def draw(run: SpeedRun, file: str | Path) -> None:
@@ -219,12 +233,22 @@ def _ladder(sources: Sequence[Source]) -> dict[int, Losses]:
         if results.limit in found:
             raise ValueError(f"each length once, got {results.limit} steps twice: leave {source.folder!r} out.")
         found[results.limit] = results
-        same = (source.asked.schedule, source.asked.warmup, source.asked.search_seeds)
-        shared[same] = source.folder
+        shared.setdefault(_besides_length(source), source.folder)
     if len(shared) > 1:
         names = " and ".join(map(repr, shared.values()))
-        raise ValueError(f"{names} must share schedule, warmup and search_seeds, and differ in their steps alone.")
+        raise ValueError(
+            f"{names} must share schedule, warmup and search_seeds, points, problems, methods with what they search, "
+            "and the version of the code that decides numbers, and differ in their steps alone: run one file --steps."
+        )
     return found
+
+
+def _besides_length(source: Source) -> str:
+    """All of a study that decides its losses but its number of steps and of final seeds."""
+    document = tomllib.loads(source.text)
+    head = {key: value for key, value in document["study"].items() if key not in _FREE}
+    tables = [sorted(json.dumps(table, sort_keys=True) for table in document.get(k, [])) for k in ("problem", "method")]
+    return json.dumps([head, tables, source.origin.get("numerics", "1")], sort_keys=True)
 
 
 def _heading(run: SpeedRun) -> list[str]:
@@ -261,7 +285,9 @@ def _told(reference: str, seeds: int) -> str:
     return (
         f"at: mean validation loss of the best point over {seeds} seeds, searched again at each length. reached: "
         "the fewest of these steps after which the mean loss is below the target by Student's one-sided test at 1%. "
+        "What diverged counts as the loss at its start. "
         "steps: read between the two lengths whose mean losses enclose the target, the loss being a straight line in "
         f"the logarithm of the steps; geometric mean over seeds with its 95% interval. ratio: to {reference!r}, paired "
-        "by seed. p: of the one-sided test that a method needs no fewer steps; none if the target is not enclosed."
+        "by seed. p: of the one-sided test that a method needs no fewer steps; none if the target is not enclosed, or "
+        f"by fewer than {FEWEST} seeds."
     )

@@ -51,7 +51,8 @@ def bootstrap_ratio(values: Array, others: Array, seed: int = 0, paired: bool = 
     other_picks = picks if paired else random.integers(others.size, size=(_RESAMPLES, others.size))
     above, below = values[picks].mean(axis=1), others[other_picks].mean(axis=1)
     ratios = np.divide(above, below, out=np.full(_RESAMPLES, np.inf), where=below > 0)  # 0 is exceeded by any factor
-    low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")  # no way halfway to inf
+    said = ratios[(above > 0) | (below > 0)]
+    low, high = np.quantile(said, [0.025, 0.975], method="nearest")  # no way halfway to inf
     return Interval(mean, float(low), float(high), size)
 
 

@@ -24,7 +24,7 @@ def part(number):
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(1) as pool:
-        print(*pool.map(kept(part, pathlib.Path("parts")), range(4)))
+        print(*pool.map(kept(part, pathlib.Path("parts"), pathlib.Path("list.toml")), range(4)))
 """
 
 
@@ -32,6 +32,7 @@ if __name__ == "__main__":
 def script(tmp_path: Path) -> Path:
     (tmp_path / "factor.py").write_text("FACTOR = 2\n")
     (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "list.toml").touch()
     return tmp_path
 
 
@@ -56,7 +57,10 @@ def test_a_script_goes_on_where_it_was_stopped(script: Path) -> None:
     assert run(script) == (0, "0 2 4 6", "0 1 2 3")
 
 
-def test_other_code_computes_everything_again(script: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "text", "found"), [("factor.py", "FACTOR = 3", "0 3 6 9"), ("list.toml", "#", "0 2 4 6")]
+)
+def test_other_code_computes_everything_again(script: Path, file: str, text: str, found: str) -> None:
     assert run(script)[1] == "0 2 4 6"
-    (script / "factor.py").write_text("FACTOR = 3\n")
-    assert run(script) == (0, "0 3 6 9", "0 1 2 3 0 1 2 3")
+    (script / file).write_text(text)
+    assert run(script) == (0, found, "0 1 2 3 0 1 2 3")

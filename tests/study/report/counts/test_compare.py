@@ -133,6 +133,7 @@ def test_the_interval_of_a_ratio_holds_the_ratio_as_often_as_it_says() -> None:
     assert few.mean == 0.5
     assert np.isnan(few.low)
     assert statistics.bootstrap_ratio(np.ones(4), np.array([0, 0, 0, 1.0]), paired=False).high == np.inf
+    assert statistics.bootstrap_ratio(np.array([0, 0, 0.1]), np.array([0, 0, 0.1])) == statistics.Interval(1, 1, 1, 3)
 
 
 @pytest.mark.parametrize("mean", [statistics.bootstrap_mean, statistics.t_mean, statistics.geometric_mean])

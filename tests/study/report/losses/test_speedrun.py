@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,12 @@ def test_the_crossing_of_a_line_is_found_and_each_seed_is_off_by_its_loss() -> N
 def test_what_is_not_enclosed_is_not_guessed(target: float) -> None:
     losses = np.array([[loss_after(length)] * 3 for length in LENGTHS])
     assert np.isnan(crossing(np.array(LENGTHS, dtype=float), losses, target)).all()
+
+
+def test_a_mean_that_is_there_after_the_shortest_length_has_no_later_crossing() -> None:
+    losses = np.array([[1.9] * 3, [2.1] * 3, [1.8] * 3])
+    assert np.isnan(crossing(np.array(LENGTHS, dtype=float), losses, 2.0)).all()
+    assert not np.isnan(crossing(np.array(LENGTHS, dtype=float), losses[[1, 0, 1]], 2.0)).any()
 
 
 def test_a_seed_that_lacks_a_length_is_left_out_of_all() -> None:
@@ -173,3 +181,15 @@ def test_studies_that_differ_in_more_are_refused(folders: list[Path], tmp_path: 
     assert "each length once, got 500 steps twice: leave 's-500' out" in again.output
     other = write_study(tmp_path / "linear", runs(PACES, 900), schedule="linear", steps=900)
     assert "must share schedule, warmup and search_seeds" in asked(*folders, other).output
+
+
+def test_other_ranges_are_another_study_and_missing_runs_are_told(folders: list[Path], tmp_path: Path) -> None:
+    other = write_study(tmp_path / "other", runs(PACES, 900), steps=900)
+    with (other / "study.toml").open("a") as file:
+        file.write('[[method]]\nname = "fast"\nlr = 1.0\n')
+    assert "differ in their steps alone" in asked(*folders, other).output
+    whole = write_study(tmp_path / "s-900", runs(PACES, 900), steps=900)
+    assert "not finished" not in asked(*folders, whole).output
+    plan = json.loads((whole / "plan.json").read_text())
+    shutil.rmtree(whole / "runs" / plan[-1]["key"])
+    assert "are not finished; run it again" in asked(*folders, whole).output

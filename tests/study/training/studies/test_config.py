@@ -135,6 +135,12 @@ def test_another_length_needs_a_training_study_and_a_line_that_says_how_long_it_
     assert load_study(study(inline)).name == "small"
     with pytest.raises(StudyError, match=r"must give steps on a line of its own"):
         load_study(study(inline), steps=5)
+    claim = "claim = '''\nsteps = 1\nname = \"x\"\n'''"  # its lines look like keys after the quotes of the comment
+    hidden = SMALL.replace("[study]\n", "[study]\n# '''\n").replace('claim = "for tests"', claim)
+    for text in (SMALL.replace("steps = 20", "steps = 0x14"), SMALL.replace('"small"', '"""small"""'), hidden):
+        assert load_study(study(text)).name == "small"
+        with pytest.raises(StudyError, match=r"written plainly in \[study\]"):
+            load_study(study(text), steps=5)
 
 
 def test_an_optimum_that_nobody_knows_is_refused(study: Any) -> None:
