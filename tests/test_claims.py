@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -268,6 +269,12 @@ def test_figures_of_a_page_stand_among_the_claims(page: str) -> None:
     assert len(figures) > 15
     known = {figure for claim in CLAIMS for figure in FIGURE.findall(claim.found)}
     assert [figure for figure in figures if figure not in known] == []
+
+
+def test_the_readme_counts_the_claims() -> None:
+    counts = Counter(claim.outcome for claim in RULED)
+    told = f"all {len(RULED)}, of which {counts['holds']} hold, {counts['fails']} fail and {counts['undecided']} are"
+    assert told in words((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 def test_the_headline_has_an_outcome_and_an_interval_in_each_row() -> None:
