@@ -128,19 +128,21 @@ def adam(watch: Watch, lr: float) -> str:
 
 
 WOLFE, PLAIN = "L-BFGS, strong Wolfe", "L-BFGS, no line search"
-FEWER = "L-BFGS, Wolfe, 20 pairs"
-OURS, MORE = "minimize", "minimize, 100 pairs"
+FEWER, MANY = "L-BFGS, Wolfe, 20 pairs", "L-BFGS, Wolfe, 300 pairs"
+OURS, MORE, MOST = "minimize", "minimize, 100 pairs", "minimize, 300 pairs"
 CG, ADAM = "nonlinear CG", "Adam"
 METHODS: dict[str, Callable[..., str]] = {
     WOLFE: partial(lbfgs, search="strong_wolfe"),
     PLAIN: partial(lbfgs, search=None),
     FEWER: partial(lbfgs, search="strong_wolfe", pairs=20),
+    MANY: partial(lbfgs, search="strong_wolfe", pairs=300),
     OURS: ours,
     MORE: partial(ours, pairs=100),
+    MOST: partial(ours, pairs=300),
     CG: conjugate_gradients,
     ADAM: adam,
 }
-OWN = (OURS, MORE)
+OWN = (OURS, MORE, MOST)
 LRS = tuple(float(lr) for lr in np.geomspace(3e-4, 1, 8))  # Adam's search
 
 

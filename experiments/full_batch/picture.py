@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from methods import ADAM, CG, FEWER, MORE, OURS, PLAIN, WOLFE
+from methods import ADAM, CG, FEWER, MANY, MORE, MOST, OURS, PLAIN, WOLFE
 from problems import PROBLEMS
 from rows import Point
 
@@ -17,9 +17,11 @@ STYLES = {
     WOLFE: ("#c05a1e", "-"),
     PLAIN: ("#c05a1e", ":"),
     FEWER: ("#c05a1e", "--"),
+    MANY: ("#c05a1e", "-."),
     CG: ("#7a5aa8", "-"),
     ADAM: ("#5b6470", "-"),
     MORE: ("#0a7d4f", "--"),
+    MOST: ("#0a7d4f", "-."),
     OURS: ("#0a7d4f", "-"),
 }
 FLOORS = {"Lennard-Jones cluster": -44.326801, "matrix factorisation": 0.0}  # the least there can be, where known
