@@ -67,9 +67,8 @@ class QuasiNewton:
         taken = accepted[:, None] & (slots == (count % m)[:, None])
         count = count + xp.astype(accepted, count.dtype)
         keeps = _keeps(xp.astype(taken, gram.dtype))
-        gram = keeps @ xp.where(_offered(accepted, m, xp), gram, 0.0) @ xp.matrix_transpose(keeps)
         age = (count[:, None] - 1 - slots) % m  # 0 for the newest
-        identity, middle = _compact(gram, age, slots < count[:, None], m)
+        identity, middle = _compact(_taken_in(gram, taken), age, slots < count[:, None], m)
         return Expansion(identity, middle, keeps, {"pairs": count})
 
 
@@ -78,11 +77,18 @@ def _eye(count: int, xp: Any, dtype: Any, where: Any) -> Array:
     return xp.eye(count, dtype=dtype, device=where)
 
 
-def _offered(accepted: Array, m: int, xp: Any) -> Array:
-    """Which products may be looked at, (S, 2m + 2, 2m + 2): those of a pair that is not kept may be NaN."""
-    own = xp.broadcast_to(xp.arange(2 * m + 2, device=accepted.device) < 2 * m, (accepted.shape[0], 2 * m + 2))
-    offered = own | accepted[:, None]
-    return offered[:, :, None] & offered[:, None, :]
+def _taken_in(gram: Array, taken: Array) -> Array:
+    """The products (S, 2m, 2m) of what is kept once the slots `taken`, (S, m), have the last move and change.
+
+    That is K gram Kᵀ with K from `_keeps`, by choosing: the products of a pair that is not kept may be NaN.
+    """
+    xp = namespace(gram)
+    none = taken & ~taken
+    moves, turns = xp.concat([taken, none], axis=-1), xp.concat([none, taken], axis=-1)
+    rows = xp.where(turns[:, :, None], gram[:, -1:, :], gram[:, :-2, :])
+    rows = xp.where(moves[:, :, None], gram[:, -2:-1, :], rows)
+    found = xp.where(turns[:, None, :], rows[:, :, -1:], rows[:, :, :-2])
+    return xp.where(moves[:, None, :], rows[:, :, -2:-1], found)
 
 
 def _keeps(taken: Array) -> Array:
