@@ -1,7 +1,7 @@
 """Steps to a loss: a training study that was run at several lengths, each with its own schedule and search.
 
-On the way under a schedule a loss says nothing, so the steps that a target takes are read between two lengths, where
-the loss is nearly a straight line in the logarithm of the number of steps.
+Under a schedule, a loss before the end of a run says nothing. So the number of steps to a target is read between two
+lengths, where the final loss is nearly a straight line in the logarithm of the number of steps.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ _FREE = (
     "reference",
     "targets",
     "device",
-)  # decide no loss of a search, or the steps
+)  # may differ: they decide no loss of the search, except steps, which is what should differ
 CERTAINTY = 0.01
-"""A one-sided test says something below this."""
+"""A one-sided test is taken to show something if its p is below this."""
 
 
 @dataclass(frozen=True)
 class Pace:
     """How many steps a method needs until its validation loss is at the target.
 
-    losses: at each length, of relative gaps geometric means. reached: the fewest steps of the ladder after which the
-    mean loss is below the target, one-sided at `CERTAINTY`; None for none. logs: of the number of steps, by seed; nan
-    where the target does not lie between the mean losses of two neighbouring lengths. ratio: of the steps to the
-    reference's, paired by seed. p: of Student's one-sided test that they are no fewer.
+    losses: the mean loss at each length; for relative gaps the geometric mean. reached: the shortest length after which
+    the mean loss is below the target, by a one-sided test at `CERTAINTY`; None if there is none. logs: logarithms of
+    the number of steps, by seed; nan where the target does not lie between the mean losses of two neighbouring lengths.
+    ratio: of the number of steps to the reference's, paired by seed. p: of Student's one-sided test of the hypothesis
+    that the steps are no fewer than the reference's.
     """
 
     method: str
@@ -63,7 +64,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class SpeedRun:
-    """The methods on one problem; lengths: ascending. origin: where the target comes from."""
+    """All methods on one problem. lengths: in steps, ascending. origin: where the target comes from."""
 
     problem: str
     lengths: tuple[int, ...]
@@ -73,17 +74,17 @@ class SpeedRun:
 
 
 def speed_runs(ladder: Mapping[int, Losses], reference: str, target: float | None = None) -> list[SpeedRun]:
-    """Problem by problem, in how many steps each method gets to the target.
+    """For each problem, in how many steps each method reaches the target.
 
     Args:
         ladder: results by number of steps, of two lengths or more, with the same problems and methods.
         reference: the method that others are compared with.
-        target: a validation loss; default: that of the reference's best point in its search at the middle length (of
-            an even number of lengths the longer one), the mean over its search seeds.
+        target: a validation loss. Default: that of the reference's best point in its search at the middle length (of
+            the two middle ones the longer), as the mean over the search seeds.
 
     Raises:
-        ValueError: for a single length, problems or methods that differ, a target that is no loss, and a reference that
-            was not searched if no target is given.
+        ValueError: for a single length, problems or methods that differ, a target that cannot be a loss, a reference
+            without final runs, and, if no target is given, a reference that searched nothing.
     """
     if target is not None and not 0 < target < np.inf:
         raise ValueError(f"target must be a loss > 0, got {target}.")
@@ -99,15 +100,17 @@ def speed_runs(ladder: Mapping[int, Losses], reference: str, target: float | Non
 
 
 def crossing(steps: Array, losses: Array, target: float) -> Array:
-    """Logarithms of the steps at which each seed's loss is at the target, shape (seeds,), to first order.
+    """Logarithms of the number of steps after which each seed's loss is at the target, shape (seeds,), to first order.
 
-    The mean over seeds is where the mean loss meets the target, on a straight line in the logarithm of the steps
-    between the first two lengths that enclose it; a seed is off by its loss there, divided by the slope of the mean.
+    Their mean over seeds is where the mean loss meets the target, on a straight line in the logarithm of the steps
+    between the first two lengths that enclose the target. A seed differs from it by that seed's loss there, less the
+    target, divided by the slope of the mean. The answer is nan for a seed that lacks a length, and for all seeds if the
+    mean loss never gets to the target, or is there at the shortest length already.
 
     Args:
         steps: (lengths,), ascending.
-        losses: (lengths, seeds). A seed that lacks a length is nan, all are if nothing encloses the target, or the mean
-            is at it after the first length already.
+        losses: (lengths, seeds), nan where a run is missing.
+        target: on the scale of the losses.
     """
     known = ~np.isnan(losses).any(axis=0)
     found = np.full(losses.shape[1], np.nan)
@@ -123,7 +126,7 @@ def crossing(steps: Array, losses: Array, target: float) -> Array:
 
 
 def chance_of_none(values: Array) -> float:
-    """p of Student's one-sided test that the mean is not below zero; nan for fewer than `FEWEST` values."""
+    """p of Student's one-sided test of the hypothesis that the mean is >= 0; nan for fewer than `FEWEST` values."""
     known = values[~np.isnan(values)]
     if known.size < FEWEST:
         return np.nan
@@ -137,16 +140,16 @@ def speed_table(
     target: float | None = None,
     picture: str | Path | None = None,
 ) -> str:
-    """The speed runs of results directories as text: a block for each problem, and what its columns are.
+    """The speed runs of results directories as text: a block for each problem, then what the columns mean.
 
     Args:
-        directories: of one study at several lengths, as `proxmom run --steps` makes them.
-        reference, target: as for `speed_runs`; reference by default the study's.
-        picture: a file, such as speed.png, for the losses of the first problem against the number of steps.
+        directories: results of one study at several lengths, as `proxmom run --steps` makes them.
+        reference, target: as for `speed_runs`; the default reference is the study's.
+        picture: a file to write, such as speed.png: the losses on the first problem against the number of steps.
 
     Raises:
-        ValueError: as `write_report` and `speed_runs` do, for a study that counts evaluations, one length twice, and
-            studies that differ in more than their length.
+        ValueError: where `write_report` and `speed_runs` raise it, and for a study that counts evaluations, a length
+            that is given twice, and studies that differ in more than their length.
     """
     sources = [read_source(directory) for directory in directories]
     ladder, chosen = _ladder(sources), reference or sources[0].reference
@@ -160,7 +163,7 @@ def speed_table(
 
 
 def draw(run: SpeedRun, file: str | Path) -> None:
-    """Writes a picture of the mean losses with their intervals against the number of steps, and the target."""
+    """Writes a picture: the mean losses, with their intervals, against the number of steps, and the target."""
     from proxmom.study.report.figures import finished
     from proxmom.study.report.panels import Style, level, panel, plot_band, plot_line, ticks
     from proxmom.study.report.panels import picture as drawn
@@ -189,7 +192,7 @@ def _speed_run(
     origin = "as asked for"
     if target is None:
         middle = lengths[len(lengths) // 2]
-        target, origin = _searched(ladder[middle], problem, reference), f"of {reference} in its search at {middle}"
+        target, origin = _searched(ladder[middle], problem, reference), f"of {reference!r} in its search at {middle}"
     steps, goal = np.array(lengths, dtype=float), float(scale(np.asarray(target)))
     logs = {method: crossing(steps, table, goal) for method, table in tables.items()}
     paces = []
@@ -203,7 +206,7 @@ def _speed_run(
 
 
 def _log(losses: Array) -> Array:
-    """Of relative gaps, which span decades."""
+    """Logarithms of relative gaps, which span decades."""
     return np.asarray(np.log(np.maximum(losses, LEAST)))
 
 
@@ -229,7 +232,7 @@ def _ladder(sources: Sequence[Source]) -> dict[int, Losses]:
     for source in sources:
         results = merge([source])
         if not isinstance(results, Losses) or not isinstance(source.asked, Training):
-            raise ValueError("a speed run is of training studies: a study that counts evaluations has its target.")
+            raise ValueError("a speed run needs training studies: one that counts evaluations has its own target.")
         if results.limit in found:
             raise ValueError(f"each length once, got {results.limit} steps twice: leave {source.folder!r} out.")
         found[results.limit] = results
@@ -238,13 +241,14 @@ def _ladder(sources: Sequence[Source]) -> dict[int, Losses]:
         names = " and ".join(map(repr, shared.values()))
         raise ValueError(
             f"{names} must share schedule, warmup and search_seeds, points, problems, methods with what they search, "
-            "and the version of the code that decides numbers, and differ in their steps alone: run one file --steps."
+            "and the version of the code that decides numbers, and differ in their steps alone: run one file with "
+            "--steps."
         )
     return found
 
 
 def _besides_length(source: Source) -> str:
-    """All of a study that decides its losses but its number of steps and of final seeds."""
+    """Everything in a study that decides its losses, except the numbers of steps and of final seeds."""
     document = tomllib.loads(source.text)
     head = {key: value for key, value in document["study"].items() if key not in _FREE}
     tables = [sorted(json.dumps(table, sort_keys=True) for table in document.get(k, [])) for k in ("problem", "method")]
@@ -281,13 +285,13 @@ def _steps_text(steps: Interval) -> str:
 
 
 def _told(reference: str, seeds: int) -> str:
-    """What the columns are."""
+    """What the columns mean."""
     return (
-        f"at: mean validation loss of the best point over {seeds} seeds, searched again at each length. reached: "
-        "the fewest of these steps after which the mean loss is below the target by Student's one-sided test at 1%. "
-        "What diverged counts as the loss at its start. "
-        "steps: read between the two lengths whose mean losses enclose the target, the loss being a straight line in "
-        f"the logarithm of the steps; geometric mean over seeds with its 95% interval. ratio: to {reference!r}, paired "
-        "by seed. p: of the one-sided test that a method needs no fewer steps; none if the target is not enclosed, or "
-        f"by fewer than {FEWEST} seeds."
+        f"at: mean validation loss over {seeds} seeds of the best point, which is searched again at each length; a run "
+        "that diverged counts with the loss at its start. reached: the shortest of these lengths after which the mean "
+        "loss is below the target, by Student's one-sided test at 1%. steps: read between the two lengths whose mean "
+        "losses enclose the target, as if the loss were a straight line in the logarithm of the steps; geometric mean "
+        f"over seeds with its 95% interval. ratio: of the steps to those of {reference!r}, paired by seed. p: of the "
+        "one-sided test that a method needs no fewer steps than the reference; missing if the target is not enclosed, "
+        f"or for fewer than {FEWEST} seeds."
     )

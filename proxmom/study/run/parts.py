@@ -1,4 +1,4 @@
-"""What a script of many parts has found so far, kept on disk, so that it goes on where it was stopped."""
+"""The results that a script of many parts has so far, kept on disk, so that it goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from typing import Any, TypeVar
 import joblib
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-LIBRARIES = ("numpy", "scipy", "scikit-learn")  # torch is in no such script
+LIBRARIES = ("numpy", "scipy", "scikit-learn")  # no such script uses torch
 PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def kept(function: Function, folder: Path, *files: Path) -> Function:
-    """The same function, whose results are kept in a folder and read from there when it is called alike again.
+    """The same function, but its results are kept in a folder, and read from there when it is called alike again.
 
-    Only the code that found a result takes it for its own: that of this package and of what it depends on, of the
-    folder that `function` stands in, and `files`. After any change of these everything is computed again.
+    A result is read only by the code that computed it: that of this package, the Python files of the folder where
+    `function` is defined, the contents of `files`, and the versions of `LIBRARIES`. After a change of any of these
+    everything is computed again.
 
     Args:
-        function: of arguments that decide its result, with `files`, and that can be pickled, as the result can.
-        folder: made where it is missing; delete it to compute everything again.
-        files: what it reads.
+        function: its result must depend on its arguments and on `files` alone; both arguments and result must be
+            picklable.
+        folder: made if it is missing; delete it to compute everything again.
+        files: those that the function reads.
     """
     here = Path(inspect.getfile(function)).resolve().parent
     code = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".h")]

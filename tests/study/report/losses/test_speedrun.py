@@ -87,7 +87,7 @@ def test_a_faster_method_is_told_with_its_ratio() -> None:
     [run] = speed_runs(ladder({"slow": 1.0, "fast": 1.25, "same": 1.0}), "slow")
     slow, fast, same = run.paces
     assert run.target == pytest.approx(2.0)  # the search's best point at 650 steps
-    assert run.origin == "of slow in its search at 650"
+    assert run.origin == "of 'slow' in its search at 650"
     assert slow.steps.low < 650 < slow.steps.high
     assert fast.ratio.low < 0.8 < fast.ratio.high < 0.9
     assert fast.p < 1e-3 < CERTAINTY < same.p
@@ -152,7 +152,7 @@ def test_the_table_says_who_needs_how_many(folders: list[Path], tmp_path: Path) 
     result = asked(*reversed(folders), "--picture", file)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0] == "p: steps to a validation loss of 2.000, of AdamW, tuned in its search at 650 steps."
+    assert lines[0] == "p: steps to a validation loss of 2.000, of 'AdamW, tuned' in its search at 650 steps."
     rows = {line.split("  ")[0]: line for line in lines[2:6]}
     assert "0.8" in rows["fast"]
     assert "[" in rows["fast"]
