@@ -25,15 +25,7 @@ from proxmom.study.report.statistics import FEWEST, Array, Interval, exponential
 from proxmom.study.report.terminal import WIDTH
 from proxmom.study.report.text import loss_text, number_text, ratio_text
 
-_FREE = (
-    "name",
-    "claim",
-    "steps",
-    "seeds",
-    "reference",
-    "targets",
-    "device",
-)  # may differ: they decide no loss of the search, except steps, which is what should differ
+_MAY_DIFFER = ("name", "claim", "steps", "seeds", "reference", "targets", "device")  # from length to length
 CERTAINTY = 0.01
 """A one-sided test is taken to show something if its p is below this."""
 
@@ -250,7 +242,7 @@ def _ladder(sources: Sequence[Source]) -> dict[int, Losses]:
 def _besides_length(source: Source) -> str:
     """Everything in a study that decides its losses, except the numbers of steps and of final seeds."""
     document = tomllib.loads(source.text)
-    head = {key: value for key, value in document["study"].items() if key not in _FREE}
+    head = {key: value for key, value in document["study"].items() if key not in _MAY_DIFFER}
     tables = [sorted(json.dumps(table, sort_keys=True) for table in document.get(k, [])) for k in ("problem", "method")]
     return json.dumps([head, tables, source.origin.get("numerics", "1")], sort_keys=True)
 
