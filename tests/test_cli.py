@@ -108,8 +108,11 @@ def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> 
         (("bench", "--from", "missing.json"), "missing.json"),
         (("bench", "--from", "any.json", "--set", "gpt2"), "--from measures nothing"),
         (("bench", "--only", "numpy", "--json", "missing/bench.json"), "missing/bench.json"),
-        (("report", ".", "--csv", "no/runs.csv"), "'no/runs.csv' needs a folder that exists, and 'no' does not"),
-        (("speedrun", ".", "--picture", "no/speed.png"), "needs a folder that exists"),
+        (
+            ("report", ".", "--csv", "no/runs.csv"),
+            "'--csv': must be in a folder that exists, got no/runs.csv: make the folder first.",
+        ),
+        (("speedrun", ".", "--picture", "no/speed.png"), "'--picture': must be in a folder that exists"),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[Any, ...], message: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -72,7 +72,6 @@ def test_the_command_finds_an_optimizer_in_a_file(tmp_path: Path, monkeypatch: p
         (("torch.optim:Adamm",), "torch.optim has no 'Adamm'"),
         (("AMSGD(lr=-1)",), "lr must be >= 0"),
         (("AMSGD(speed=1)",), "speed"),
-        (("AMSGD", "--json", "missing/out.json"), "--json must be in a folder that exists, got missing/out.json"),
     ],
 )
 def test_errors_of_the_command_are_one_line(arguments: tuple[str, ...], message: str) -> None:
