@@ -17,6 +17,7 @@ import pytest
 
 from proxmom.cli import main
 from proxmom.study.report.power import power_table
+from proxmom.study.report.speedrun import speed_table
 from proxmom.study.report.write import terminal_table
 
 ROOT = Path(__file__).parents[1]
@@ -130,8 +131,11 @@ def printed(command: str) -> str:
         made = subprocess.run([sys.executable, str(script), *rest[1:]], capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
         return made.stdout
-    reference = rest[rest.index("--reference") + 1] if "--reference" in rest else None
-    return {"report": terminal_table, "power": power_table}[rest[0]]([ROOT / rest[1]], reference)
+    options = {name: rest[rest.index(name) + 1] for name in ("--reference", "--target") if name in rest}
+    reference, folders = options.get("--reference"), [ROOT / word for word in rest if word.startswith("experiments/")]
+    if rest[0] == "speedrun":
+        return speed_table(folders, reference, float(options["--target"]) if "--target" in options else None)
+    return {"report": terminal_table, "power": power_table}[rest[0]](folders, reference)
 
 
 def is_printed(figure: tuple[str, str, str], text: str) -> bool:
@@ -193,7 +197,8 @@ def test_the_rule_stood_before_the_rows(claim: Claim, history: None) -> None:
     assert rule in sentence(then, file, part), "the sentence changed before the rows"
     assert rule in sentence(today, file, part), "the sentence changed after the rows"
     study = file.removesuffix("README.md").removesuffix(".toml").rstrip("/")
-    rows = next(name for name in (f"{study}/runs.csv", f"{study}/counts.csv") if (ROOT / name).is_file())
+    known = [f"{study}/runs.csv", f"{study}/counts.csv", *(str(f.relative_to(ROOT)) for f in ROOT.glob(f"{study}-*/runs.csv"))]
+    rows = next(name for name in known if (ROOT / name).is_file())
     assert at(claim.rows, rows) is not None, "the rows came with this commit, or before"
     if at(claim.stood, rows) is not None:
         assert f"came in one commit, `{claim.stood}`" in words(PAGE.read_text(encoding="utf-8")), "and the page says so"
@@ -219,7 +224,18 @@ def test_figures_are_those_that_the_commands_print(claim: Claim) -> None:
         assert any(is_printed(figure, text) for text in texts), figure
 
 
-@pytest.mark.parametrize("claim", [c for c in RULED if "tuning_free" not in c.rule], ids=named)
+@pytest.mark.parametrize("claim", [c for c in RULED if "speedrun" in c.rule], ids=named)
+def test_a_speed_run_is_decided_by_its_test(claim: Claim) -> None:
+    """Student's, one-sided, at 1%; each rival is the reference of one command."""
+    [figure] = FIGURE.findall(claim.found)
+    of_rival = [text for command in claim.commands for text in [printed(command)] if is_printed(figure, text)]
+    [p] = [float(row.split()[-1]) for text in of_rival for row in text.splitlines() if is_printed(figure, row)]
+    assert claim.outcome == ("holds" if p < 0.01 else "fails")
+    assert f"p {p:g}" in claim.found
+    assert all(f"those of '{claim.parts['rival']}'" in words(text) for text in of_rival)
+
+
+@pytest.mark.parametrize("claim", [c for c in RULED if not re.search("tuning_free|speedrun", c.rule)], ids=named)
 def test_outcomes_are_the_verdicts(claim: Claim) -> None:
     """Of the study's table; of a script where a study file cannot say the rule."""
     found = list(verdicts(claim))

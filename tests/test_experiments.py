@@ -19,6 +19,7 @@ from proxmom.study.plan.config import load_study
 from proxmom.study.record.store import load_runs
 from proxmom.study.report.export import write_csv
 from proxmom.study.report.sources import read_source
+from proxmom.study.report.speedrun import speed_table
 from proxmom.study.report.write import terminal_table, write_report
 from proxmom.study.run.runner import run_study
 
@@ -69,6 +70,12 @@ def test_committed_rows_give_the_committed_table(folder: Path) -> None:
     """And say where they come from; `proxmom report` makes the page in the same way."""
     assert terminal_table([folder]) == (folder / "table.txt").read_text().rstrip("\n")
     assert read_source(folder).origin["commit"]
+
+
+def test_committed_speed_runs_give_the_committed_tables() -> None:
+    folders = [EXPERIMENTS / f"speedrun/small-{length}" for length in (500, 650, 850)]
+    tables = [speed_table(folders), speed_table(folders, "AdamW, tuned", 1.98238)]
+    assert "\n\n".join(tables) == (EXPERIMENTS / "speedrun/small.txt").read_text().rstrip("\n")
 
 
 @pytest.mark.parametrize("search_seeds", [1, 3])
