@@ -197,7 +197,11 @@ def test_the_rule_stood_before_the_rows(claim: Claim, history: None) -> None:
     assert rule in sentence(then, file, part), "the sentence changed before the rows"
     assert rule in sentence(today, file, part), "the sentence changed after the rows"
     study = file.removesuffix("README.md").removesuffix(".toml").rstrip("/")
-    known = [f"{study}/runs.csv", f"{study}/counts.csv", *(str(f.relative_to(ROOT)) for f in ROOT.glob(f"{study}-*/runs.csv"))]
+    known = [
+        f"{study}/runs.csv",
+        f"{study}/counts.csv",
+        *(str(f.relative_to(ROOT)) for f in ROOT.glob(f"{study}-*/runs.csv")),
+    ]
     rows = next(name for name in known if (ROOT / name).is_file())
     assert at(claim.rows, rows) is not None, "the rows came with this commit, or before"
     if at(claim.stood, rows) is not None:
