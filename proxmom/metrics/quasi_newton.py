@@ -68,7 +68,7 @@ class QuasiNewton:
         count = count + xp.astype(accepted, count.dtype)
         keeps = _keeps(xp.astype(taken, gram.dtype))
         age = (count[:, None] - 1 - slots) % m  # 0 for the newest
-        identity, middle = _compact(_taken_in(gram, taken), age, slots < count[:, None], m)
+        identity, middle = _compact(*_taken_in(gram, taken), age, slots < count[:, None])
         return Expansion(identity, middle, keeps, {"pairs": count})
 
 
@@ -77,18 +77,15 @@ def _eye(count: int, xp: Any, dtype: Any, where: Any) -> Array:
     return xp.eye(count, dtype=dtype, device=where)
 
 
-def _taken_in(gram: Array, taken: Array) -> Array:
-    """The products (S, 2m, 2m) of what is kept once the slots `taken`, (S, m), have the last move and change.
+def _taken_in(gram: Array, taken: Array) -> tuple[Array, Array]:
+    """<s_i, y_j> and <y_i, y_j> of the kept pairs, (S, m, m) each, once the slots `taken`, (S, m), have the last pair.
 
-    That is K gram Kᵀ with K from `_keeps`, by choosing: the products of a pair that is not kept may be NaN.
+    By choosing, for the products of a pair that is not kept may be NaN.
     """
-    xp = namespace(gram)
-    none = taken & ~taken
-    moves, turns = xp.concat([taken, none], axis=-1), xp.concat([none, taken], axis=-1)
-    rows = xp.where(turns[:, :, None], gram[:, -1:, :], gram[:, :-2, :])
-    rows = xp.where(moves[:, :, None], gram[:, -2:-1, :], rows)
-    found = xp.where(turns[:, None, :], rows[:, :, -1:], rows[:, :, :-2])
-    return xp.where(moves[:, None, :], rows[:, :, -2:-1], found)
+    xp, m = namespace(gram), taken.shape[1]
+    turns = xp.where(taken[:, None, :], gram[:, :, -1:], gram[:, :, m:-2])
+    row = taken[:, :, None]
+    return xp.where(row, turns[:, -2:-1, :], turns[:, :m, :]), xp.where(row, turns[:, -1:, :], turns[:, m:-2, :])
 
 
 def _keeps(taken: Array) -> Array:
@@ -101,20 +98,19 @@ def _keeps(taken: Array) -> Array:
     return xp.concat([moves, turns], axis=1)
 
 
-def _compact(gram: Array, age: Array, used: Array, m: int) -> tuple[Array, Array]:
-    """identity and middle of `Expansion`, from the products of moves and changes, (S, 2m, 2m), in any order of age.
+def _compact(cross: Array, turns: Array, age: Array, used: Array) -> tuple[Array, Array]:
+    """identity and middle of `Expansion`, from <s_i, y_j> and <y_i, y_j>, (S, m, m) each, in any order of age.
 
     With R_ij = <s_i, y_j> where j is no older than i, D its diagonal and γ = <s, y> / <y, y> of the newest pair:
     P⁻¹ = γI + S R⁻ᵀ(D + γ YᵀY)R⁻¹ Sᵀ - γ S R⁻ᵀ Yᵀ - γ Y R⁻¹ Sᵀ. Pairs are scaled to <s, y> = 1 first, because their
     lengths may differ by any factor.
     """
-    xp = namespace(gram)
-    eye = _eye(m, xp, gram.dtype, gram.device)
+    xp = namespace(cross)
+    eye = _eye(cross.shape[1], xp, cross.dtype, cross.device)
     both = used[:, :, None] & used[:, None, :]
-    cross = gram[:, :m, m:]
     own = xp.where(used, xp.sum(cross * eye, axis=-1), 1.0)
     unit = xp.where(used, xp.sqrt(1 / own), 0.0)
-    turns = xp.where(both, gram[:, m:, m:], 0.0) * unit[:, :, None] * unit[:, None, :]
+    turns = xp.where(both, turns, 0.0) * unit[:, :, None] * unit[:, None, :]
     # upper triangular in the order of age; slots without a pair have a row of the identity
     later = both & (age[:, None, :] <= age[:, :, None])
     r = xp.where(later, cross * unit[:, :, None] * unit[:, None, :], 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def test_a_mean_that_is_there_after_the_shortest_length_has_no_later_crossing() 
     losses = np.array([[1.9] * 3, [2.1] * 3, [1.8] * 3])
     assert np.isnan(crossing(np.array(LENGTHS, dtype=float), losses, 2.0)).all()
     assert not np.isnan(crossing(np.array(LENGTHS, dtype=float), losses[[1, 0, 1]], 2.0)).any()
+
+
+def test_the_first_crossing_counts() -> None:
+    means = np.array([2.1, 1.9, 2.1, 1.7])
+    steps = np.exp(crossing(np.array([500.0, 650.0, 850.0, 1100.0]), np.repeat(means[:, None], 3, axis=1), 2.0))
+    assert steps == pytest.approx(np.sqrt(500 * 650))
 
 
 def test_a_seed_that_lacks_a_length_is_left_out_of_all() -> None:
@@ -188,6 +195,8 @@ def test_other_ranges_are_another_study_and_missing_runs_are_told(folders: list[
     with (other / "study.toml").open("a") as file:
         file.write('[[method]]\nname = "fast"\nlr = 1.0\n')
     assert "differ in their steps alone" in asked(*folders, other).output
+    newer = [replace(run, configuration={**run.configuration, "numerics": 2}) for run in runs(PACES, 900)]
+    assert "differ in their steps alone" in asked(*folders, write_study(tmp_path / "newer", newer, steps=900)).output
     whole = write_study(tmp_path / "s-900", runs(PACES, 900), steps=900)
     assert "not finished" not in asked(*folders, whole).output
     plan = json.loads((whole / "plan.json").read_text())
