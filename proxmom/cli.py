@@ -265,17 +265,9 @@ def _engine(executor: str, jobs: int, options: tuple[str, ...]) -> Any:
 @click.argument("directory", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=TO_WRITE, help="Without it report.html in DIRECTORY.")
 @click.option("--reference", help="Method that ratios are to; without it the first study's.")
-@click.option(
-    "--csv",
-    type=TO_WRITE,
-    help="A row for each run there, beside it their origin.",
-)
+@click.option("--csv", type=TO_WRITE, help="A row for each run there, beside it their origin.")
 @click.option("--parquet", type=TO_WRITE, help="The same as Parquet.")
-@click.option(
-    "--curves",
-    type=TO_WRITE,
-    help="A row for each record of each run there, .csv or .parquet.",
-)
+@click.option("--curves", type=TO_WRITE, help="A row for each record of each run there, .csv or .parquet.")
 def report(
     directory: tuple[Path, ...],
     out: Path | None,

@@ -109,6 +109,10 @@ def test_verify_fails_where_a_step_is_wrong(monkeypatch: pytest.MonkeyPatch) -> 
         (("bench", "--from", "any.json", "--set", "gpt2"), "--from measures nothing"),
         (("bench", "--only", "numpy", "--json", "missing/bench.json"), "missing/bench.json"),
         (
+            ("conformance", "AMSGD", "--json", "missing/out.json"),
+            "must be in a folder that exists, got missing/out.json",
+        ),
+        (
             ("report", ".", "--csv", "no/runs.csv"),
             "'--csv': must be in a folder that exists, got no/runs.csv: make the folder first.",
         ),

@@ -135,14 +135,8 @@ def main() -> None:
     work = [(unbiased.errors, name, None) for name in SINGLE]
     work += [(unbiased.counts, name, index) for name in TRIED for index in range(28)]
     with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
-        parts = list(
-            tqdm(
-                pool.map(kept(run, unbiased.PARTS, unbiased.INSTANCES), work),
-                total=len(work),
-                disable=None,
-                desc="tried",
-            )
-        )
+        found = pool.map(kept(run, unbiased.PARTS, unbiased.INSTANCES), work)
+        parts = list(tqdm(found, total=len(work), disable=None, desc="tried"))
     rows = reduce(list.__add__, parts)
     unbiased.write("tried.csv", ("what", "rule", "of", "value"), rows)
     tell(rows)

@@ -356,8 +356,9 @@ def main() -> None:
     found = {}
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = {
-            what: [pool.submit(kept(job, PARTS, INSTANCES), *given) for given in arguments]
-            for what, (job, arguments, _) in work.items()
+            what: [pool.submit(job, *given) for given in arguments]
+            for what, (run, arguments, _) in work.items()
+            for job in [kept(run, PARTS, INSTANCES)]
         }
         for what, futures in waiting.items():
             found[what] = [row for future in futures for row in future.result()]
