@@ -19,6 +19,10 @@
 #include <type_traits>
 #include <vector>
 
+#ifdef __linux__
+#include <dlfcn.h>
+#endif
+
 #define FLAT __attribute__((always_inline))
 #define INLINE FLAT inline
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -30,12 +34,6 @@
 #define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#endif
-
-// A backend's OpenMP runtime, if one was loaded before this library: its threads are there, awake, and would otherwise
-// keep the cores that new threads need.
-#ifdef __linux__
-extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
 #endif
 
 namespace {
@@ -305,14 +303,30 @@ std::vector<Piece> pieces_of(const Batch &batch) {
     return pieces;
 }
 
+using Parallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
+
+// The backend's OpenMP runtime, or null for none: its threads are there, awake, and would otherwise keep the cores that
+// new threads need. Looked for until it is found, since the backend may be loaded after this library.
+Parallel parallel() {
+#ifdef __linux__
+    static std::atomic<Parallel> found{nullptr};
+    Parallel known = found.load(std::memory_order_relaxed);
+    if (!known) {
+        known = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+        found.store(known, std::memory_order_relaxed);
+    }
+    return known;
+#else
+    return nullptr;
+#endif
+}
+
 // f() on up to `count` threads, this one included; without OpenMP they live as long as the call.
 template <class F> void crowd(std::size_t count, const F &f) {
-#ifdef __linux__
-    if (count > 1 && GOMP_parallel) {
-        GOMP_parallel([](void *work) { (*static_cast<const F *>(work))(); }, const_cast<F *>(&f), unsigned(count), 0);
+    if (const Parallel openmp = count > 1 ? parallel() : nullptr) {
+        openmp([](void *work) { (*static_cast<const F *>(work))(); }, const_cast<F *>(&f), unsigned(count), 0);
         return;
     }
-#endif
     std::vector<std::thread> crew;
     crew.reserve(count);
     try {

@@ -53,6 +53,8 @@ class Player:
             ValueError: for arrays of another shape, or scopes out of range.
             RuntimeError: where the kernels are not available.
         """
+        if not self._places:
+            return {}
         for name in self._tape.given:
             if arrays[name] is not self._arrays.get(name):  # where the same lies is known
                 self._arrays[name] = self._looked_at(name, arrays[name])

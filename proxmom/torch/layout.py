@@ -259,11 +259,10 @@ class Layout:
         self.params = params
         self.gradients = gradients if self._fit(gradients) else self._fitted(gradients)
         at = memory.addresses(self.gradients)
-        aliased = self._written.meet(at, at + self._bytes)
-        aliased = np.union1d(aliased, np.flatnonzero(at % self._item))
-        if len(aliased):  # what is written must not be read again as a gradient
+        aliased, odd = self._written.meet(at, at + self._bytes), at % self._item
+        if len(aliased) or odd.any():  # what is written must not be read again as a gradient
             self.gradients = list(self.gradients)
-            for i in aliased:
+            for i in np.union1d(aliased, np.flatnonzero(odd)):
                 self.gradients[i] = self.gradients[i].clone()
                 at[i] = self.gradients[i].data_ptr()
         if (self._bytes[at == 0] > 0).any():

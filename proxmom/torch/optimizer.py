@@ -221,7 +221,7 @@ class ProxOptimizer(torch.optim.Optimizer):
 
         With several devices (scope "tensor") the first one's.
         """
-        weights, beta = (None, None) if self._last is None else (value.clone() for value in self._last)
+        weights, beta = (None, None) if self._last is None else (as_tensor(value).clone() for value in self._last)
         counts = [state["skipped"] for state in self.state.values() if "skipped" in state]
         return {"weights": weights, "beta": beta, "skipped": torch.stack(counts).max() if counts else None}
 
@@ -401,11 +401,12 @@ class ProxOptimizer(torch.optim.Optimizer):
             loss = None if given is None else first.array(agreed[:1])
             observed = agreed[len(told) - len(numbers) :] if numbers else None
         plans = [plan_step(layout, self.param_groups, loss, observed) for layout in self._layouts]
-        sound = as_tensor(plans[0].sound)
+        sound = plans[0].sound
         for plan in plans[1:]:
+            sound = as_tensor(sound)
             sound = sound & as_tensor(plan.sound).to(sound.device)
         if self._options["process_group"] is not None:
-            sound = shards.agree(sound, self._options["process_group"])
+            sound = shards.agree(as_tensor(sound), self._options["process_group"])
         if first.on_host and not sound:
             for plan in plans:
                 plan.layout.scalar_rows[:, SKIPPED] += 1

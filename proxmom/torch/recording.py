@@ -39,7 +39,7 @@ from proxmom.torch.decision import (
 )
 from proxmom.torch.memory import as_tensor
 
-Last = tuple[Tensor, Tensor]  # weights (S, K) and beta (S,)
+Last = tuple[Array, Array]  # weights (S, K) and beta (S,)
 CHANGED = "a change in what rule, metric or step size read"
 
 
@@ -93,12 +93,12 @@ class Decision:
     def settle(self, rows: Array, last: Last | None, decided: Arrays, sound: Tensor | None) -> Last:
         """Write down the scalars after a step, where it is sound; returns the weights and beta of the last such step.
 
-        sound: a flag on the device; None where it is known.
+        sound: a flag on the device; None where it is known to be.
         """
-        new = (as_tensor(decided["weights"]).contiguous(), as_tensor(decided["beta"]).contiguous())  # read by address
         if sound is None:
             rows[:] = decided["rows"]
-            return new
+            return decided["weights"], decided["beta"]
+        new = (as_tensor(decided["weights"]).contiguous(), as_tensor(decided["beta"]).contiguous())  # read by address
         if last is None or last[0].shape != new[0].shape:
             last = (new[0].clone(), new[1].clone())
         if any(self._players.values()):
