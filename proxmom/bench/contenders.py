@@ -9,15 +9,20 @@ are sequences of operations over whole tensors, counted operation by operation:
 Fused, everything is read once and written once: g, d, p and d, p are 5; g, m, v, p and m, v, p are 7. Adaptive memory
 needs two passes, since the weight on memory is known only after the inner products: g, d, then as fused SGD, are 7;
 g, d, v, p (weight decay) and v written, then g, d, v, p and d, p written, are 11. A block in cache counts once.
+A rule with a second memory e reads and writes that too: 14, where AMAdamW has 11.
 AMSign reads g and d once more, to set aside what changes sign between the two slopes that a sample says the best one
 lies between: 9. Here the gradient is the same at every step, and few elements do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from proxmom import Adam, Plane, mix
+from proxmom.memories import Average, Memory
+from proxmom.now import Now
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,24 @@ class Family:
         return [self.fused, self.foreach, *self.others, *(self.compiled if compiled else ())]
 
 
+@dataclass(frozen=True)
+class OwnRule:
+    """As somebody might invent it: the planes of two memories, one of them ten steps long, beside the gradient's."""
+
+    beta_max: float = 0.9
+
+    @property
+    def memories(self) -> Mapping[str, Memory]:
+        """A second memory."""
+        return {"slow": Average(0.1, start="gradient")}
+
+    def planes(self, now: Now) -> Sequence[Plane]:
+        """The gradient's plane, and those of both memories, mixed with it."""
+        current, share = now.gradient_plane, now.weight(self.beta_max)
+        memories = Plane(now.memory, now.rise), Plane(now.vector("slow"), now.rise)
+        return current, *(mix(current, memory, share) for memory in memories)
+
+
 _MOMENTUM = {"lr": 1e-3, "momentum": 0.9}
 _SMALL = {"lr": 1e-3}
 _DECAY = {"lr": 1e-3, "weight_decay": 0.01}
@@ -108,6 +131,7 @@ FAMILIES = (
             Contender("AMAdamW", 11, {"scope": "model"}, _DECAY),
             Contender("AMAdamW", 11, {"foreach": True}, _DECAY),
             Contender("AMAdamW", 11, {"foreach": False}, _DECAY),
+            Contender("ProxOptimizer", 14, {"rule": OwnRule()}, {**_DECAY, "metric": Adam(), "scope": "tensor"}),
         ),
         compiled=(
             Contender("AdamW", 7, {"foreach": True}, _DECAY, compiled=True),

@@ -101,11 +101,7 @@ def measure(
     vectors = batch.vectors
     sums = np.zeros((units, vectors * (vectors + 2)))
     settings, alive = _settings(batch, units, sign, coupled, adam, inertia)
-    rest = (bool(with_x), int(threads), _address(sums))
-    if batch.further is None:
-        status = library.proxmom_measure(*settings, *rest)
-    else:
-        status = library.proxmom_measure_vectors(*settings, len(batch.further), _address(batch.further), *rest)
+    status = library.proxmom_measure(*settings, bool(with_x), int(threads), _address(sums))
     _raise_for(status, units)
     del alive  # the arrays behind the addresses lived until here
     return sums
@@ -149,18 +145,15 @@ def move(
         raise ValueError(f"direction must have the shape (U, {batch.vectors}), got {direction.shape}.")
     settings, alive = _settings(batch, units, sign, coupled, adam, inertia)
     scale, shrink = _per_unit("scale", scale, units), _per_unit("shrink", shrink, units)
-    to = (_address(direction), _address(scale), _address(shrink))
-    if batch.further is None:
-        status = library.proxmom_move(*settings, *to, int(threads))
-    else:
+    told: tuple[Any, ...] = (None, None, None)
+    if batch.further is not None:
         if turns is None:
             raise ValueError("turns must say what the further memories of the batch become, got None.")
         told = turns.arrays(len(batch.further), units)
-        further = (len(batch.further), _address(batch.further))
-        status = library.proxmom_move_vectors(*settings, *further, *to, *map(_address, told), int(threads))
-        del told
+    to = map(_address, (direction, scale, shrink, *told))
+    status = library.proxmom_move(*settings, *to, int(threads))
     _raise_for(status, units)
-    del alive
+    del alive, told
 
 
 def lie_as(
@@ -203,7 +196,8 @@ def _settings(
     b = None if b is None else _per_unit("b", b, units)
     columns = [batch.size, batch.unit, batch.x, batch.gradient, batch.memory, batch.second_moment]
     numbers = (units, float(sign), _address(decay), _address(a), _address(b), float(beta2), float(inertia))
-    return (CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers), (decay, a, b)
+    further = (0, None) if batch.further is None else (len(batch.further), _address(batch.further))
+    return (CODES[batch.dtype], len(batch.size), *map(_address, columns), *numbers, *further), (decay, a, b)
 
 
 def _per_unit(name: str, values: Values, units: int) -> Floats:
@@ -267,12 +261,10 @@ def _load(folder: str) -> ctypes.CDLL | str:
 
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     number, index, double, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-    settings: Sequence[Any] = (number, index, *[pointer] * 6, index, double, *[pointer] * 3, double, double)
-    rest = {"measure": (number, number, pointer), "move": (*[pointer] * 3, number)}
-    more = {"measure": rest["measure"], "move": (*[pointer] * 6, number)}
-    for name in rest:
-        plain, several = (getattr(library, f"proxmom_{name}{end}") for end in ("", "_vectors"))
-        plain.argtypes, several.argtypes = (*settings, *rest[name]), (*settings, index, pointer, *more[name])
-        plain.restype = several.restype = number
+    columns, per_unit = (number, index, *[pointer] * 6), (index, double, *[pointer] * 3, double, double)
+    settings: Sequence[Any] = (*columns, *per_unit, index, pointer)
+    library.proxmom_measure.argtypes = (*settings, number, number, pointer)
+    library.proxmom_move.argtypes = (*settings, *[pointer] * 6, number)
+    library.proxmom_measure.restype = library.proxmom_move.restype = number
     library.proxmom_lie_as.argtypes, library.proxmom_lie_as.restype = (index, *[pointer] * 6), number
     return library

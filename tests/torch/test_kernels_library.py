@@ -7,6 +7,8 @@ import json
 import platform
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -241,3 +243,24 @@ def test_a_build_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert command.main() == 0
     assert "usable for float32" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([build.SOURCE, build.LIBRARY, build.RECORD])
+
+
+@usable
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted by /proc")
+def test_the_threads_are_those_of_openmp_that_was_loaded_later() -> None:
+    """Threads of its own would live as long as a call, and share the cores with torch's, which stay awake."""
+    program = """
+import os
+from proxmom import kernels
+assert kernels.available()
+import numpy as np, torch
+x = np.zeros(2**20, dtype=np.float32)
+at = np.array([x.ctypes.data], dtype=np.uint64)
+one, zero = np.array([x.size]), np.array([0])
+batch = kernels.Batch(dtype="float32", size=one, unit=zero, x=at, gradient=at, memory=at)
+before = len(os.listdir("/proc/self/task"))
+kernels.measure(batch, 1, threads=2)
+print(len(os.listdir("/proc/self/task")) - before, torch.get_num_threads())
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split()[0] == "1"
