@@ -83,8 +83,10 @@ def test_the_committed_table_is_that_of_the_committed_rows(scripts: Any) -> None
     table = scripts.summaries.table(rows)
     assert table == (FOLDER / "table.txt").read_text()
     told = (FOLDER / "README.md").read_text()
-    assert all(line in told for line in table.splitlines()[-3:]), "the README gives the verdicts of the table"
-    assert {(r.problem, r.method, r.seed) for r in rows if r.seed < 5} == {
+    verdicts = [line for line in table.splitlines() if line.startswith("(")]
+    assert len(verdicts) == 3
+    assert all(line in told for line in verdicts), "the README gives the verdicts of the table"
+    assert {(r.problem, r.method, r.seed) for r in rows if r.seed < scripts.rows.SEARCH} == {
         (problem, method, seed)
         for problem in scripts.problems.PROBLEMS
         for method in scripts.methods.METHODS
@@ -116,7 +118,9 @@ def test_a_seed_draws_the_start_and_nothing_else(name: str, scripts: Any) -> Non
     assert loss().item() == start(1)[0]().item(), "the same data from another start"
 
 
-@pytest.mark.parametrize("method", ["L-BFGS, strong Wolfe", "L-BFGS, no line search", "minimize", "nonlinear CG"])
+@pytest.mark.parametrize(
+    "method", ["L-BFGS, strong Wolfe", "L-BFGS, no line search", "minimize, 100 pairs", "nonlinear CG"]
+)
 def test_every_call_counts(method: str, scripts: Any) -> None:
     calls, x = [], torch.tensor([3.0, -2.0], dtype=torch.float64, requires_grad=True)
 
@@ -132,12 +136,12 @@ def test_every_call_counts(method: str, scripts: Any) -> None:
     assert loss().item() == watch.best
 
 
-@pytest.mark.parametrize("method", ["L-BFGS, strong Wolfe", "minimize"])
+@pytest.mark.parametrize("method", ["L-BFGS, strong Wolfe", "minimize, 100 pairs"])
 def test_how_a_run_ended_early(method: str, scripts: Any) -> None:
     x = torch.tensor([3.0, -2.0], dtype=torch.float64, requires_grad=True)
     watch = scripts.methods.Watch(lambda: (x**2).sum(), [x], 1000)
     ended = scripts.methods.run(watch, scripts.methods.METHODS[method])
-    assert ended == ("converged" if method == "minimize" else "stuck")
+    assert ended == ("converged" if method == scripts.methods.OURS else "stuck")
     assert abs(scripts.methods.left(watch)) < 1e-12
 
 
@@ -173,8 +177,28 @@ def test_silently_far_is_told_from_near_and_from_honest(scripts: Any) -> None:
 
 
 def test_verdicts_can_be_bad(scripts: Any) -> None:
+    first, second = scripts.summaries.ROUNDS
     rows = [row(scripts, method, settled=50, reached=50) for method in scripts.methods.METHODS]
-    assert [line[:9] for line in scripts.summaries.claims(rows, ["image"])] == ["(a) holds", "(b) fails", "(c) holds"]
+
+    def verdicts(rows: Any, made: Any) -> list[str]:
+        return [line[:9] for line in scripts.summaries.claims(rows, ["image"], made)]
+
+    assert verdicts(rows, first) == ["(a) holds", "(b) fails", "(c) holds"]
+    assert verdicts(rows, second) == ["(d) holds", "(e) holds", "(f) holds"]
     worse = {"loss": 1.1, "ended": "converged", "left": 0.5, "reached": 20}
-    rows = [r._replace(**worse) if r.method == "minimize" else r for r in rows]
-    assert [line[:9] for line in scripts.summaries.claims(rows, ["image"])] == ["(a) fails", "(b) holds", "(c) fails"]
+    rows = [r._replace(**worse) if r.method == first.method else r for r in rows]
+    assert verdicts(rows, first) == ["(a) fails", "(b) holds", "(c) fails"]
+    assert verdicts(rows, second) == ["(d) holds", "(e) holds", "(f) holds"], "of another method"
+
+
+def test_a_round_has_starts_of_its_own(scripts: Any) -> None:
+    """The second is told when its first problem was run by every method, from its own runs."""
+    rows = [row(scripts, method, settled=50, reached=50) for method in scripts.methods.METHODS]
+    search = row(scripts, scripts.methods.ADAM, lr=0.1, seed=scripts.rows.SEARCH)
+    later = [r._replace(seed=5, loss=0.25) for r in rows]
+    table = scripts.summaries.table([search, *rows, *later])
+    one, two = table.split("Starts 5 to 9")
+    assert "Starts 0 to 4" in one
+    assert "0.25" in two
+    assert "0.25" not in one
+    assert "Starts 5" not in scripts.summaries.table([search, *rows])

@@ -1,4 +1,4 @@
-"""Every method on every full-batch problem, from five starts: the loss after equal evaluations, and in seconds.
+"""Every method on every full-batch problem, from ten starts: the loss after equal evaluations, and in seconds.
 
 \b
     python experiments/full_batch/compare.py            # runs what runs.csv has not yet
@@ -96,7 +96,7 @@ def tell(folder: Path) -> None:
 
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, type=click.Choice(list(PROBLEMS)), help="Only this problem; may be repeated.")
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1, SEARCH), help="Starts of each problem.")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, SEARCH), help="Starts of each problem.")
 @click.option("--budget", type=click.IntRange(2), help="Evaluations, instead of each problem's own number.")
 @click.option("--out", default=HERE, type=click.Path(file_okay=False, path_type=Path), help="Folder of the files.")
 @click.option("--tables", is_flag=True, help="Nothing is run: table.txt and the picture again.")

@@ -83,7 +83,7 @@ def again(watch: Watch, attempt: Callable[[], Any]) -> None:
 
 
 def ours(watch: Watch, pairs: int | None = None) -> str:
-    """`proxmom.torch.minimize` as it is, or with so many pairs."""
+    """`proxmom.torch.minimize` as it is, with 100 pairs, or with so many."""
     metric = None if pairs is None else QuasiNewton(pairs)
     found = minimize(watch, watch.params, metric=metric, max_iter=watch.budget - 1)
     return CONVERGED if found.success else BUDGET if found.status == 1 else TOLD
@@ -129,20 +129,20 @@ def adam(watch: Watch, lr: float) -> str:
 
 WOLFE, PLAIN = "L-BFGS, strong Wolfe", "L-BFGS, no line search"
 FEWER, MANY = "L-BFGS, Wolfe, 20 pairs", "L-BFGS, Wolfe, 300 pairs"
-OURS, MORE, MOST = "minimize", "minimize, 100 pairs", "minimize, 300 pairs"
+LESS, OURS, MOST = "minimize, 20 pairs", "minimize, 100 pairs", "minimize, 300 pairs"
 CG, ADAM = "nonlinear CG", "Adam"
 METHODS: dict[str, Callable[..., str]] = {
     WOLFE: partial(lbfgs, search="strong_wolfe"),
     PLAIN: partial(lbfgs, search=None),
     FEWER: partial(lbfgs, search="strong_wolfe", pairs=20),
     MANY: partial(lbfgs, search="strong_wolfe", pairs=300),
+    LESS: partial(ours, pairs=20),
     OURS: ours,
-    MORE: partial(ours, pairs=100),
     MOST: partial(ours, pairs=300),
     CG: conjugate_gradients,
     ADAM: adam,
 }
-OWN = (OURS, MORE, MOST)
+OWN = (LESS, OURS, MOST)
 LRS = tuple(float(lr) for lr in np.geomspace(3e-4, 1, 8))  # Adam's search
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from methods import ADAM, CG, FEWER, MANY, MORE, MOST, OURS, PLAIN, WOLFE
+from methods import ADAM, CG, FEWER, LESS, MANY, MOST, OURS, PLAIN, WOLFE
 from problems import PROBLEMS
 from rows import Point
 
@@ -20,9 +20,9 @@ STYLES = {
     MANY: ("#c05a1e", "-."),
     CG: ("#7a5aa8", "-"),
     ADAM: ("#5b6470", "-"),
-    MORE: ("#0a7d4f", "--"),
-    MOST: ("#0a7d4f", "-."),
+    LESS: ("#0a7d4f", "--"),
     OURS: ("#0a7d4f", "-"),
+    MOST: ("#0a7d4f", "-."),
 }
 FLOORS = {"Lennard-Jones cluster": -44.326801, "matrix factorisation": 0.0}  # the least there can be, where known
 CONVEX = ("logistic regression", "softmax regression")  # where the least loss that any run found is the least there is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
@@ -68,7 +69,7 @@ def test_it_takes_the_points_of_the_numpy_version(name: str, on_host: bool, monk
         )
     fun, size = CONVEX[name]
     ours, theirs = list[Any](), list[Any]()
-    one = minimize(fun, starts(size), callback=lambda x: ours.append(x.numpy()))
+    one = minimize(fun, starts(size), metric=QuasiNewton(), callback=lambda x: ours.append(x.numpy()))
     two = with_numpy.minimize(as_numpy(fun), starts(size).numpy(), callback=theirs.append)
     assert one.success
     assert abs(one.nfev - two.nfev) <= 2
@@ -78,6 +79,15 @@ def test_it_takes_the_points_of_the_numpy_version(name: str, on_host: bool, monk
     assert one.nfev == one.njev == len(one.history["fun"]) == len(one.history["gradient_norm"])
     assert one.fun == fun(one.x).item()
     np.testing.assert_allclose(one.jac.numpy(), as_numpy(fun)(one.x.numpy())[1], atol=1e-14)
+
+
+def test_as_many_pairs_are_kept_as_by_the_l_bfgs_of_torch() -> None:
+    pairs = inspect.signature(torch.optim.LBFGS).parameters["history_size"].default
+    as_it_is, alike, fewer = (
+        minimize(bowl(100), starts(30), metric=metric) for metric in (None, QuasiNewton(pairs), QuasiNewton())
+    )
+    assert torch.equal(as_it_is.x, alike.x)
+    assert as_it_is.nfev == alike.nfev < fewer.nfev
 
 
 class Counted(TorchDispatchMode):
@@ -156,7 +166,7 @@ def test_parameters_of_a_module_are_minimised_in_place(given: str) -> None:
     net = Net()
     before, frozen = net.loss().item(), net.frozen.clone()
     params: Any = {"module": net, "list": list(net.parameters()), "twice": [*net.parameters(), net.tied]}[given]
-    result = minimize(net.loss, params, max_iter=400, gtol=1e-4)
+    result = minimize(net.loss, params, metric=QuasiNewton(), max_iter=400, gtol=1e-4)
     assert result.success
     assert net.loss().item() == result.fun < before / 2
     assert torch.equal(net.frozen, frozen)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
 from torch import nn
 
 from proxmom import Adam, ConjugateMemory, Euclidean, kernels
@@ -144,13 +145,14 @@ def shifted(p: Any) -> torch.Tensor:
 
 @usable
 @pytest.mark.parametrize("adam", [False, True])
+@pytest.mark.parametrize("inertia", [0.0, 0.1])
 @pytest.mark.parametrize("kinds", [{"slow": Average(0.1)}, EVERY_KIND], ids=[3, 8])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_arrives_in_its_unit_only(value: float, kinds: Any, adam: bool) -> None:
+def test_what_is_not_finite_arrives_in_its_unit_only(value: float, kinds: Any, inertia: float, adam: bool) -> None:
     for spoil in ("gradient", "memory", "further", "second_moment"):
         if spoil == "second_moment" and not adam:
             continue
-        case = Case(torch.float32, adam, memories=kinds)
+        case = Case(torch.float32, adam, inertia, memories=kinds)
         layout = case.layout()
         part = layout.parts[4]  # of unit 1
         rows = {"memory": part.memories[0], "further": part.memories[1], **part.vectors}
@@ -243,3 +245,37 @@ def test_a_batch_with_memories_is_told_what_they_become() -> None:
         kernels.move(batch, np.zeros((1, 3)), scale=[1], shrink=[1])
     with pytest.raises(ValueError, match=r"direction must have the shape \(U, 3\), got \(1, 2\)"):
         kernels.move(batch, np.zeros((1, 2)), scale=[1], shrink=[1])
+
+
+@usable
+@pytest.mark.parametrize("becomes", [[2], [3], [-3], [COMBINATION]])
+def test_the_library_looks_for_itself_what_a_memory_is_to_become(
+    becomes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vector that stands behind it, one that is none, a combination without coefficients: no memory is touched."""
+    batch, rows = bare(1)
+    told = (np.array(becomes), np.zeros(1), None)
+    monkeypatch.setattr(Turns, "arrays", lambda *_: told)
+    with pytest.raises(ValueError, match="nothing was computed"):
+        kernels.move(batch, np.ones((1, 3)), scale=[1.0], shrink=[1.0], turns=Turns(*told))
+    assert_array_equal(rows, 1.0)
+
+
+@usable
+def test_the_library_counts_memories_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxmom.kernels.batch.MOST_FURTHER", MOST_FURTHER + 1)
+    batch, rows = bare(MOST_FURTHER + 1)
+    with pytest.raises(ValueError, match="nothing was computed"):
+        kernels.measure(batch, 1)
+    turns = Turns(np.zeros(MOST_FURTHER + 1, dtype=int), np.zeros(MOST_FURTHER + 1))
+    with pytest.raises(ValueError, match="nothing was computed"):
+        kernels.move(batch, np.ones((1, MOST_FURTHER + 3)), scale=[1.0], shrink=[1.0], turns=turns)
+    assert_array_equal(rows, 1.0)
+
+
+def bare(further: int) -> tuple[kernels.Batch, NDArray[Any]]:
+    """Four ones in each vector of a single tensor: x, gradient, memory, and so many further memories."""
+    rows = np.ones((3 + further, 4))
+    at = np.array([[row.ctypes.data] for row in rows], dtype=np.uint64)
+    one = np.array([4]), np.array([0])
+    return kernels.Batch("float64", *one, x=at[0], gradient=at[1], memory=at[2], further=at[3:]), rows

@@ -20,6 +20,7 @@ from proxmom.torch.full_batch.resume import Checkpoint, heard
 from proxmom.torch.full_batch.show import Bar
 
 PRECISE, SINGLE = 1e-8, 1e-5  # gtol where none is given, in float64 and with float32
+PAIRS = 100  # where no metric is given
 
 
 def minimize(
@@ -39,7 +40,8 @@ def minimize(
     """Minimise a smooth function of tensors; there is no learning rate, and no line search.
 
     Unit steps along L-BFGS's direction, one gradient each; every step is judged, and one that does not lower f enough
-    is undone and repeated, shorter. It takes the points of `proxmom.numpy.minimize` with memory "full". The gradient
+    is undone and repeated, shorter. With as many pairs it takes the points of `proxmom.numpy.minimize` with memory
+    "full", which keeps 20, as SciPy's methods keep few; here they are 100, as torch's L-BFGS has. The gradient
     must be exact: fun sees the whole data set at every call. How much rounding moves f is measured where a step fails
     by so little that it may be that, by one evaluation at the neighbouring numbers; where f says no more, the slopes
     at both ends of a step do. The host waits for the device once an evaluation.
@@ -52,8 +54,8 @@ def minimize(
             autograd itself. No `.grad` is touched.
         params: a module, or tensors of any shapes, float32 and float64, on one device: changed in place; frozen ones
             are left alone, tied ones count once. Or one tensor, the start, which stays as it is.
-        metric: how many pairs of vectors are kept, default `QuasiNewton()`, 20; memory is that of 2·pairs + 8 times the
-            parameters. On hard problems 100 need fewer evaluations (`experiments/full_batch`).
+        metric: how many pairs of vectors are kept, default `QuasiNewton(100)`; memory is that of 2·pairs + 8 times the
+            parameters. On hard problems fewer need more evaluations (`experiments/full_batch`).
         batch_dims: 1 for N problems at once: params is a tensor (N, ...), and fun(x) -> (N,), each number of its own
             x[i] alone. Every problem has its own step, judging and end.
         max_iter: largest number of steps, undone ones included, >= 0, of each problem; there is one evaluation more.
@@ -79,7 +81,7 @@ def minimize(
     problem = objective(fun, params, batch_dims)
     gtol = (PRECISE if problem.precise else SINGLE) if gtol is None else gtol
     check(gtol, gmax, max_iter)
-    metric = QuasiNewton() if metric is None else metric
+    metric = QuasiNewton(PAIRS) if metric is None else metric
     if not isinstance(metric, QuasiNewton):
         raise TypeError(f"metric must be a QuasiNewton, got {metric!r}; other metrics need an lr: see ProxOptimizer.")
     descent = Descent(problem, metric, Criteria(gtol, gmax), max_iter)
