@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, MoMo, Plane, SteadyMemory, TruncatedMemory, mix
+from proxmom.bench.contenders import OwnRule
 from proxmom.observed import Observed
 from proxmom.planes import namespace
 from proxmom.solve import weights
@@ -144,9 +145,10 @@ def test_the_kernels_compile(
 
 
 class Launches(TorchDispatchMode):
-    """Counts what a device would be asked for: operations that are no views, and Triton's kernels."""
+    """Counts what a device would be asked for: operations, but for views and questions, and Triton's kernels."""
 
     NOTHING = (
+        "promote_types",
         "view",
         "select",
         "slice",
@@ -200,6 +202,7 @@ LAUNCHES: dict[str, tuple[Callable[[Any], ProxOptimizer], int]] = {
     "SteadyMemory": (lambda params: AMSGD(params, 0.1, steady=True), 6),
     "SteadyMemory, Adam": (lambda params: AMAdamW(groups(params), 0.1, steady=True), 7),
     "MoMo": (lambda params: TorchMoMo(params, lower_bound=0.0), 8),
+    "two memories": (lambda params: ProxOptimizer(params, OwnRule(), 0.1, metric=Adam(), scope="tensor"), 7),
 }
 
 
