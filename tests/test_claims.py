@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 import subprocess
@@ -204,7 +206,10 @@ def test_the_rule_stood_before_the_rows(claim: Claim, history: None) -> None:
     ]
     rows = next(name for name in known if (ROOT / name).is_file())
     assert at(claim.rows, rows) is not None, "the rows came with this commit, or before"
-    if at(claim.stood, rows) is not None:
+    if claim.claim.endswith("from new starts"):
+        starts = [{row["seed"] for row in csv.DictReader(io.StringIO(at(c, rows)))} for c in (claim.stood, claim.rows)]
+        assert starts[0] < starts[1], "the starts are new ones"
+    elif at(claim.stood, rows) is not None:
         assert f"came in one commit, `{claim.stood}`" in words(PAGE.read_text(encoding="utf-8")), "and the page says so"
 
 

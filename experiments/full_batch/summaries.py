@@ -19,6 +19,7 @@ from proxmom.study.report.statistics import geometric_mean
 MODES = (WOLFE, PLAIN)
 MISSED = 4  # budgets that a loss counts for which was not reached
 WINS = 5  # of seven problems
+CHANCE = "Lennard-Jones cluster"  # has a thousand minima: in which one a run ends is not a matter of its method
 FAR = 1e-3  # of |loss|, and 1e-8: what a run that ended well may leave to L-BFGS
 
 
@@ -177,7 +178,12 @@ def table(found: list[Row]) -> str:
         f"a loss not reached counts {MISSED} budgets. fails: NaN / above the first loss / silently far.",
     ]
     told = [line for made in ROUNDS for line in _round(found, made)]
+    told += _together(found)
     return "\n".join([*note, *told]) + "\n" if told else "no problem was run by every method yet\n"
+
+
+def _title(text: str) -> list[str]:
+    return ["", text, "=" * len(text), ""]
 
 
 def _round(found: list[Row], made: Round) -> list[str]:
@@ -186,6 +192,15 @@ def _round(found: list[Row], made: Round) -> list[str]:
     if not names:
         return []
     parts = [line for name in names for line in section(found, name)]
-    title = f"{made}; claimed of {made.method}"
     shared = [*overall(found, names), *intervals(found, names), *claims(found, names, made)]
-    return ["", title, "=" * len(title), "", *parts, *shared]
+    return [*_title(f"{made}; claimed of {made.method}"), *parts, *shared]
+
+
+def _together(found: list[Row]) -> list[str]:
+    """The intervals over all starts, with and without the problem where chance decides; nothing of one round."""
+    if any(not of(found, name, method)[len(ROUNDS[0].starts) :] for name in PROBLEMS for method in METHODS):
+        return []
+    names = list(PROBLEMS)
+    calm = [name for name in names if name != CHANCE]
+    parts = [*intervals(found, names), f"The same without the {CHANCE}:", *intervals(found, calm)]
+    return [*_title("All starts"), *parts[:-1]]
