@@ -248,10 +248,6 @@ void scale_euclidean(double inertia, int pairs, double *sums) {
     }
 }
 
-template <class S> struct Coefficients {
-    S gradient, memory, scale, shrink;
-};
-
 // What the slope and two further memories become, as coefficients of g, d, e, f.
 template <class S> struct Rows {
     S slope[FEW], first[FEW], second[FEW];

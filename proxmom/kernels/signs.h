@@ -165,6 +165,10 @@ INLINE void focus_span(const Arrays<X> &at, const Signed<S> &c, const Slope<S> &
     aside.insert(aside.end(), found, found + count);
 }
 
+template <class S> struct Coefficients {
+    S gradient, memory, scale, shrink;
+};
+
 // Memory keeps the direction: where that is no sign, it is `faint` times the direction, and elsewhere not below that.
 template <bool Coupled, class X, class S>
 INLINE void mix_span(const Arrays<X> &at, const Signed<S> &c, const Coefficients<S> &to, const double *parts, int count,

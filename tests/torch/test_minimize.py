@@ -90,6 +90,13 @@ def test_as_many_pairs_are_kept_as_by_the_l_bfgs_of_torch() -> None:
     assert as_it_is.nfev == alike.nfev < fewer.nfev
 
 
+def test_pairs_that_do_not_fit_are_refused_with_a_remedy() -> None:
+    x = nn.Parameter(torch.ones(3, dtype=DOUBLE))
+    with pytest.raises(MemoryError, match=r"10000000000000 pairs of vectors of 3 numbers.*\n.*QuasiNewton\(pairs=10\)"):
+        minimize(lambda: (x**4).sum(), [x], metric=QuasiNewton(10**13))
+    assert (x**4).sum() < 3, "the best point so far"
+
+
 class Counted(TorchDispatchMode):
     """Counts how often a number is read off a tensor behind the back of `Descent`."""
 

@@ -77,6 +77,7 @@ def minimize(
 
     Raises:
         ValueError, TypeError: for invalid arguments, parameters or answers of fun.
+        MemoryError: where the pairs do not fit.
     """
     problem = objective(fun, params, batch_dims)
     gtol = (PRECISE if problem.precise else SINGLE) if gtol is None else gtol

@@ -57,10 +57,7 @@ class Pairs:
         if not np.any(taken):
             return
         if not self.moves:
-            shapes = [(self._metric.pairs, *part.shape) for part in self._like]
-            self.moves, self.turns = (
-                [part.new_zeros(s) for part, s in zip(self._like, shapes, strict=True)] for _ in "sy"
-            )
+            self.moves, self.turns = self._room(), self._room()
         slot = self.seen % self._metric.pairs
         for kept, new in zip((*self.moves, *self.turns), (*move, *turn), strict=True):
             if isinstance(slot, np.ndarray):
@@ -71,6 +68,18 @@ class Pairs:
             else:
                 torch.mul(new, float(unit), out=kept[slot])
         self.seen = self.seen + taken
+
+    def _room(self) -> list[Tensor]:
+        """For one vector of each pair."""
+        pairs = self._metric.pairs
+        try:
+            return [part.new_zeros((pairs, *part.shape)) for part in self._like]
+        except RuntimeError as error:
+            size = sum(part.numel() for part in self._like)
+            raise MemoryError(
+                f"{pairs} pairs of vectors of {size} numbers must fit in memory: {error}\n"
+                "Keep fewer: metric=QuasiNewton(pairs=10), say."
+            ) from error
 
     def image(self, g: Rows, here: Truth) -> Rows:
         """P⁻¹g of the problems where it is true, and g of the others."""
