@@ -12,6 +12,7 @@ from proxmom.study.plan.cells import StudyCell, plan
 from proxmom.study.plan.config import Study, load_study
 from proxmom.study.record import store
 from proxmom.study.record.run import Run
+from proxmom.study.run.runner import require_own
 
 
 def check_study(
@@ -34,6 +35,7 @@ def check_study(
     study, data_dir = load_study(path, rules, steps), None if data is None else Path(data).resolve()
     folder = Path(out) if out is not None else Path("results") / study.name
     cells = list({cell.key: cell for cell in plan(study, data_dir, folder)}.values())
+    require_own(folder, study, (cell.key for cell in cells))
     left = set(store.pending(folder, (cell.key for cell in cells)))
     done = store.load_runs(folder) if len(left) < len(cells) else []
     rows = [("method", "runs", "done", "wait for others")]

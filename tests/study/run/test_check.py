@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from proxmom.cli import main
+from proxmom.study.plan.config import StudyError
 from proxmom.study.record.store import load_runs
 from proxmom.study.run.check import _duration, check_study
 from proxmom.study.run.runner import run_study
 from tests.study.conftest import CONTROLLED, SMALL
 
+BUDGET = "max_evaluations = 60"
 TODAY = "small: 12 runs on 2 problems, 12 to do. How long that takes is known once some are done."
 
 
@@ -70,3 +72,26 @@ def test_the_command(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     broken = CliRunner().invoke(main, ["run", "--check", str(study(SMALL.replace("points = 3", "points = 0")))])
     assert broken.exit_code == 1
     assert "points must be >= 1, got 0" in broken.output
+
+
+def test_a_folder_of_another_study_is_left_alone(study: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(study(), out, jobs=1, quiet=True)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    other = study(SMALL.replace('name = "small"', 'name = "other"').replace(BUDGET, f"{BUDGET}0"))
+    for start in (run_study, check_study):
+        with pytest.raises(
+            StudyError, match=r"out must be a folder of 'other' or a new one, got that of 'small' with 12"
+        ):
+            start(other, out)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "change", [('name = "small"', 'name = "renamed"'), (BUDGET, f"{BUDGET}0")], ids=["name", "runs"]
+)
+def test_a_study_that_was_renamed_or_changed_goes_on_where_it_was(change: Any, study: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(study(), out, jobs=1, quiet=True)
+    run_study(study(SMALL.replace(*change)), out, jobs=1, quiet=True)
+    assert len(load_runs(out)) == 12
