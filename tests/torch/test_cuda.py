@@ -242,13 +242,18 @@ def test_an_optimizer_takes_the_same_path(make: Any, monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-11)
 
 
+SEQUENCES = "test_fuzz.py::test_whatever_happens_between_steps[triton]"
+INTERPRETER = {  # halves, so that two workers share the minute and a half
+    "memories": ["test_cuda.py", "test_cuda_vectors.py", SEQUENCES],
+    "scalars, signs": ["test_triton_tape.py", "test_cuda_signs.py"],
+}
+
+
 @pytest.mark.skipif(INTERPRETED or CUDA, reason="this run is the one, or has a device")
-def test_in_the_interpreter() -> None:
+@pytest.mark.parametrize("half", INTERPRETER)
+def test_in_the_interpreter(half: str) -> None:
     pytest.importorskip("triton")
-    sequences = f"{Path(__file__).with_name('test_fuzz.py')}::test_whatever_happens_between_steps[triton]"
-    names = ("triton_tape", "cuda_vectors", "cuda_signs")
-    others = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
-    files = [__file__, *others, sequences]
+    files = [str(Path(__file__).with_name(name)) for name in INTERPRETER[half]]
     command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "--durations", "0"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PROXMOM_FUZZ": "8"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)

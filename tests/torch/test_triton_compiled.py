@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,6 +51,15 @@ def compile_passes(dtype: torch.dtype, adam: bool, inertia: float, capability: i
     )
 
 
+def all_of(dtypes: Any, others: Any, quick: Callable[[int, int], bool]) -> list[Any]:
+    """Every dtype with all others; those that are not quick, by their numbers, are for `make test-slow`."""
+    return [
+        pytest.param(dtype, *other, marks=() if quick(i, j) else pytest.mark.slow, id=f"{dtype}-{other}")
+        for i, dtype in enumerate(dtypes)
+        for j, other in enumerate(others)
+    ]
+
+
 @pytest.fixture
 def own_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -57,9 +67,10 @@ def own_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @compiled
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("adam", [False, True], ids=["Euclidean", "Adam"])
-@pytest.mark.parametrize("inertia", [0.0, 0.1])
-@pytest.mark.parametrize("dtype", cuda.TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "adam", "inertia"),
+    all_of(cuda.TYPES, [(False, 0.0), (True, 0.1), (False, 0.1), (True, 0.0)], quick=lambda i, j: j < 2 or i == 0),
+)
 def test_the_kernels_compile(dtype: torch.dtype, adam: bool, inertia: float) -> None:
     pytest.importorskip("triton")
     wide = "f64" if dtype == torch.float64 else "f32"
@@ -96,9 +107,15 @@ def test_adding_up_compiles_without_atomics(row: str) -> None:
 
 @compiled
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize(("count", "adam"), [(3, True), (4, False), (4, True), (8, True), (16, True)])
-def test_the_kernels_for_further_memories_compile(count: int, adam: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "count", "adam"),
+    all_of(
+        [torch.float32, torch.bfloat16, torch.float64],
+        [(3, True), (4, False), (4, True), (8, True), (16, True)],
+        quick=lambda i, j: i == j % 3,
+    ),
+)
+def test_the_kernels_for_further_memories_compile(dtype: torch.dtype, count: int, adam: bool) -> None:
     pytest.importorskip("triton")
     for stages in compile_vectors(dtype, adam, 0.1, count):
         assert stages["cubin"]
