@@ -99,7 +99,7 @@ class Decision:
             rows[:] = decided["rows"]
             return decided["weights"], decided["beta"]
         new = (as_tensor(decided["weights"]).contiguous(), as_tensor(decided["beta"]).contiguous())  # read by address
-        if last is None or last[0].shape != new[0].shape:
+        if last is None or not _alike(last[0], new[0]):
             last = (new[0].clone(), new[1].clone())
         if any(self._players.values()):
             self._triton().settle(sound, rows, decided["rows"], last, new, SKIPPED)
@@ -132,6 +132,11 @@ class Decision:
     def _triton() -> Any:
         """Late, as Triton takes a while to load."""
         return import_module("proxmom.torch.passes.triton_tape")
+
+
+def _alike(last: Array, new: Tensor) -> bool:
+    """Whether what was kept is still of these models, and where they are: it may be the host's, as an array."""
+    return isinstance(last, Tensor) and last.shape == new.shape and last.device == new.device
 
 
 def _unchanged(watch: Watch) -> bool:

@@ -222,3 +222,14 @@ def test_rates_that_change_each_step_are_not_recorded_again() -> None:
     assert {key: id(tape) for key, tape in tapes.items()} == {
         key: id(tape) for key, tape in optimizer._step.method.recorded.items()
     }
+
+
+@pytest.mark.parametrize("kept", [np.ones, torch.ones, lambda shape: torch.ones(shape, device="meta")])
+def test_weights_of_steps_on_the_host_are_not_those_of_a_device(kept: Any) -> None:
+    """A model may be moved between two steps: what was kept before is then somewhere else, or no tensor."""
+    decision = Decision(proxmom.step.Scope(), None, None, records=False, on_host=False, device=torch.device("cpu"))
+    rows = torch.zeros(1, 7)
+    decided = {"rows": rows + 1, "weights": torch.tensor([[0.25, 0.75]]), "beta": torch.tensor([0.5])}
+    last = (kept((1, 2)), kept((1,)))
+    weights, beta = decision.settle(rows, last, decided, torch.tensor(True))
+    assert (weights.tolist(), beta.tolist(), rows[0, 0].item()) == ([[0.25, 0.75]], [0.5], 1.0)

@@ -41,10 +41,10 @@ def minimize(
 
     Unit steps along L-BFGS's direction, one gradient each; every step is judged, and one that does not lower f enough
     is undone and repeated, shorter. With as many pairs it takes the points of `proxmom.numpy.minimize` with memory
-    "full", which keeps 20, as SciPy's methods keep few; here they are 100, as torch's L-BFGS has. The gradient
-    must be exact: fun sees the whole data set at every call. How much rounding moves f is measured where a step fails
-    by so little that it may be that, by one evaluation at the neighbouring numbers; where f says no more, the slopes
-    at both ends of a step do. The host waits for the device once an evaluation.
+    "full"; that one keeps 20 by default, this one 100, as torch's own L-BFGS does. The gradient must be exact: fun sees
+    the whole data set at every call. How much rounding moves f is measured where a step fails by so little that it may
+    be that, by one evaluation at the neighbouring numbers; where f says no more, the slopes at both ends of a step do.
+    The host waits for the device once an evaluation.
 
     Parameters end at the best point found, also where fun raises, or the run is interrupted by Control-C or SIGTERM;
     the exception goes on. (A tensor stays as it is, so there the point is lost, unless there is a checkpoint.)
