@@ -23,6 +23,7 @@ from proxmom import numpy as with_numpy
 from proxmom.metrics import Euclidean, QuasiNewton
 from proxmom.torch import minimize
 from proxmom.torch.full_batch import descent as engine
+from proxmom.torch.full_batch import resume
 from proxmom.torch.full_batch.pairs import Pairs
 
 DOUBLE = torch.float64
@@ -482,9 +483,27 @@ def test_an_exception_is_saved_at_once_and_another_problem_refused(tmp_path: Pat
     assert torch.equal(resumed.x, straight.x)
     assert len(calls) == straight.nfev + 1
     assert not list(tmp_path.glob("*.part"))
-    for other, metric in ((torch.ones(3, dtype=DOUBLE), None), (x.float(), None), (x, QuasiNewton(pairs=2))):
-        with pytest.raises(ValueError, match="of the same problem"):
+    for other, metric, told in (
+        (torch.ones(3, dtype=DOUBLE), None, r"shapes \[\[2\]\] there, \[\[3\]\] here. Remove it, or name another file"),
+        (x.float(), None, "dtypes .*float64.* there, .*float32.* here. Remove it"),
+        (
+            x,
+            QuasiNewton(pairs=2),
+            r"metric .*pairs=100.* there, .*pairs=2.* here. Pass metric=.*pairs=100.* to go on",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"of the same problem .*: {told}"):
             minimize(rosenbrock, other, metric=metric, checkpoint=path)
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match=r"of the same problem .*: version None there, 1 here\. Remove it"):
+        minimize(rosenbrock, x, checkpoint=path)
+
+
+def test_a_save_needs_no_room_for_the_pairs_a_second_time() -> None:
+    whole, part = torch.ones(5), torch.ones(9)[:5]
+    saved = resume._packed({"pairs": [whole, part]})["dict"]["pairs"]
+    assert saved[0].data_ptr() == whole.data_ptr()
+    assert saved[1].untyped_storage().nbytes() == 5 * 4, "and what is part of something larger is saved alone"
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

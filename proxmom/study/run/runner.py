@@ -75,13 +75,15 @@ def run_study(
 def require_own(folder: Path, study: Study, keys: Iterable[str]) -> None:
     """StudyError where a folder holds another study: its plan and its page would be replaced.
 
-    A study that was renamed, or of which only the name stayed, may go on where it was.
+    A study that was renamed, or of which only the name stayed, may go on where it was; so may one whose file there is
+    damaged, which is written again.
     """
-    file, there = folder / "study.toml", {planned.key for planned in store.read_plan(folder)}
-    if not there or not file.is_file():
+    there = {run.name for run in (folder / "runs").glob("*")}
+    try:
+        name = read_toml(folder / "study.toml")[1].table("study", "[study]").text("name")
+    except ValueError:
         return
-    name = read_toml(file)[1].table("study", "[study]").text("name")
-    if name != study.name and there.isdisjoint(keys):
+    if name != study.name and there and there.isdisjoint(keys):
         raise StudyError(
             f"{folder} must be a folder of {study.name!r} or a new one, got that of {name!r} with {len(there)} runs, "
             "whose plan and page would be replaced. Choose another (--out)."

@@ -52,15 +52,24 @@ class Checkpoint:
             return False
         device = self._descent.objective.device
         found = torch.load(self._path, map_location=device, weights_only=True)
-        if not isinstance(found, dict) or found.get("problem") != self._problem:
-            raise ValueError(
-                f"checkpoint must be of the same problem and metric, got one of another in {self._path}: remove that "
-                "file, or name another."
-            )
+        told = found.get("problem") if isinstance(found, dict) else None
+        if told != self._problem:
+            raise ValueError(self._refusal(told if isinstance(told, dict) else {}))
         self._descent.restore(_unpacked(found["state"]))
         values[:] = found["values"]
         self.pending = found["pending"]
         return True
+
+    def _refusal(self, told: dict[str, Any]) -> str:
+        """What differs from what a file was told of its problem, and what to do."""
+        differ = [name for name, value in self._problem.items() if told.get(name) != value]
+        first = differ[0] if differ else "contents"
+        shown = f"{first} {str(told.get(first))[:80]} there, {str(self._problem.get(first))[:80]} here"
+        remedy = f"Pass metric={told['metric']} to go on" if differ == ["metric"] and "metric" in told else "Remove it"
+        return (
+            f"checkpoint must be of the same problem and metric, got one of another in {self._path}: {shown}. "
+            f"{remedy}, or name another file."
+        )
 
     def save(self, values: list[float], *, now: bool = False, pending: bool = True) -> None:
         """Saves, if it is time; pending: between `propose` and `learn`, else before `propose`."""
@@ -91,7 +100,13 @@ def _packed(value: Any) -> Any:
         return {"dict": {name: _packed(part) for name, part in value.items()}}
     if isinstance(value, tuple | list):
         return [_packed(part) for part in value]
-    return value.clone() if isinstance(value, Tensor) else value
+    return _whole(value.detach()) if isinstance(value, Tensor) else value
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Itself, or a copy of a part of something larger, which would be saved with all of that."""
+    fills = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if fills else tensor.clone()
 
 
 def _unpacked(value: Any) -> Any:

@@ -95,3 +95,24 @@ def test_a_study_that_was_renamed_or_changed_goes_on_where_it_was(change: Any, s
     run_study(study(), out, jobs=1, quiet=True)
     run_study(study(SMALL.replace(*change)), out, jobs=1, quiet=True)
     assert len(load_runs(out)) == 12
+
+
+@pytest.mark.parametrize("plan", ["", None, '[{"key": tr'], ids=["empty", "gone", "cut off"])
+def test_a_folder_whose_plan_is_damaged_is_known_by_its_runs(plan: str | None, study: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(study(), out, jobs=1, quiet=True)
+    (out / "plan.json").unlink() if plan is None else (out / "plan.json").write_text(plan)
+    other = study(SMALL.replace('name = "small"', 'name = "other"').replace(BUDGET, f"{BUDGET}0"))
+    with pytest.raises(StudyError, match="got that of 'small' with 12 runs"):
+        run_study(other, out)
+    run_study(study(), out, jobs=1, quiet=True)
+    assert len(load_runs(out)) == 12
+
+
+@pytest.mark.parametrize("text", [b"", b"not toml [", b"\xff\xfe\x00", b"[study]\nname = 3"])
+def test_a_damaged_study_in_the_folder_is_written_again(text: bytes, study: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(study(), out, jobs=1, quiet=True)
+    (out / "study.toml").write_bytes(text)
+    run_study(study(), out, jobs=1, quiet=True)
+    assert (out / "study.toml").read_text() == SMALL
