@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import proxmom.numpy
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall, TruncatedMemory, kernels, mix
 from proxmom.memories import Average
+from proxmom.metrics import LInf, QuasiNewton, Shampoo
 from proxmom.torch import AMSGD, AMAdamW, MoMo, ProxOptimizer
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import blocks
@@ -394,3 +395,23 @@ def test_the_papers_algorithms_in_closed_form(adam: bool, scope: str, foreach: b
         closed_form(xs, [[g[i] for i in members] for g in gradients], lrs, [mus[i] for i in members], adam)
         for i, x in zip(members, xs, strict=True):
             np.testing.assert_allclose(params[i].detach().numpy(), x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+@pytest.mark.parametrize(
+    "metric", [Euclidean(), Adam(), LInf(), QuasiNewton(), Shampoo()], ids=lambda m: type(m).__name__
+)
+def test_where_there_is_no_decay_x_may_be_anything(metric: Any, scope: str, value: float) -> None:
+    """Beside a group with coupled decay, whichever way the arrays are moved."""
+    for foreach in (None, True, False):
+        params = [nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
+        params[1].data[0, 0] = value
+        groups = [{"params": params[:1], "weight_decay": 0.1}, {"params": params[1:], "weight_decay": 0.0}]
+        rule = HeavyBall(0.8) if metric != LInf() else AdaptiveMemory()
+        optimizer = ProxOptimizer(groups, rule, 0.1, metric=metric, scope=scope, decay="coupled", foreach=foreach)
+        params[0].grad, params[1].grad = torch.ones(3, 2), torch.ones(3, 2)
+        optimizer.step()
+        assert optimizer.diagnostics()["skipped"] == 0
+        assert params[1].detach().flatten()[1:].isfinite().all()
+        assert params[0].isfinite().all()

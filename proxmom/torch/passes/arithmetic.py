@@ -30,6 +30,13 @@ def products(u: Sequence[Tensor], diagonal: Tensor | None, inertia: float, dot: 
     return _seen(sums, whole) + pulled
 
 
+def decayed(g: Tensor, decay: Any, x: Tensor) -> Tensor:
+    """The gradient with coupled decay; where that is 0, x may be anything, as the kernels do not read it there."""
+    if not isinstance(decay, Tensor):
+        return g + decay * x if decay else g
+    return torch.where(decay == 0, g, g + decay * x)
+
+
 def named(memories: Mapping[str, Memory], gradient: Tensor, kept: Sequence[Tensor], x: Tensor) -> list[Tensor]:
     """The named vectors, in order; kept: memory, and what is kept of the further ones."""
     memory, *rows = kept

@@ -24,7 +24,7 @@ from proxmom.torch.decision import LAST_LR, STEP
 from proxmom.torch.layout import MEMBERS, PREVIOUS_GRADIENT, PREVIOUS_X, Layout, Part, working
 from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import each, following, named, rounded
+from proxmom.torch.passes.arithmetic import decayed, each, following, named, rounded
 from proxmom.torch.passes.blocks import DEVICE_BLOCK, HOST_BLOCK
 
 LEAST = 1 << 10  # columns of a block
@@ -97,7 +97,7 @@ class LowRankPasses:
         x, g = self._xs[i][at].to(dtype), self._gradients[i][at].to(dtype)
         g = g if self._settings.sign > 0 else -g
         if self._coupled is not None:
-            g = g + self._coupled[part.unit].to(dtype) * x
+            g = decayed(g, self._coupled[part.unit].to(dtype), x)
         moved = self._moved[part.unit]
         move = torch.where(moved, x - part.vectors[PREVIOUS_X][at], 0.0)
         turn = torch.where(moved, g - part.vectors[PREVIOUS_GRADIENT][at], 0.0)

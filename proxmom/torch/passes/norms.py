@@ -18,7 +18,7 @@ from proxmom.torch.decision import LAST_LR
 from proxmom.torch.layout import PREVIOUS_X, Layout, Part, working
 from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import each, following, named, rounded, store
+from proxmom.torch.passes.arithmetic import decayed, each, following, named, rounded, store
 from proxmom.torch.passes.whole import Frame
 from proxmom.torch.shards import absent
 
@@ -64,7 +64,7 @@ class NormPasses:
             dtype = working(part.dtype)
             here, g = x.to(dtype), gradient.to(dtype)
             g = g if self._settings.sign > 0 else -g
-            g = g if coupled is None else g + coupled[part.unit].to(dtype) * here
+            g = g if coupled is None else decayed(g, coupled[part.unit].to(dtype), here)
             finite = g.isfinite().all()
             # a decomposition of NaN would raise
             u = named(self._settings.memories, torch.where(finite, g, 0.0), part.memories, here)

@@ -15,7 +15,7 @@ from torch import Tensor
 from proxmom.planes import Array
 from proxmom.torch.layout import Layout
 from proxmom.torch.passes import Motion, Numbers, Settings
-from proxmom.torch.passes.arithmetic import add, combine, following, named, products, rounded, scale
+from proxmom.torch.passes.arithmetic import add, combine, decayed, following, named, products, rounded, scale
 from proxmom.torch.passes.blocks import Block, Columns, cut
 
 
@@ -124,7 +124,7 @@ class TorchPasses:
         """The gradient as the rule sees it."""
         g = self._load(block, self._gradients)
         g = g if self._settings.sign > 0 else -g
-        return g + scalars["coupled"] * self._load(block, self._xs) if "coupled" in scalars else g
+        return decayed(g, scalars["coupled"], self._load(block, self._xs)) if "coupled" in scalars else g
 
     def release(self) -> None:
         self._gradients, self._xs = [], []
