@@ -207,7 +207,7 @@ LAUNCHES: dict[str, tuple[Callable[[Any], ProxOptimizer], int]] = {
 
 
 @runs
-@pytest.mark.parametrize("count", [3, 12])
+@pytest.mark.parametrize("count", [3, 40])
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_a_steady_step_has_a_handful_of_launches(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if not CUDA:
