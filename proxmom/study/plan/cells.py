@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from proxmom.study.plan import numerics
 from proxmom.study.plan.config import Evaluations, MethodSpec, ProblemSpec, Study, StudyError
 from proxmom.study.plan.points import Point
 from proxmom.study.plan.specs import Control
+from proxmom.study.plan.toml import read_toml
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.own import is_own
 from proxmom.study.record import ranking, store
@@ -53,6 +54,24 @@ def plan(study: Study, data_dir: Path | None = None, folder: Path | None = None)
             yield from cells
             for control in method.controls:
                 yield from planner.control_cells(control, [cell for cell in cells if cell.stage == SEARCH] or cells)
+
+
+def require_own(folder: Path, study: Study, keys: Iterable[str]) -> None:
+    """StudyError where a folder holds another study: its plan and its page would be replaced.
+
+    A study that was renamed, or of which only the name stayed, may go on where it was; so may one whose file there is
+    damaged, which is written again.
+    """
+    there = {run.name for run in (folder / "runs").glob("*")}
+    try:
+        name = read_toml(folder / "study.toml")[1].table("study", "[study]").text("name")
+    except ValueError:
+        return
+    if name != study.name and there and there.isdisjoint(keys):
+        raise StudyError(
+            f"{folder} must be a folder of {study.name!r} or a new one, got that of {name!r} with {len(there)} runs, "
+            "whose plan and page would be replaced. Choose another (--out)."
+        )
 
 
 def planned(cell: StudyCell, problem: str) -> Planned:

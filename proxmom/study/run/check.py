@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import mean
 
 from proxmom.columns import columns
-from proxmom.study.plan.cells import StudyCell, plan
+from proxmom.study.plan.cells import StudyCell, plan, require_own
 from proxmom.study.plan.config import Study, load_study
 from proxmom.study.record import store
 from proxmom.study.record.run import Run
-from proxmom.study.run.runner import require_own
 
 
 def check_study(

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from proxmom.study.plan.cells import StudyCell, plan, planned
+from proxmom.study.plan.cells import StudyCell, plan, planned, require_own
 from proxmom.study.plan.config import ProblemSpec, Study, StudyError, load_study
 from proxmom.study.plan.decisions import check_problems
-from proxmom.study.plan.toml import read_toml
 from proxmom.study.problems import data as datasets
 from proxmom.study.problems.collection import Problem, build_problem
 from proxmom.study.problems.own import build_own, is_own
@@ -63,31 +62,13 @@ def run_study(
     study, data_dir = load_study(path, rules, steps), None if data is None else Path(data).resolve()
     engine.check(study)
     folder = Path(out) if out is not None else Path("results") / study.name
-    again, keys = (ABORTED, FAILED) if retry_failed else (ABORTED,), [c.key for c in plan(study, data_dir, folder)]
+    keys = [cell.key for cell in plan(study, data_dir, folder)]
     require_own(folder, study, keys)
-    store.reopen(folder, keys, again)
+    store.reopen(folder, keys, (ABORTED, FAILED) if retry_failed else (ABORTED,))
     start = _Start(study, data_dir, folder, engine, quiet)
     while start.run_what_is_ready():
         pass  # more becomes ready when what it depends on is done
     return StudyFolder(folder)
-
-
-def require_own(folder: Path, study: Study, keys: Iterable[str]) -> None:
-    """StudyError where a folder holds another study: its plan and its page would be replaced.
-
-    A study that was renamed, or of which only the name stayed, may go on where it was; so may one whose file there is
-    damaged, which is written again.
-    """
-    there = {run.name for run in (folder / "runs").glob("*")}
-    try:
-        name = read_toml(folder / "study.toml")[1].table("study", "[study]").text("name")
-    except ValueError:
-        return
-    if name != study.name and there and there.isdisjoint(keys):
-        raise StudyError(
-            f"{folder} must be a folder of {study.name!r} or a new one, got that of {name!r} with {len(there)} runs, "
-            "whose plan and page would be replaced. Choose another (--out)."
-        )
 
 
 @dataclass(frozen=True)
