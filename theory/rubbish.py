@@ -32,7 +32,7 @@ class Rubbish:
     kept: ClassVar[int] = KEPT
     numbers: ClassVar[Mapping[str, float]] = {"seen": 0.0}
 
-    def low_rank(self, gram: Any, numbers: Mapping[str, Any]) -> Expansion:
+    def low_rank(self, gram: Any, numbers: Mapping[str, Any], forecast: Any) -> Expansion:
         """See `proxmom.metrics.LowRank`; for one scope, S = 1."""
         new = bool(gram[0, -1, -1] > 0)
         keeps = np.eye(KEPT, KEPT + 2, k=2 if new else 0)[None]
@@ -56,8 +56,8 @@ class Stretched(QuasiNewton):
 
     factor: float = 1.9999
 
-    def low_rank(self, gram: Any, numbers: Mapping[str, Any]) -> Expansion:
+    def low_rank(self, gram: Any, numbers: Mapping[str, Any], forecast: Any) -> Expansion:
         """See `proxmom.metrics.LowRank`."""
-        told = super().low_rank(gram, numbers)
+        told = super().low_rank(gram, numbers, forecast)
         factor = np.where(told.numbers["pairs"] > 0, self.factor, 1.0)
         return told._replace(identity=factor * told.identity, middle=factor[:, None, None] * told.middle)

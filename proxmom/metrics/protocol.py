@@ -95,9 +95,11 @@ class LowRank(Protocol):
         numbers: what else it keeps, name -> start.
 
     Methods:
-        low_rank(gram, numbers): its `Expansion` after one more move; gram has the inner products of the kept vectors,
-            the last move and the change of the gradient, (S, V + 2, V + 2), zero for the last two at first and where
-            they overflow; numbers are (S,) each. Arrays are of any library, see `proxmom.planes.namespace`.
+        low_rank(gram, numbers, forecast): its `Expansion` after one more move; gram has the inner products of the kept
+            vectors, the last move s and the change of the gradient, (S, V + 2, V + 2), zero for the last two at first
+            and where they overflow; numbers are (S,) each; forecast, (S,), is <s, Ps> with P as it was for that move,
+            weight decay aside: the bend that it expected of f. Arrays are of any library, see
+            `proxmom.planes.namespace`.
     """
 
     memory_from_gradient: ClassVar[bool]
@@ -105,7 +107,7 @@ class LowRank(Protocol):
 
     @property
     def kept(self) -> int: ...
-    def low_rank(self, gram: Array, numbers: Mapping[str, Array]) -> Expansion: ...
+    def low_rank(self, gram: Array, numbers: Mapping[str, Array], forecast: Array) -> Expansion: ...
 
 
 class SeesMove(Protocol):

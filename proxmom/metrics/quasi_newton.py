@@ -18,10 +18,11 @@ from proxmom.planes import Array, namespace
 class QuasiNewton:
     """P⁻¹ is L-BFGS's approximation of the inverse Hessian, from the last `pairs` moves and changes of the gradient.
 
-    One metric for all tensors of a scope; lr is 1 once curvature was seen. A pair s, y is kept where
-    <s, y> > `curvature`·||s||·||y||, so P is positive definite on every f. With pairs, P⁻¹y = s for the last of them:
-    completing the last move before the next has no effect, and adaptive memory has weight zero
-    (`theory/16_quasi_newton.py`). Gradients should be exact: noise in their differences becomes noise in P.
+    One metric for all tensors of a scope; lr is 1 once curvature was seen. Where no pair says otherwise P⁻¹ is γI, and
+    γ follows how long steps should have been, see `scale`. A pair s, y is kept where <s, y> > `curvature`·||s||·||y||,
+    so P is positive definite on every f. With pairs, P⁻¹y = s for the last of them: completing the last move before the
+    next has no effect, and adaptive memory has weight zero (`theory/16_quasi_newton.py`). Gradients should be exact:
+    noise in their differences becomes noise in P.
 
     Args:
         pairs: >= 1; memory and time of a step grow with it, by two vectors each.
@@ -36,7 +37,7 @@ class QuasiNewton:
     pairs: int = 20
     curvature: float = 1e-10
     memory_from_gradient: ClassVar[bool] = True
-    numbers: ClassVar[Mapping[str, float]] = {"pairs": 0.0}
+    numbers: ClassVar[Mapping[str, float]] = {"pairs": 0.0, "identity": 1.0}
 
     def __post_init__(self) -> None:
         if not (isinstance(self.pairs, int) and self.pairs >= 1):
@@ -49,13 +50,31 @@ class QuasiNewton:
         """How many vectors are kept: moves first, then the changes of the gradient."""
         return 2 * self.pairs
 
-    def low_rank(self, gram: Array, numbers: Mapping[str, Array]) -> Expansion:
+    def scale(self, pairs: Any, identity: Any, ss: Any, sy: Any, yy: Any, forecast: Any) -> Any:
+        """γ after a pair that is kept; numbers, or arrays of one shape.
+
+        It starts as <s, y>/<y, y>, which is L-BFGS's at every step. Where the bend <s, y> of the last move was less
+        than P had forecast, the move ended short of the least f along it, and γ grows; else it shrinks: by the root of
+        the ratio of the two, within <s, y>/<y, y> and <s, s>/<s, y>. So bends are forecast right on average
+        (`theory/16_quasi_newton.py`).
+
+        Args:
+            pairs: how many were kept before. identity: γ before.
+            ss, sy, yy: <s, s>, <s, y> and <y, y>, all > 0. forecast: <s, Ps>, with P as it was for that move.
+        """
+        xp = namespace(ss)
+        told = (pairs > 0) & (forecast > 0) & (forecast < xp.inf)  # where x decays besides, it may be anything
+        followed = identity * xp.sqrt(xp.where(told, forecast, sy) / sy)
+        return xp.where(pairs > 0, xp.minimum(xp.maximum(followed, sy / yy), ss / sy), sy / yy)
+
+    def low_rank(self, gram: Array, numbers: Mapping[str, Array], forecast: Array) -> Expansion:
         """P⁻¹ after one more move.
 
         Args:
             gram: inner products of the kept vectors, the last move s and the change of the gradient y,
                 (S, V + 2, V + 2).
-            numbers: "pairs", how many were kept so far, (S,).
+            numbers: "pairs", how many were kept so far, and "identity", γ, (S,) each.
+            forecast: <s, Ps>, with P as it was for the last move, (S,).
         """
         xp, m, count = namespace(gram), self.pairs, numbers["pairs"]
         ss, sy, yy = gram[:, -2, -2], gram[:, -2, -1], gram[:, -1, -1]
@@ -63,13 +82,15 @@ class QuasiNewton:
         accepted = (sy > self.curvature * xp.sqrt(ss) * xp.sqrt(yy)) & (sy > xp.finfo(gram.dtype).smallest_normal)
         accepted = accepted & (yy > xp.finfo(gram.dtype).smallest_normal)
         accepted = accepted & (sy < xp.inf) & (yy < xp.inf) & (ss < xp.inf)
+        safe = (xp.where(accepted, product, 1.0) for product in (ss, sy, yy, forecast))
+        identity = xp.where(accepted, self.scale(count, numbers["identity"], *safe), numbers["identity"])
         slots = xp.arange(m, dtype=gram.dtype, device=gram.device)
         taken = accepted[:, None] & (slots == (count % m)[:, None])
         count = count + xp.astype(accepted, count.dtype)
         keeps = _keeps(xp.astype(taken, gram.dtype))
         age = (count[:, None] - 1 - slots) % m  # 0 for the newest
-        identity, middle = _compact(*_taken_in(gram, taken), age, slots < count[:, None])
-        return Expansion(identity, middle, keeps, {"pairs": count})
+        middle = _compact(*_taken_in(gram, taken), age, slots < count[:, None], identity)
+        return Expansion(identity, middle, keeps, {"pairs": count, "identity": identity})
 
 
 @lru_cache
@@ -98,10 +119,10 @@ def _keeps(taken: Array) -> Array:
     return xp.concat([moves, turns], axis=1)
 
 
-def _compact(cross: Array, turns: Array, age: Array, used: Array) -> tuple[Array, Array]:
-    """identity and middle of `Expansion`, from <s_i, y_j> and <y_i, y_j>, (S, m, m) each, in any order of age.
+def _compact(cross: Array, turns: Array, age: Array, used: Array, identity: Array) -> Array:
+    """middle of `Expansion`, from <s_i, y_j> and <y_i, y_j>, (S, m, m) each, in any order of age, and γ, (S,).
 
-    With R_ij = <s_i, y_j> where j is no older than i, D its diagonal and γ = <s, y> / <y, y> of the newest pair:
+    With R_ij = <s_i, y_j> where j is no older than i, and D its diagonal:
     P⁻¹ = γI + S R⁻ᵀ(D + γ YᵀY)R⁻¹ Sᵀ - γ S R⁻ᵀ Yᵀ - γ Y R⁻¹ Sᵀ. Pairs are scaled to <s, y> = 1 first, because their
     lengths may differ by any factor.
     """
@@ -115,14 +136,10 @@ def _compact(cross: Array, turns: Array, age: Array, used: Array) -> tuple[Array
     later = both & (age[:, None, :] <= age[:, :, None])
     r = xp.where(later, cross * unit[:, :, None] * unit[:, None, :], 0.0)
     r = r * (1 - eye) + eye
-    newest = used & (age == 0)
-    some = xp.any(used, axis=-1)
-    length = xp.sum(xp.where(newest, xp.sum(turns * eye, axis=-1), 0.0), axis=-1)
-    identity = xp.where(some, 1 / xp.where(some, length, 1.0), 1.0)
     gamma = identity[:, None, None]
     inverse = xp.linalg.solve(r, 0 * r + eye) * unit[:, None, :]
     moves = xp.matrix_transpose(inverse) @ (eye + gamma * turns) @ inverse
     mixed = -gamma * xp.matrix_transpose(inverse) * unit[:, None, :]
     upper = xp.concat([moves, mixed], axis=-1)
     lower = xp.concat([xp.matrix_transpose(mixed), 0 * mixed], axis=-1)
-    return identity, xp.concat([upper, lower], axis=1)
+    return xp.concat([upper, lower], axis=1)

@@ -49,7 +49,7 @@ class Measure(Protocol):
     curved: whether P says more than the identity.
     """
 
-    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any: ...
+    def see(self, named: Vector, x: Vector, factor: Any, reach: Any, *, with_x: bool) -> Any: ...
     def keep(self, sight: Any) -> None: ...
     def place(self) -> Any: ...
     def back(self, place: Any) -> None: ...
@@ -153,7 +153,7 @@ class _Tensors:
     def curved(self) -> bool:
         return self._last is not None and (self._method.measures == "operator" or self._last.diagonal is not None)
 
-    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> Any:
+    def see(self, named: Vector, x: Vector, factor: Any, reach: Any, *, with_x: bool) -> Any:
         decay, operator = (named @ x)[None] if with_x else None, self._method.measures == "operator"
         factor = float(np.ravel(factor)[0])
         move: Any = None
@@ -261,7 +261,7 @@ class _LowRank:
     def curved(self) -> bool:
         return self._low is not None and bool(self._low.middle.any())
 
-    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> _Ranks:
+    def see(self, named: Vector, x: Vector, factor: Any, reach: Any, *, with_x: bool) -> _Ranks:
         count = len(named)
         if len(self._rows) != count + 2:
             self._rows = np.zeros((count + 2, x.size))  # once: to allocate so much takes longer than to fill it
@@ -282,7 +282,7 @@ class _LowRank:
         gram[places, count : count + kept] = across
         gram[count : count + kept, places] = across.T
         gram[count : count + kept, count : count + kept] = self._gram
-        products, seen = ranks.see(self._metric, gram[None], self._numbers, Scope(), decay)
+        products, seen = ranks.see(self._metric, gram[None], self._numbers, Scope(), reach, decay)
         keeps = seen.metric.keeps[0]
         return _Ranks(products, seen, named[0], self._kept, keeps @ gram[count:, count:] @ keeps.T, rows, x)
 
@@ -366,7 +366,7 @@ class _Norm:
         self._x: Vector | None = None
         self._last: Any = None
 
-    def see(self, named: Vector, x: Vector, factor: Any, *, with_x: bool) -> _Steepest:
+    def see(self, named: Vector, x: Vector, factor: Any, reach: Any, *, with_x: bool) -> _Steepest:
         decay = (named @ x)[None] if with_x else None
         if recalls(self._norm):
             products = Products(None, None, None, decay, last=(named @ self._norm.recall(named[MEMORY]))[None])

@@ -391,7 +391,9 @@ class Optimizer:
             start = self._x if "x" in method.starts else None
         place(method, named, self._x, start)
         with np.errstate(over="ignore", invalid="ignore"):  # a huge gradient's square overflows: seen below
-            sight = self._measure.see(named, self._x, self._step.factor(self._scalars.missing), with_x=mu > 0)
+            before = self._scalars
+            factor, reach = self._step.factor(before.missing), before.last_lr * before.slope_weight
+            sight = self._measure.see(named, self._x, factor, reach, with_x=mu > 0)
             inputs = Inputs(
                 sight.products,
                 self._scalars,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from proxmom.metrics import Expansion
 from proxmom.planes import Array, namespace
-from proxmom.step.records import Products, Scope
+from proxmom.step.records import MEMORY, Products, Scope
 
 
 class Seen(NamedTuple):
@@ -25,7 +25,7 @@ class Seen(NamedTuple):
 
 
 def see(
-    metric: Any, gram: Array, numbers: Mapping[str, Array], scope: Scope, decay: Array | None
+    metric: Any, gram: Array, numbers: Mapping[str, Array], scope: Scope, reach: Array, decay: Array | None
 ) -> tuple[Products, Seen]:
     """The products of the B named vectors in the metric as it is after one more move.
 
@@ -34,11 +34,13 @@ def see(
         gram: plain products of named vectors, kept ones, last move and change of the gradient, (T, N, N).
         numbers: what the metric keeps besides, (S,) each.
         scope: which tensors share it.
+        reach: the last move was -reach·P⁻¹memory, (T,).
         decay: <u, x>, (T, B), or None.
     """
     total = scope.total(gram)
     named = total.shape[-1] - metric.kept - 2
-    told = metric.low_rank(total[:, named:, named:], numbers)
+    forecast = -scope.total(reach * gram[:, MEMORY, -2])
+    told = metric.low_rank(total[:, named:, named:], numbers, forecast)
     turn = namespace(total).matrix_transpose
     cross = total[:, :named, named:] @ turn(told.keeps)
     dual = told.identity[:, None, None] * total[:, :named, :named] + cross @ told.middle @ turn(cross)

@@ -17,24 +17,39 @@ SIZE = 12
 
 def driven(metric: Any, moves: Any, turns: Any) -> Any:
     """P⁻¹ as a matrix, after these pairs."""
-    kept, numbers = np.zeros((metric.kept, moves.shape[1])), {"pairs": np.zeros(1)}
+    size = moves.shape[1]
+    kept, numbers = np.zeros((metric.kept, size)), {name: np.full(1, value) for name, value in metric.numbers.items()}
+    inverse = np.eye(size)
     for s, y in zip(moves, turns, strict=True):
-        everything = np.vstack([kept, s, y])
-        told = metric.low_rank((everything @ everything.T)[None], numbers)
+        everything, forecast = np.vstack([kept, s, y]), s @ np.linalg.solve(inverse, s)
+        told = metric.low_rank((everything @ everything.T)[None], numbers, np.full(1, forecast))
         kept, numbers = told.keeps[0] @ np.where(np.isfinite(everything), everything, 0.0), told.numbers
-    return told.identity[0] * np.eye(moves.shape[1]) + kept.T @ told.middle[0] @ kept
+        inverse = told.identity[0] * np.eye(size) + kept.T @ told.middle[0] @ kept
+    return inverse
 
 
-def recursion(moves: Any, turns: Any, vector: Any) -> Any:
-    """P⁻¹ of a vector by Nocedal's two loops, starting from γI."""
+def recursion(identity: float, moves: Any, turns: Any, vector: Any) -> Any:
+    """P⁻¹ of a vector by Nocedal's two loops, starting from this multiple of I."""
     q, shares = vector.copy(), []
     for s, y in zip(moves[::-1], turns[::-1], strict=True):
         shares.append((s @ q) / (s @ y))
         q -= shares[-1] * y
-    q *= (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    q *= identity
     for s, y, share in zip(moves, turns, shares[::-1], strict=True):
         q += (share - (y @ q) / (s @ y)) * s
     return q
+
+
+def expected(moves: Any, turns: Any, count: int) -> Any:
+    """P⁻¹ as a matrix, by the recursion over the last `count` pairs and γ in plain numbers."""
+    inverse, identity = np.eye(SIZE), 1.0
+    for last, (s, y) in enumerate(zip(moves, turns, strict=True)):
+        shortest, longest = (s @ y) / (y @ y), (s @ s) / (s @ y)
+        follows = identity * np.sqrt(s @ np.linalg.solve(inverse, s) / (s @ y)) if last else shortest
+        identity = min(max(follows, shortest), longest)
+        seen = slice(max(0, last + 1 - count), last + 1)
+        inverse = np.stack([recursion(identity, moves[seen], turns[seen], unit) for unit in np.eye(SIZE)])
+    return inverse
 
 
 def pairs(random: Any, count: int, spread: float = 3) -> tuple[Any, Any]:
@@ -47,20 +62,16 @@ def pairs(random: Any, count: int, spread: float = 3) -> tuple[Any, Any]:
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 11])
 def test_is_the_two_loop_recursion_of_the_last_pairs(random: Any, count: int) -> None:
     moves, turns = pairs(random, count)
-    inverse = driven(QuasiNewton(4), moves, turns)
-    for _ in range(3):
-        vector = random.normal(size=SIZE)
-        np.testing.assert_allclose(inverse @ vector, recursion(moves[-4:], turns[-4:], vector), rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(driven(QuasiNewton(4), moves, turns), expected(moves, turns, 4), rtol=1e-9, atol=1e-11)
 
 
 def test_agrees_with_scipy_where_the_start_is_the_identity(random: Any) -> None:
     moves, turns = pairs(random, 6, spread=0.5)
-    scale = (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])  # so that γ = 1, as SciPy has it
-    moves, turns = moves / scale, turns
-    scale = (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
-    assert scale == pytest.approx(1)
-    expected = LbfgsInvHessProduct(moves, turns).todense()
-    np.testing.assert_allclose(driven(QuasiNewton(6), moves, turns), expected, rtol=1e-10, atol=1e-12)
+    scale = (moves[0] @ turns[0]) / (turns[0] @ turns[0])  # so that γ starts as 1, as SciPy has it
+    theirs = LbfgsInvHessProduct(moves / scale, turns).todense()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QuasiNewton, "scale", lambda self, pairs, identity, *products: np.ones(1))
+        np.testing.assert_allclose(driven(QuasiNewton(6), moves / scale, turns), theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_meets_the_last_secant_equation_and_is_positive_definite(random: Any) -> None:
@@ -74,10 +85,10 @@ def test_meets_the_last_secant_equation_and_is_positive_definite(random: Any) ->
 @pytest.mark.parametrize("worse", [-1.0, 0.0, np.nan, np.inf])
 def test_pairs_without_curvature_change_nothing(random: Any, worse: float) -> None:
     moves, turns = pairs(random, 3)
-    expected = driven(QuasiNewton(4), moves, turns)
+    before = driven(QuasiNewton(4), moves, turns)
     with np.errstate(invalid="ignore"):
         kept = driven(QuasiNewton(4), np.vstack([moves, moves[:1]]), np.vstack([turns, worse * turns[:1]]))
-    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_array_equal(kept, before)
 
 
 def test_is_the_identity_before_the_first_pair() -> None:
@@ -87,18 +98,41 @@ def test_is_the_identity_before_the_first_pair() -> None:
 def test_scopes_are_side_by_side(random: Any) -> None:
     torch = pytest.importorskip("torch")
     grams, numbers, metric = [], [], QuasiNewton(3)
+    identities, forecasts = random.uniform(0.1, 10, size=(2, 3, 1))
     for count in (0.0, 2.0, 7.0):
         rows = random.normal(size=(8, SIZE))
         rows[3:6], rows[7] = rows[:3] + 0.1 * rows[3:6], rows[6] + 0.1 * rows[7]
         grams.append(rows @ rows.T)
         numbers.append(count)
-    several = metric.low_rank(np.array(grams), {"pairs": np.array(numbers)})
-    there = metric.low_rank(torch.tensor(np.array(grams)), {"pairs": torch.tensor(numbers, dtype=torch.float64)})
+    told = {"pairs": np.array(numbers), "identity": identities[:, 0]}
+    several = metric.low_rank(np.array(grams), told, forecasts[:, 0])
+    tensors = {name: torch.tensor(value) for name, value in told.items()}
+    there = metric.low_rank(torch.tensor(np.array(grams)), tensors, torch.tensor(forecasts[:, 0]))
     for i, (gram, count) in enumerate(zip(grams, numbers, strict=True)):
-        alone = metric.low_rank(gram[None], {"pairs": np.array([count])})
+        alone = metric.low_rank(gram[None], {"pairs": np.array([count]), "identity": identities[i]}, forecasts[i])
         for mine, other, torchs in zip(alone[:3], several[:3], there[:3], strict=True):
             np.testing.assert_allclose(other[i], mine[0], rtol=1e-12, atol=1e-14)
             np.testing.assert_allclose(torchs[i].numpy(), mine[0], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "forecast", "found"),
+    [
+        (0, 3.0, 0.5),  # at first what the pair shows across
+        (1, 2.0, 1.0),  # forecast right
+        (1, 8.0, 2.0),  # the move ended short of the minimum along it
+        (5, 0.98, 0.7),  # beyond it
+        (5, 2e3, 4.0),  # the bounds that the pair allows
+        (5, 1e-3, 0.5),
+        *((5, nothing, 1.0) for nothing in (0.0, -1.0, np.nan, np.inf)),
+    ],
+)
+def test_the_identity_follows_how_the_bend_was_forecast(pairs: int, forecast: float, found: float) -> None:
+    now = np.asarray(QuasiNewton().scale(pairs, 1.0, *np.array([8.0, 2.0, 4.0, forecast])))
+    assert now == pytest.approx(found, rel=1e-15)
+    for power in (-500, 500):  # lengths of any size: no product overflows
+        sizes = np.ldexp([8.0, 2.0, 4.0, forecast], power)
+        assert QuasiNewton().scale(pairs, 1.0, *sizes) == pytest.approx(found, rel=1e-15)
 
 
 @pytest.mark.parametrize("pairs", [0, -1, 2.0])

@@ -123,7 +123,7 @@ class Sums:
     numbers: ClassVar[Any] = {"seen": 0.0}
     kept: ClassVar[int] = 1
 
-    def low_rank(self, gram: Any, numbers: Any) -> Expansion:
+    def low_rank(self, gram: Any, numbers: Any, forecast: Any) -> Expansion:
         one = np.ones(len(gram))
         keeps = np.broadcast_to([[0.5, 1.0, 0.0]], (len(gram), 1, 3))
         return Expansion(one, one[:, None, None], keeps, {"seen": numbers["seen"] + 1})

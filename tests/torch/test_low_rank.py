@@ -68,9 +68,9 @@ class Watched(QuasiNewton):
 
     seen: ClassVar[list[Any]] = []
 
-    def low_rank(self, gram: Any, numbers: Any) -> Any:
+    def low_rank(self, gram: Any, numbers: Any, forecast: Any) -> Any:
         self.seen.append(gram[0, -2:, -2:].copy())
-        return super().low_rank(gram, numbers)
+        return super().low_rank(gram, numbers, forecast)
 
 
 def test_who_did_not_move_adds_no_move_and_no_change_of_the_gradient() -> None:

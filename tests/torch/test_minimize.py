@@ -139,7 +139,8 @@ def test_pairs_are_the_metric_of_quasi_newton() -> None:
         if before is not None:
             move, turn = (torch.tensor(a - b)[None] for a, b in zip((x, g), before, strict=True))
             products = [(u * v).sum().item() for u, v in ((move, move), (move, turn), (turn, turn))]
-            pairs.see([move], [turn], tuple(products), True)
+            forecast = 0.1 * float(before[1] @ (before[0] - x))
+            pairs.see([move], [turn], (*products, forecast), True)
         optimizer.step(g)
         vector = random.normal(size=6)
         found = pairs.image([torch.tensor(vector)[None]], True)[0][0]
@@ -174,7 +175,7 @@ def test_parameters_of_a_module_are_minimised_in_place(given: str) -> None:
     net = Net()
     before, frozen = net.loss().item(), net.frozen.clone()
     params: Any = {"module": net, "list": list(net.parameters()), "twice": [*net.parameters(), net.tied]}[given]
-    result = minimize(net.loss, params, metric=QuasiNewton(), max_iter=400, gtol=1e-4)
+    result = minimize(net.loss, params, metric=QuasiNewton(), max_iter=400, gmax=1e-5)
     assert result.success
     assert net.loss().item() == result.fun < before / 2
     assert torch.equal(net.frozen, frozen)
@@ -205,7 +206,7 @@ class Stop(Exception):
     pass
 
 
-UNDONE = 13  # after so many evaluations the last step was undone
+UNDONE = 16  # after so many evaluations the last step was undone
 
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, "signal"])
@@ -251,7 +252,7 @@ def test_float32_ends_at_the_minimum_and_says_why() -> None:
     np.testing.assert_allclose(hard.x, precise.x, atol=1e-4)
 
 
-@pytest.mark.parametrize("tremor", [1e-10, 3e-9, 1e-8])
+@pytest.mark.parametrize("tremor", [1e-9, 3e-9, 1e-8])
 def test_what_rounding_makes_of_f_is_measured(tremor: float) -> None:
     """In float64 f is made to tremble by far more than its type says; the slopes lead on to the minimum."""
     fun = logistic()

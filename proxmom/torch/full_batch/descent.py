@@ -189,7 +189,8 @@ class Descent:
             seen = 1 if self.count is not None else len(self.criteria.sizes)  # of many problems, the first and the last
             self.criteria.sizes[seen:] = [self.scale.down(size)]
             self.last, self.calls = new, self.calls + 1
-            self._judge(step, (move, turn), (squares[0], squares[5], squares[1]), g)
+            forecast = -self.lr * squares[3]  # <s, Ps>, as s is -lr·P⁻¹g
+            self._judge(step, (move, turn), (squares[0], squares[5], squares[1], forecast), g)
 
     def _step(self, new: Spot, squares: list[Any], component: Number) -> Step:
         length, turn, away = (root_of(square) for square in squares[:3])
@@ -199,7 +200,7 @@ class Descent:
         step.shake = least(self.shake, self._half(step))
         return step
 
-    def _judge(self, step: Step, pair: tuple[Rows, Rows], products: tuple[Any, Any, Any], g: Rows) -> None:
+    def _judge(self, step: Step, pair: tuple[Rows, Rows], products: tuple[Any, ...], g: Rows) -> None:
         going, mode = self.going, self.mode
         sound = finite(self._reach)
         asked, turns, noise = going & (mode == STEP) & sound, going & (mode == TURNS), going & (mode == NOISE)

@@ -15,6 +15,7 @@ from torch import Tensor
 from proxmom.guard.numbers import Number, Truth, where
 from proxmom.metrics import QuasiNewton
 from proxmom.torch.full_batch.rows import Rows, dot
+from proxmom.torch.full_batch.steps import plain
 
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -46,13 +47,14 @@ class Pairs:
         """P is the identity again, of the problems where it is true."""
         self.seen, self.identity = where(here, 0, self.seen), where(here, 1.0, self.identity)
 
-    def see(self, move: Rows, turn: Rows, products: tuple[Number, Number, Number], here: Truth) -> None:
-        """One more pair, of the problems where it is true; products: <s, s>, <s, y>, <y, y>, each a float or (N,)."""
-        ss, sy, yy = products
+    def see(self, move: Rows, turn: Rows, products: tuple[Number, ...], here: Truth) -> None:
+        """One more pair, of the problems where it is true; products: <s, s>, <s, y>, <y, y>, <s, Ps>, each as (N,)."""
+        ss, sy, yy, forecast = products
         with np.errstate(all="ignore"):
             taken = here & (sy > self._metric.curvature * np.sqrt(ss) * np.sqrt(yy)) & (sy > TINY) & (yy > TINY)
             taken = taken & (sy < np.inf) & (yy < np.inf) & (ss < np.inf)
-            self.identity = where(taken, sy / where(taken, yy, 1.0), self.identity)
+            safe = [np.asarray(where(taken, product, 1.0)) for product in (ss, sy, yy, forecast)]
+            self.identity = where(taken, plain(self._metric.scale(self.seen, self.identity, *safe)), self.identity)
             unit = where(taken, 1 / np.sqrt(where(taken, sy, 1.0)), 1.0)
         if not np.any(taken):
             return

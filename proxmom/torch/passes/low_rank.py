@@ -20,7 +20,7 @@ from proxmom.metrics import Expansion
 from proxmom.planes import Array, namespace
 from proxmom.step import Products, Scope
 from proxmom.step import low_rank as ranks
-from proxmom.torch.decision import LAST_LR, STEP
+from proxmom.torch.decision import LAST_LR, SLOPE_WEIGHT, STEP
 from proxmom.torch.layout import MEMBERS, PREVIOUS_GRADIENT, PREVIOUS_X, Layout, Part, working
 from proxmom.torch.memory import as_tensor
 from proxmom.torch.passes import Motion, Numbers, Settings
@@ -120,7 +120,8 @@ class LowRankPasses:
         numbers = {name: xp.where(anew, starts[name], value) for name, value in numbers.items()}
         decay = sums[:, self._rows**2 :] if with_x else None
         with np.errstate(all="ignore"):  # what is not finite is seen by whoever asks
-            products, seen = ranks.see(self._metric, gram, numbers, scope, decay)
+            reach = layout.rows[:, LAST_LR] * layout.rows[:, SLOPE_WEIGHT]
+            products, seen = ranks.see(self._metric, gram, numbers, scope, reach, decay)
         keeps = xp.where(here[:, None, self._named :], seen.metric.keeps, 0.0)
         told = Expansion(seen.metric.identity, seen.metric.middle, keeps, {})
         with np.errstate(all="ignore"):
