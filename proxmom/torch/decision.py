@@ -159,8 +159,8 @@ def decide(
 
 def _finite(xp: Any, parts: list[Array]) -> Array:
     """Whether all of each row of all parts is finite."""
-    flat = [xp.all(xp.reshape(xp.isfinite(part), (part.shape[0], -1)), axis=1) for part in parts]
-    return xp.all(xp.stack(flat, axis=1), axis=1)
+    flat = xp.concat([xp.reshape(part, (part.shape[0], -1)) for part in parts], axis=1)
+    return xp.all(xp.isfinite(flat), axis=1)
 
 
 def spread_vectors(scope: Scope, coefficients: Array) -> Array:

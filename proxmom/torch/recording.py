@@ -105,7 +105,7 @@ class Decision:
             self._triton().settle(sound, rows, decided["rows"], last, new, SKIPPED)
             return last
         kept = torch.where(sound, decided["rows"], rows)
-        kept[:, SKIPPED] += ~sound
+        kept[:, SKIPPED].add_(~sound)  # += would copy it once more
         rows[:] = kept
         return torch.where(sound, new[0], last[0]), torch.where(sound, new[1], last[1])
 
