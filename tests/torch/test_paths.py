@@ -54,6 +54,7 @@ def path(name: str, block: int) -> Iterator[dict[str, Any]]:
         patch.setattr(blocks, "DEVICE_BLOCK", block)
         patch.setattr(blocks, "SHARE", 1)
         patch.setattr(blocks, "ALIGN", 1)
+        patch.setattr(blocks, "ROW", min(block, 3))
         if name == "device":
             patch.setattr(Layout, "on_host", False)
         yield {"foreach": PATHS[name]}

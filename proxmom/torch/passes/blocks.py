@@ -1,7 +1,9 @@
 """Blocks: how the parameters of a layout are cut for torch operations, and what scalars each block gets.
 
-Blocks are small enough for element-wise work to stay in cache; small parameters share a block, so that thousands of
-them cost a few operations. Which parameter lies where is decided here, once for a layout; no gradient is seen.
+On the host blocks are small enough for element-wise work to stay in cache, and small parameters share one. On a device
+calling operations is what costs, so parameters fill one large block after another, whatever their sizes and units: each
+lies in rows of its own, which it shares with no other, so that what is one number per unit is one per row. Which
+parameter lies where is decided here, once for a layout; no gradient is seen.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,22 +23,57 @@ from proxmom.torch.memory import as_tensor
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
 SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries
 ALIGN = 1 << 10  # elements: blocks begin where vector instructions like it
-# On a device launches are what costs: few blocks, and temporaries still smaller than those of torch's own foreach.
-DEVICE_BLOCK, DEVICE_SHARE = 1 << 25, 4
+DEVICE_BLOCK = 1 << 25  # elements: much work for each call, and temporaries of at most 128 MiB in float32
+ROW = 1 << 8  # elements: a parameter's last row is filled up, so short ones, but not so many that their sums count
+
+Pieces = list[tuple[int, slice | None]]
+
+
+class Plan(NamedTuple):
+    """What a block will be: runs of rows, each run of one unit; rows: how many each has."""
+
+    pieces: Pieces
+    units: list[int]
+    rows: list[int]
+    length: int
+
+
+class Segments:
+    """Neighbours that are added up, in an order that never changes.
+
+    Args:
+        lengths: how many there are in each segment, on the host; columns: for how many columns of numbers at most;
+            device: of the numbers.
+    """
+
+    def __init__(self, lengths: Tensor, columns: int, device: torch.device) -> None:
+        starts = torch.arange(columns, device="cpu")[:, None] * lengths.sum()
+        # one column behind the other: along an axis of its own each segment would be one thread's on a device
+        self._ends = torch.nn.functional.pad((starts + lengths.cumsum(0)).view(-1), (1, 0)).to(device)
+        self._count = len(lengths)
+
+    def total(self, columns: Tensor) -> Tensor:
+        """(C, n) -> (C, segments), in float64."""
+        ends = self._ends[: len(columns) * self._count + 1]
+        numbers = columns.double().reshape(-1)
+        return torch.segment_reduce(numbers, "sum", offsets=ends, initial=0, unsafe=True).view(-1, self._count)
 
 
 @dataclass
 class Block:
     """A piece of work: pieces of parameters, as k rows of one length, each with its unit's scalars.
 
-    pieces: (parameter, entries or None for all); units: one for each row; index: the same as a tensor; shape: (k, n),
-    or None on the host where k = 1: then rows are flat and scalars are Python numbers; dtype: of the computation;
-    views: of what stays where it is, by the identity of the list it comes from, because making views takes time.
+    pieces: (parameter, entries or None for all), or behind all parameters the filling that completes a row; units: of
+    runs of rows; index: the unit of each row, (k,); runs: what adds up rows to runs, None where each is one; shape:
+    (k, n), or None on the host where k = 1: then rows are flat and scalars are Python numbers; dtype: of the
+    computation; views: of what stays where it is, by the identity of the list it comes from, because making views takes
+    time.
     """
 
-    pieces: list[tuple[int, slice | None]]
+    pieces: Pieces
     units: list[int]
     index: Tensor
+    runs: Segments | None
     shape: tuple[int, int] | None
     dtype: torch.dtype
     views: dict[int, list[Tensor]] = field(default_factory=dict)
@@ -51,11 +88,18 @@ class Columns:
     def of(self, block: Block) -> dict[str, Any]:
         if block.shape is None:
             return self._numbers[block.units[0]]
-        rows = {name: as_tensor(value)[block.index].to(block.dtype) for name, value in self._columns.items()}
+        if not self._columns:
+            return {}
+        columns = iter(torch.split(self._table[block.index].to(block.dtype), 1, dim=1))
         return {
-            name: value[:, None] if value.dim() == 1 else [c[:, None] for c in value.unbind(1)]
-            for name, value in rows.items()
+            name: next(columns) if value.ndim == 1 else [next(columns) for _ in range(value.shape[1])]
+            for name, value in self._columns.items()
         }
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """All columns side by side: they are looked up at once."""
+        return torch.cat([as_tensor(value).reshape(self._units, -1) for value in self._columns.values()], dim=1)
 
     @cached_property
     def _numbers(self) -> list[dict[str, Any]]:
@@ -64,27 +108,64 @@ class Columns:
         return [{name: value[unit] for name, value in values.items()} for unit in range(self._units)]
 
 
-def cut(layout: Layout, *, pack: bool) -> list[Block]:
-    """The blocks of a layout; pack: whether small parameters share them."""
-    total = sum(part.count for part in layout.parts)
-    most, share = HOST_BLOCK, SHARE * (1 + 2 * len(layout.parts[0].vectors))
-    if not layout.on_host:
-        most, share = DEVICE_BLOCK, DEVICE_SHARE
-    size = max(min(most, total // share) // ALIGN, 1) * ALIGN
-    return [_block(layout, *plan) for plan in _plan(layout.parts, size, pack)]
+def cut(layout: Layout, *, pack: bool, sums: int) -> tuple[list[Block], list[tuple[torch.dtype, int]]]:
+    """The blocks of a layout, and the fillings they need: dtype of the parameters, length.
+
+    pack: whether parameters share blocks; sums: how many there are of each row, at most.
+    """
+    fillings: dict[tuple[torch.dtype, int], int] = {}
+    if layout.on_host:
+        total = sum(part.count for part in layout.parts)
+        share = SHARE * (1 + 2 * len(layout.parts[0].vectors))
+        size = max(min(HOST_BLOCK, total // share) // ALIGN, 1) * ALIGN
+        plans = _plan(layout.parts, size, pack)
+    else:
+        plans = _plan_rows(layout.parts, max(DEVICE_BLOCK // ROW, 1), pack, fillings)
+    return [_block(layout, plan, sums) for plan in plans], list(fillings)
 
 
-def _block(layout: Layout, pieces: list[tuple[int, slice | None]], units: list[int], length: int) -> Block:
-    flat = layout.on_host and len(units) == 1
-    index = torch.tensor(units, device=layout.device)
-    dtype = working(layout.parts[pieces[0][0]].dtype)
-    return Block(pieces, units, index, None if flat else (len(units), length), dtype)
+def _block(layout: Layout, plan: Plan, sums: int) -> Block:
+    rows = torch.tensor(plan.rows, device="cpu")
+    index = torch.repeat_interleave(torch.tensor(plan.units, device="cpu"), rows)
+    runs = None if len(index) == len(rows) else Segments(rows, sums, layout.device)
+    shape = None if layout.on_host and len(index) == 1 else (len(index), plan.length)
+    dtype = working(layout.parts[plan.pieces[0][0]].dtype)
+    return Block(plan.pieces, plan.units, index.to(layout.device), runs, shape, dtype)
 
 
-def _plan(
-    parts: Sequence[Part], size: int, pack: bool
-) -> Iterator[tuple[list[tuple[int, slice | None]], list[int], int]]:
-    """Pieces, units and row length of each block: slices of large parameters, small ones together.
+def _plan_rows(
+    parts: Sequence[Part], most: int, pack: bool, fillings: dict[tuple[torch.dtype, int], int]
+) -> Iterator[Plan]:
+    """Parameters of one dtype one behind the other in blocks of so many rows, cut where a block ends.
+
+    fillings: where each stands behind all parameters; those that are needed are added.
+    """
+    together: dict[Any, list[int]] = {}
+    for i, part in enumerate(parts):
+        together.setdefault(part.dtype if pack else i, []).append(i)
+    for members in together.values():
+        plan, room = Plan([], [], [], ROW), most
+        for i in members:
+            part, start = parts[i], 0
+            while start < part.count:
+                stop = min(start + room * ROW, part.count)
+                rows = -(-(stop - start) // ROW)
+                plan.pieces.append((i, None if stop - start == part.count else slice(start, stop)))
+                plan.units.append(part.unit)
+                plan.rows.append(rows)
+                if missing := rows * ROW - (stop - start):
+                    place = fillings.setdefault((part.dtype, missing), len(parts) + len(fillings))
+                    plan.pieces.append((place, None))
+                start, room = stop, room - rows
+                if not room:
+                    yield plan
+                    plan, room = Plan([], [], [], ROW), most
+        if plan.pieces:
+            yield plan
+
+
+def _plan(parts: Sequence[Part], size: int, pack: bool) -> Iterator[Plan]:
+    """Slices of large parameters, small ones together.
 
     Small parameters of one unit are one row; those with units of their own are rows, if they have the same length.
     """
@@ -99,13 +180,13 @@ def _plan(
             continue
         for start in range(0, count, size):
             whole = count <= size
-            yield [(i, None if whole else slice(start, start + size))], [part.unit], min(size, count - start)
+            yield Plan([(i, None if whole else slice(start, start + size))], [part.unit], [1], min(size, count - start))
     for (_, kind, _), members in small.items():
         for chunk in _chunks(members, parts, size):
             lengths = [parts[i].count for i in chunk]
             if sum(lengths):
                 units = [parts[i].unit for i in chunk] if kind == "rows" else [parts[chunk[0]].unit]
-                yield [(i, None) for i in chunk], units, sum(lengths) // len(units)
+                yield Plan([(i, None) for i in chunk], units, [1] * len(units), sum(lengths) // len(units))
 
 
 def _alone(parts: Sequence[Part]) -> dict[int, bool]:

@@ -7,16 +7,30 @@ so there is no second copy of them here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from proxmom.planes import Array
-from proxmom.torch.layout import Layout
+from proxmom.torch.layout import Layout, working
 from proxmom.torch.passes import Motion, Numbers, Settings
 from proxmom.torch.passes.arithmetic import add, combine, decayed, following, named, products, rounded, scale
-from proxmom.torch.passes.blocks import Block, Columns, cut
+from proxmom.torch.passes.blocks import Block, Columns, Segments, cut
+
+
+class Look(NamedTuple):
+    """What a block is before the step: gradient, x or None where nobody asked, what memories keep, the metric's state.
+
+    after, diagonal: that state with this gradient, and P.
+    """
+
+    gradient: Tensor
+    x: Tensor | None
+    kept: list[Tensor]
+    before: dict[str, Any]
+    after: Mapping[str, Any]
+    diagonal: Tensor | None
 
 
 class TorchPasses:
@@ -28,67 +42,91 @@ class TorchPasses:
     def __init__(self, layout: Layout, settings: Settings, *, pack: bool) -> None:
         self.name = "foreach blocks" if pack else "torch operations"
         self._settings = settings
-        self._blocks = cut(layout, pack=pack)
-        self._index = torch.cat([_no_units(layout), *(block.index for block in self._blocks)])
-        memories = zip(*(part.memories for part in layout.parts), strict=True)
-        self._memories = [list(rows) for rows in memories]
-        self._vectors = {name: [part.vectors[name] for part in layout.parts] for name in layout.parts[0].vectors}
         self._count = 2 + len(settings.memories)
+        self._pairs = self._count * (self._count + 1) // 2
+        self._width = 2 * self._pairs + self._count  # sums of each unit
+        self._blocks, fillings = cut(layout, pack=pack, sums=self._width)
+        self._parts, device = len(layout.parts), layout.device
+        # no gradient, no memory, and a metric that has seen none: nothing is added to any sum
+        self._fillings = [torch.zeros(count, dtype=dtype, device=device) for dtype, count in fillings]
+        zeros = [value.to(working(value.dtype)) for value in self._fillings]
+        starts = [settings.metric.start(value) for value in zeros]
+        memories = zip(*(part.memories for part in layout.parts), strict=True)
+        self._memories = [[*rows, *zeros] for rows in memories]
+        self._vectors = {
+            name: [*(part.vectors[name] for part in layout.parts), *(start[name] for start in starts)]
+            for name in layout.parts[0].vectors
+        }
         self._scalar_names = tuple(layout.metric_scalars())
         self._units = len(layout.groups)
+        units = torch.tensor([unit for block in self._blocks for unit in block.units], dtype=torch.int64, device="cpu")
+        self._order = torch.argsort(units, stable=True).to(device)
+        self._of_units = Segments(torch.bincount(units, minlength=self._units), self._width, device)
+        self.release()
+
+    def release(self) -> None:
         self._gradients: list[Tensor] = []
         self._xs: list[Tensor] = []
+        self._last: Look | None = None
 
     def measure(self, layout: Layout, numbers: Numbers) -> Tensor:
-        self._gradients, self._xs = layout.rows_of_gradients(), layout.xs()
-        columns = self._columns(numbers)
-        vectors = self._count
-        pairs = vectors * (vectors + 1) // 2
-        sums = [self._sums(block, columns, numbers.with_x) for block in self._blocks]
-        total = layout.scalar_rows.new_zeros((self._units, 2 * pairs + vectors))
-        if not sums:
+        self._gradients = layout.rows_of_gradients() + self._fillings
+        self._xs = layout.xs() + self._fillings
+        total = layout.scalar_rows.new_zeros((self._units, self._width))
+        if not self._blocks:
             return total
-        rows = torch.cat(sums).to(total.dtype)
-        moved, rest = rows[:, :pairs], rows[:, pairs:]
-        if rest.shape[1] < pairs:  # the identity metric: all weights are one number
-            moved = moved / (1 + self._settings.inertia)
-            rest = torch.cat([moved, rest], dim=1)
-        rows = torch.cat([moved, rest], dim=1)
-        return total.index_add_(0, self._index, torch.nn.functional.pad(rows, (0, total.shape[1] - rows.shape[1])))
+        columns = self._columns(numbers)
+        sums = torch.cat([self._sums(block, columns, numbers.with_x) for block in self._blocks], dim=1)
+        moved, rest = sums[: self._pairs], sums[self._pairs :]
+        if len(rest) < self._pairs:  # the identity metric: all weights are one number
+            moved = moved.double() / (1 + self._settings.inertia)
+            sums = torch.cat([moved, moved, rest])
+        total[:, : len(sums)] = self._of_units.total(sums[:, self._order]).T
+        return total
 
     def _sums(self, block: Block, columns: Columns, with_x: bool) -> Tensor:
-        """Products of one block, (k, ...)."""
-        scalars = columns.of(block)
-        g = self._gradient(block, scalars)
-        state = self._state(block, scalars)
-        x = self._load(block, self._xs) if with_x or self._settings.looks_at_x else g
-        u = named(self._settings.memories, g, [self._load(block, rows) for rows in self._memories], x)
-        metric, inertia = self._settings.metric, self._settings.inertia
-        diagonal = metric.diagonal(metric.update(state, g), scalars.get("factor", 1.0))
+        """Products of one block, one column for each run of rows."""
+        look = self._last = self._look(block, columns.of(block), with_x=with_x)
+        x = look.gradient if look.x is None else look.x
+        u = named(self._settings.memories, look.gradient, look.kept, x)
         dot = torch.dot if block.shape is None else torch.linalg.vecdot
-        sums = products(u, diagonal, inertia, dot)
+        sums = products(u, look.diagonal, self._settings.inertia, dot)
         if with_x:
             sums += [dot(v, x) for v in u]
-        return torch.stack(sums, dim=-1).reshape(len(block.units), -1)
+        found = torch.stack(sums).view(len(sums), -1)
+        return found if block.runs is None else block.runs.total(found)
+
+    def _look(self, block: Block, scalars: Mapping[str, Any], *, with_x: bool) -> Look:
+        metric = self._settings.metric
+        with_x = with_x or self._settings.looks_at_x or "coupled" in scalars
+        x = self._load(block, self._xs) if with_x else None
+        g = self._load(block, self._gradients)
+        g = g if self._settings.sign > 0 else -g
+        if x is not None and "coupled" in scalars:
+            g = decayed(g, scalars["coupled"], x)
+        before = {name: self._load(block, rows) for name, rows in self._vectors.items()}
+        before |= {name: scalars[name] for name in self._scalar_names}
+        after = metric.update(before, g)
+        diagonal = metric.diagonal(after, scalars.get("factor", 1.0))
+        return Look(g, x, [self._load(block, rows) for rows in self._memories], before, after, diagonal)
 
     def move(self, layout: Layout, numbers: Numbers, motion: Motion) -> None:
         combinations = {_key(name): parts for name, parts in motion.combinations.items()}
         columns = self._columns(
             numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **combinations
         )
-        for block in reversed(self._blocks):  # what was read last is still in cache
-            self._advance(block, columns.of(block), motion.sound)
+        for block in reversed(self._blocks):  # what was read last is still in cache, and the last look at hand
+            scalars = columns.of(block)
+            look, self._last = self._last or self._look(block, scalars, with_x=True), None
+            self._advance(block, look, scalars, motion.sound)
 
-    def _advance(self, block: Block, scalars: dict[str, Any], sound: Tensor | None) -> None:
-        metric, inertia = self._settings.metric, self._settings.inertia
-        g, x = self._gradient(block, scalars), self._load(block, self._xs)
-        state = self._state(block, scalars)
-        updated = metric.update(state, g)
-        diagonal = metric.diagonal(updated, scalars.get("factor", 1.0))
-        memory, *further = [self._load(block, memories) for memories in self._memories]
+    def _advance(self, block: Block, look: Look, scalars: Mapping[str, Any], sound: Tensor | None) -> None:
+        inertia, diagonal = self._settings.inertia, look.diagonal
+        before = self._load(block, self._xs) if look.x is None else look.x
+        x, (memory, *further) = before, look.kept
         if sound is not None:  # what was there must still be there afterwards, to be kept
             memory, x = memory.clone(), x.clone()
-        vectors = named(self._settings.memories, g, [memory, *further], x)
+        vectors = named(self._settings.memories, look.gradient, [memory, *further], x)
         combinations = {name: scalars[key] for name in self._settings.memories if (key := _key(name)) in scalars}
         after = following(self._settings.memories, vectors, combinations)
         combine(vectors, scalars["direction"], inertia, diagonal)
@@ -99,13 +137,13 @@ class TorchPasses:
             x.addcdiv_(memory * -scalars["scale"], diagonal)
         else:
             x.addcdiv_(memory, diagonal, value=-scalars["scale"])
-        for rows, value in zip(self._memories, [memory, *after], strict=True):
-            self._store(block, rows, value, sound)
+        for rows, value, old in zip(self._memories, [memory, *after], look.kept, strict=True):
+            self._store(block, rows, value, old, sound)
         for name, rows in self._vectors.items():
-            self._store(block, rows, updated[name], sound)
+            self._store(block, rows, look.after[name], look.before[name], sound)
         if self._settings.stochastic_rounding:
             x = rounded(x, self._xs[block.pieces[0][0]].dtype)
-        self._store(block, self._xs, x, sound)
+        self._store(block, self._xs, x, before, sound)
 
     def _columns(self, numbers: Numbers, **more: Array) -> Columns:
         named = {name: value[:, 0] for name, value in numbers.metric_scalars.items()} | more
@@ -114,20 +152,6 @@ class TorchPasses:
         if numbers.coupled is not None:
             named["coupled"] = numbers.coupled
         return Columns(named, self._units)
-
-    def _state(self, block: Block, scalars: Mapping[str, Any]) -> dict[str, Any]:
-        """The metric's state of this block."""
-        vectors = {name: self._load(block, rows) for name, rows in self._vectors.items()}
-        return vectors | {name: scalars[name] for name in self._scalar_names}
-
-    def _gradient(self, block: Block, scalars: dict[str, Any]) -> Tensor:
-        """The gradient as the rule sees it."""
-        g = self._load(block, self._gradients)
-        g = g if self._settings.sign > 0 else -g
-        return decayed(g, scalars["coupled"], self._load(block, self._xs)) if "coupled" in scalars else g
-
-    def release(self) -> None:
-        self._gradients, self._xs = [], []
 
     def _pieces(self, block: Block, rows: list[Tensor]) -> list[Tensor]:
         """The pieces of some vector that make up a block."""
@@ -146,23 +170,21 @@ class TorchPasses:
             joined = joined.to(block.dtype)
         return joined if block.shape is None else joined.view(block.shape)
 
-    def _store(self, block: Block, rows: list[Tensor], value: Tensor | None, sound: Tensor | None) -> None:
+    def _store(self, block: Block, rows: list[Tensor], value: Tensor | None, old: Tensor, sound: Tensor | None) -> None:
+        """Write a block of some vector, where `sound` if that is given; old: what it was."""
         pieces = self._pieces(block, rows)
         if value is None or value is pieces[0]:  # stays, or was written in place
             return
         if sound is not None:
-            value = torch.where(sound, value, self._load(block, rows))
-        if len(pieces) > 1:
-            torch._foreach_copy_(pieces, torch.split(value.view(-1), [piece.numel() for piece in pieces]))
-        else:
+            value = torch.where(sound, value, old)
+        if len(pieces) == 1:
             pieces[0].copy_(value.view(-1))
+            return
+        values = torch.split(value.view(-1), [piece.numel() for piece in pieces])
+        own = [k for k, (i, _) in enumerate(block.pieces) if i < self._parts]
+        torch._foreach_copy_([pieces[k] for k in own], [values[k] for k in own])
 
 
 def _key(name: str) -> str:
     """The column of a combination's coefficients."""
     return f"combination {name}"
-
-
-def _no_units(layout: Layout) -> Tensor:
-    """An empty list of units, for layouts without blocks."""
-    return torch.zeros(0, dtype=torch.int64, device=layout.device)
