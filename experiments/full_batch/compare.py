@@ -1,4 +1,4 @@
-"""Every method on every full-batch problem, from ten starts: the loss after equal evaluations, and in seconds.
+"""Every method on every full-batch problem, from fifteen starts: the loss after equal evaluations, and in seconds.
 
 \b
     python experiments/full_batch/compare.py            # runs what runs.csv has not yet
@@ -24,9 +24,10 @@ import picture
 import rows
 import summaries
 import torch
-from methods import ADAM, LRS, METHODS, OWN, PLAIN, WOLFE, Watch
+from methods import ADAM, AGAIN, LRS, METHODS, OWN, Watch
 from problems import PROBLEMS, Problem
 from rows import HERE, SEARCH, Point, Row
+from summaries import MODES, ROUNDS
 
 
 class Job(NamedTuple):
@@ -41,7 +42,16 @@ class Job(NamedTuple):
 def jobs(names: list[str], seeds: int) -> list[Job]:
     """In this order: the two modes of L-BFGS say what the others are to reach, Adam's search what its lr is."""
     searches = [Job(name, ADAM, lr, SEARCH) for name in names for lr in LRS]
-    return searches + [Job(name, method, None, seed) for name in names for seed in range(seeds) for method in METHODS]
+    others = [method for method in (AGAIN, *METHODS) if method not in MODES]
+    return searches + [
+        Job(name, method, None, seed)
+        for name in names
+        for made in ROUNDS
+        for methods in (MODES, others)
+        for seed in made.starts
+        if seed < seeds
+        for method in methods
+    ]
 
 
 def done(job: Job, found: list[Row]) -> bool:
@@ -52,7 +62,7 @@ def done(job: Job, found: list[Row]) -> bool:
 
 def goal(job: Job, found: list[Row]) -> float | None:
     """The loss of the better mode of L-BFGS from the same start; None for those modes, and where both failed."""
-    if job.method in (WOLFE, PLAIN) or job.seed == SEARCH:
+    if job.method in MODES or job.seed == SEARCH:
         return None
     better = summaries.better(found, job.problem, job.seed)
     return None if better is None else rows.slack(better.loss)
@@ -66,7 +76,9 @@ def first(losses: np.ndarray, limit: float | None) -> int | None:
 
 def execute(job: Job, problem: Problem, found: list[Row]) -> tuple[Row, list[Point]]:
     """Makes a run: its row, and its curve at about forty numbers of evaluations."""
-    method, lr = METHODS[job.method], job.lr
+    starts = next((made.starts for made in ROUNDS if job.seed in made.starts), None)
+    usual = summaries.typical(found, job.problem, starts) if starts and job.method not in MODES else None
+    method, lr = METHODS[usual.mode if usual and job.method == AGAIN else job.method], job.lr
     if job.method == ADAM:
         lr = summaries.best_lr(found, job.problem) if lr is None else lr
         method = partial(method, lr=lr)
@@ -76,14 +88,15 @@ def execute(job: Job, problem: Problem, found: list[Row]) -> tuple[Row, list[Poi
     least = np.array(list(accumulate((v if np.isfinite(v) else np.inf for v in watch.values), min)))
     loss = float(least[:budget][-1])
     settled, reached = first(least, rows.slack(loss)), first(least, goal(job, found))
+    typical = first(least[:budget], None if usual is None else rows.slack(usual.loss))
     times = [None if n is None else watch.seconds[n - 1] for n in (settled, reached)]
     early = ended in (methods.CONVERGED, methods.TOLD, methods.STUCK)
     count = min(budget, len(least))
     figures = (watch.values[0], loss, count, watch.seconds[count - 1], settled, times[0], reached, times[1])
-    row = Row(job.problem, job.method, lr, job.seed, *figures, ended, methods.left(watch) if early else None)
+    row = Row(job.problem, job.method, lr, job.seed, *figures, ended, methods.left(watch) if early else None, typical)
     grid = sorted({int(n) for n in np.geomspace(1, budget, 40)})
     curve = [Point(job.problem, job.method, job.seed, n, float(least[min(n, len(least)) - 1])) for n in grid]
-    return row, [] if job.seed == SEARCH else curve
+    return row, [] if job.seed == SEARCH or job.method == AGAIN else curve
 
 
 def tell(folder: Path) -> None:
@@ -96,7 +109,7 @@ def tell(folder: Path) -> None:
 
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, type=click.Choice(list(PROBLEMS)), help="Only this problem; may be repeated.")
-@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, SEARCH), help="Starts of each problem.")
+@click.option("--seeds", default=15, show_default=True, type=click.IntRange(1, SEARCH), help="Starts of each problem.")
 @click.option("--budget", type=click.IntRange(2), help="Evaluations, instead of each problem's own number.")
 @click.option("--out", default=HERE, type=click.Path(file_okay=False, path_type=Path), help="Folder of the files.")
 @click.option("--tables", is_flag=True, help="Nothing is run: table.txt and the picture again.")

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
@@ -82,9 +83,17 @@ def again(watch: Watch, attempt: Callable[[], Any]) -> None:
         watch.place(watch.point)
 
 
-def ours(watch: Watch, pairs: int | None = None) -> str:
-    """`proxmom.torch.minimize` as it is, with 100 pairs, or with so many."""
-    metric = None if pairs is None else QuasiNewton(pairs)
+@dataclass(frozen=True)
+class Newest(QuasiNewton):
+    """As `minimize` had it when starts 0 to 9 were first run, and L-BFGS has it: γ is that of the newest pair."""
+
+    def scale(self, pairs: Any, identity: Any, ss: Any, sy: Any, yy: Any, forecast: Any) -> Any:
+        """See `QuasiNewton`."""
+        return sy / yy
+
+
+def ours(watch: Watch, metric: QuasiNewton | None = None) -> str:
+    """`proxmom.torch.minimize` as it is, with 100 pairs, or with this metric."""
     found = minimize(watch, watch.params, metric=metric, max_iter=watch.budget - 1)
     return CONVERGED if found.success else BUDGET if found.status == 1 else TOLD
 
@@ -130,19 +139,24 @@ def adam(watch: Watch, lr: float) -> str:
 WOLFE, PLAIN = "L-BFGS, strong Wolfe", "L-BFGS, no line search"
 FEWER, MANY = "L-BFGS, Wolfe, 20 pairs", "L-BFGS, Wolfe, 300 pairs"
 LESS, OURS, MOST = "minimize, 20 pairs", "minimize, 100 pairs", "minimize, 300 pairs"
+LESS_ONCE, ONCE, MOST_ONCE = "newest γ, 20 pairs", "newest γ, 100 pairs", "newest γ, 300 pairs"
+AGAIN = "L-BFGS, again"  # the better mode, when what it is to reach is known; in no table
 CG, ADAM = "nonlinear CG", "Adam"
 METHODS: dict[str, Callable[..., str]] = {
     WOLFE: partial(lbfgs, search="strong_wolfe"),
     PLAIN: partial(lbfgs, search=None),
     FEWER: partial(lbfgs, search="strong_wolfe", pairs=20),
     MANY: partial(lbfgs, search="strong_wolfe", pairs=300),
-    LESS: partial(ours, pairs=20),
+    LESS: partial(ours, metric=QuasiNewton(20)),
     OURS: ours,
-    MOST: partial(ours, pairs=300),
+    MOST: partial(ours, metric=QuasiNewton(300)),
+    LESS_ONCE: partial(ours, metric=Newest(20)),
+    ONCE: partial(ours, metric=Newest(100)),
+    MOST_ONCE: partial(ours, metric=Newest(300)),
     CG: conjugate_gradients,
     ADAM: adam,
 }
-OWN = (LESS, OURS, MOST)
+OWN = (LESS, OURS, MOST, LESS_ONCE, ONCE, MOST_ONCE)
 LRS = tuple(float(lr) for lr in np.geomspace(3e-4, 1, 8))  # Adam's search
 
 

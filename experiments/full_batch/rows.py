@@ -20,6 +20,8 @@ class Row(NamedTuple):
         settled: evaluations until the loss is as good as equal to `loss`. settled_seconds: the same in seconds.
         reached, reached_seconds: until it is as good as that of the better mode of L-BFGS; None for never. Our own
             runs are followed for two budgets here, for the others that are no L-BFGS one.
+        typical: evaluations until it is as good as the median, over the starts run together, of the mode of L-BFGS that
+            has the lower one; within the budget, None for never and where it was not asked for.
         ended: see `methods`. left: by how much L-BFGS lowers the loss from there; None where the budget ended it.
     """
 
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     reached_seconds: float | None
     ended: str
     left: float | None
+    typical: int | None = None
 
 
 class Point(NamedTuple):
@@ -49,7 +52,7 @@ class Point(NamedTuple):
     loss: float
 
 
-WHOLE, TEXT = ("seed", "evaluations", "settled", "reached"), ("problem", "method", "ended")
+WHOLE, TEXT = ("seed", "evaluations", "settled", "reached", "typical"), ("problem", "method", "ended")
 SEARCH = 100  # seed of the start on which Adam's lr is searched for
 
 
