@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from scipy.optimize import LbfgsInvHessProduct
 
-from proxmom import AdaptiveMemory, ConjugateMemory, GradientDescent, SteadyMemory
+from proxmom import AdaptiveMemory, ConjugateMemory, GradientDescent, HeavyBall, SteadyMemory, TruncatedMemory
 from proxmom.metrics import QuasiNewton
 from proxmom.numpy import Optimizer
 
@@ -163,6 +164,48 @@ def test_derived_memory_adds_nothing(random: Any, rule: Any) -> None:
         for optimizer in (ours, plain):
             optimizer.step(hessian @ optimizer.x - b)
             optimizer.lr = 1.0
+
+
+class Watched(QuasiNewton):
+    """Writes down what it is told to have forecast."""
+
+    told: ClassVar[list[float]] = []
+
+    def low_rank(self, gram: Any, numbers: Any, forecast: Any) -> Any:
+        self.told.append(float(forecast[0]))
+        return super().low_rank(gram, numbers, forecast)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("rule", [GradientDescent(), HeavyBall(0.5), TruncatedMemory(0.0)], ids=repr)
+def test_the_metric_is_told_what_it_forecast_of_the_last_move(rule: Any, backend: str, random: Any) -> None:
+    """<s, Ps> with P as it was for that move: with any lr, memory in the move, or a weight on the floor."""
+    hessian, b = quadratic(random)
+    torch, ours = pytest.importorskip("torch"), importlib.import_module(f"proxmom.{backend}")
+    tensors = [torch.nn.Parameter(torch.zeros(5).double()), torch.nn.Parameter(torch.zeros(SIZE - 5).double())]
+    shown = Optimizer(np.zeros(SIZE), rule, lr=0.1, metric=QuasiNewton(3))  # P, and the same points
+    if backend == "numpy":
+        optimizer: Any = Optimizer(np.zeros(SIZE), rule, lr=0.1, metric=Watched(3))
+    else:
+        optimizer = ours.ProxOptimizer(tensors, rule, 0.1, metric=Watched(3))
+    Watched.told.clear()
+    expected, given = [0.0], {"loss": 1.0} if isinstance(rule, TruncatedMemory) else {}
+    for lr in (0.1, 1.0, 0.7, 1.0, 1.3, 1.0):
+        x, shown.lr = shown.x, lr
+        g = hessian @ x - b
+        inverse = shown.preview(g, **given).inverse
+        shown.step(g, **given)
+        expected.append((shown.x - x) @ np.linalg.solve(inverse, shown.x - x))
+        if backend == "numpy":
+            optimizer.lr = lr
+            optimizer.step(g, **given)
+            continue
+        optimizer.param_groups[0]["lr"] = lr
+        for p, part in zip(tensors, (g[:5], g[5:]), strict=True):
+            p.grad = torch.tensor(part)
+        optimizer.step(**given)
+    np.testing.assert_allclose(Watched.told, expected[:-1], rtol=1e-9)
+    assert all(value > 0 for value in Watched.told[1:])
 
 
 def test_an_undone_step_leaves_what_was_known_where_it_began(random: Any) -> None:
