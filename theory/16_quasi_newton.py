@@ -448,15 +448,6 @@ def _unit_claims() -> list[Claim]:
 # That fewer evaluations follow is measured, here and in `experiments/full_batch` and `experiments/tuning_free`.
 
 
-@dataclass(frozen=True)
-class Newest(QuasiNewton):
-    """As L-BFGS has it: γ is <s, y>/<y, y> of the newest pair."""
-
-    def scale(self, pairs: Any, identity: Any, ss: Any, sy: Any, yy: Any, forecast: Any) -> Any:
-        """See `QuasiNewton`."""
-        return sy / yy
-
-
 def unit_steps(metric: QuasiNewton, hessian: Any, b: Any, count: int = 40) -> Any:
     """Of unit steps after a short one: e, γ, whether a cut acted on it, and where along it f is least, (steps, 4)."""
     kept, numbers, low = np.zeros((metric.kept, len(b))), {"pairs": np.zeros(1), "identity": np.ones(1)}, None
@@ -479,7 +470,10 @@ def unit_steps(metric: QuasiNewton, hessian: Any, b: Any, count: int = 40) -> An
 
 
 def _length_claims() -> list[Claim]:
-    runs = [(unit_steps(QuasiNewton(5), *quadratic(s)), unit_steps(Newest(5), *quadratic(s))) for s in range(20)]
+    runs = [
+        (unit_steps(QuasiNewton(5), *quadratic(s)), unit_steps(QuasiNewton(5, follows=False), *quadratic(s)))
+        for s in range(20)
+    ]
     off = max(np.abs(run[:, 0] / run[:, 3] - 1).max() for run in (ours for ours, _ in runs))
     product, free_steps = 0.0, 0
     for ours, _ in runs:
@@ -493,7 +487,10 @@ def _length_claims() -> list[Claim]:
     means = [float(np.exp(np.mean([np.log(run[:, 0]).mean() for run in which]))) for which in zip(*runs, strict=True)]
     eigenvalues, start = np.geomspace(1e-3, 1, 100), np.random.default_rng(143).normal(size=100)
     fun = partial(free.diagonal, eigenvalues=eigenvalues)
-    few, many = (reached(minimize(fun, start, metric=metric, gtol=1e-9)) for metric in (QuasiNewton(100), Newest(100)))
+    few, many = (
+        reached(minimize(fun, start, metric=metric, gtol=1e-9))
+        for metric in (QuasiNewton(100), QuasiNewton(100, follows=False))
+    )
     return [
         Claim("forecast over bend = where along the unit step f is least", off, 0, "identity", 1e-9),
         Claim("product of e between two cuts = square of what γ was multiplied by", product, 0, "identity", 1e-9),

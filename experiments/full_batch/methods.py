@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
@@ -83,15 +82,6 @@ def again(watch: Watch, attempt: Callable[[], Any]) -> None:
         watch.place(watch.point)
 
 
-@dataclass(frozen=True)
-class Newest(QuasiNewton):
-    """As `minimize` had it when starts 0 to 9 were first run, and L-BFGS has it: γ is that of the newest pair."""
-
-    def scale(self, pairs: Any, identity: Any, ss: Any, sy: Any, yy: Any, forecast: Any) -> Any:
-        """See `QuasiNewton`."""
-        return sy / yy
-
-
 def ours(watch: Watch, metric: QuasiNewton | None = None) -> str:
     """`proxmom.torch.minimize` as it is, with 100 pairs, or with this metric."""
     found = minimize(watch, watch.params, metric=metric, max_iter=watch.budget - 1)
@@ -139,6 +129,7 @@ def adam(watch: Watch, lr: float) -> str:
 WOLFE, PLAIN = "L-BFGS, strong Wolfe", "L-BFGS, no line search"
 FEWER, MANY = "L-BFGS, Wolfe, 20 pairs", "L-BFGS, Wolfe, 300 pairs"
 LESS, OURS, MOST = "minimize, 20 pairs", "minimize, 100 pairs", "minimize, 300 pairs"
+# as `minimize` was when starts 0 to 9 were first run
 LESS_ONCE, ONCE, MOST_ONCE = "newest γ, 20 pairs", "newest γ, 100 pairs", "newest γ, 300 pairs"
 AGAIN = "L-BFGS, again"  # the better mode, when what it is to reach is known; in no table
 CG, ADAM = "nonlinear CG", "Adam"
@@ -150,9 +141,9 @@ METHODS: dict[str, Callable[..., str]] = {
     LESS: partial(ours, metric=QuasiNewton(20)),
     OURS: ours,
     MOST: partial(ours, metric=QuasiNewton(300)),
-    LESS_ONCE: partial(ours, metric=Newest(20)),
-    ONCE: partial(ours, metric=Newest(100)),
-    MOST_ONCE: partial(ours, metric=Newest(300)),
+    LESS_ONCE: partial(ours, metric=QuasiNewton(20, follows=False)),
+    ONCE: partial(ours, metric=QuasiNewton(100, follows=False)),
+    MOST_ONCE: partial(ours, metric=QuasiNewton(300, follows=False)),
     CG: conjugate_gradients,
     ADAM: adam,
 }

@@ -195,6 +195,7 @@ DEFAULTS: dict[str, Callable[[Any, Any], None]] = {  # from a first step of thei
     LOW: partial(default, memory="low"),
     "minimize(..., metric=QuasiNewton(10))": partial(default, metric=QuasiNewton(10)),
     "minimize(..., metric=QuasiNewton(40))": partial(default, metric=QuasiNewton(40)),
+    "minimize(..., follows=False)": partial(default, metric=QuasiNewton(follows=False)),
 }
 MAIN: dict[str, Method] = {  # the two memories, from every first step
     "GradientDescent, QuasiNewton(20)": full,

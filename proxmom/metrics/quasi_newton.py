@@ -27,6 +27,7 @@ class QuasiNewton:
     Args:
         pairs: >= 1; memory and time of a step grow with it, by two vectors each.
         curvature: in (0, 1), cosine between s and y above which a pair is kept.
+        follows: whether γ follows; else it is <s, y>/<y, y> of the newest pair, as L-BFGS has it.
 
     Raises:
         ValueError: for other values.
@@ -36,6 +37,7 @@ class QuasiNewton:
 
     pairs: int = 20
     curvature: float = 1e-10
+    follows: bool = True
     memory_from_gradient: ClassVar[bool] = True
     numbers: ClassVar[Mapping[str, float]] = {"pairs": 0.0, "identity": 1.0}
 
@@ -53,15 +55,17 @@ class QuasiNewton:
     def scale(self, pairs: Any, identity: Any, ss: Any, sy: Any, yy: Any, forecast: Any) -> Any:
         """γ after a pair that is kept; numbers, or arrays of one shape.
 
-        It starts as <s, y>/<y, y>, which is L-BFGS's at every step. Where the bend <s, y> of the last move was less
-        than P had forecast, the move ended short of the least f along it, and γ grows; else it shrinks: by the root of
-        the ratio of the two, within <s, y>/<y, y> and <s, s>/<s, y>. So bends are forecast right on average
-        (`theory/16_quasi_newton.py`).
+        It starts as <s, y>/<y, y>, and stays that of the newest pair unless it `follows`: where the bend <s, y> of the
+        last move was less than P had forecast, the move ended short of the least f along it, and γ grows; else it
+        shrinks; by the root of the ratio of the two, within <s, y>/<y, y> and <s, s>/<s, y>. So bends are forecast
+        right on average (`theory/16_quasi_newton.py`).
 
         Args:
             pairs: how many were kept before. identity: γ before.
             ss, sy, yy: <s, s>, <s, y> and <y, y>, all > 0. forecast: <s, Ps>, with P as it was for that move.
         """
+        if not self.follows:
+            return sy / yy
         xp = namespace(ss)
         told = (pairs > 0) & (forecast > 0) & (forecast < xp.inf)  # where x decays besides, it may be anything
         followed = identity * xp.sqrt(xp.where(told, forecast, sy) / sy)
