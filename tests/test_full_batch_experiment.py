@@ -52,7 +52,9 @@ def row(scripts: Any, method: str, **changes: Any) -> Any:
 
 def test_a_tiny_version_runs(scripts: Any, tiny: Path) -> None:
     rows = scripts.rows.read(tiny)
-    assert [r.method for r in rows if r.seed == 0] == list(scripts.methods.METHODS)
+    ran = [r.method for r in rows if r.seed == 0]
+    assert ran[:2] == list(scripts.summaries.MODES), "they say what the others are to reach"
+    assert sorted(ran) == sorted([*scripts.methods.METHODS, scripts.methods.AGAIN])
     assert len([r for r in rows if r.seed == scripts.rows.SEARCH]) == 8
     assert all(r.evaluations == 12 and 0 <= r.loss <= r.first for r in rows)
     assert (tiny / "full_batch.png").stat().st_size > 10_000
@@ -62,7 +64,8 @@ def test_curves_end_at_the_loss_of_the_row(scripts: Any, tiny: Path) -> None:
     points = scripts.rows.read_curves(tiny)
     for r in scripts.rows.read(tiny):
         curve = [p.loss for p in points if (p.method, p.seed) == (r.method, r.seed)]
-        assert r.seed == scripts.rows.SEARCH or (curve[0], curve[-1]) == (r.first, r.loss)
+        drawn = r.seed != scripts.rows.SEARCH and r.method != scripts.methods.AGAIN
+        assert (curve[0], curve[-1]) == (r.first, r.loss) if drawn else not curve
         assert curve == sorted(curve, reverse=True)
 
 
@@ -84,13 +87,13 @@ def test_the_committed_table_is_that_of_the_committed_rows(scripts: Any) -> None
     assert table == (FOLDER / "table.txt").read_text()
     told = (FOLDER / "README.md").read_text()
     verdicts = [line for line in table.splitlines() if line.startswith("(")]
-    assert len(verdicts) == 6
+    assert len(verdicts) == 10
     assert all(line in told for line in verdicts), "the README gives the verdicts of the table"
     assert {(r.problem, r.method, r.seed) for r in rows if r.seed < scripts.rows.SEARCH} == {
         (problem, method, seed)
         for problem in scripts.problems.PROBLEMS
-        for method in scripts.methods.METHODS
-        for seed in range(10)
+        for method in (*scripts.methods.METHODS, scripts.methods.AGAIN)
+        for seed in range(15)
     }
 
 
@@ -177,23 +180,42 @@ def test_silently_far_is_told_from_near_and_from_honest(scripts: Any) -> None:
 
 
 def test_verdicts_can_be_bad(scripts: Any) -> None:
-    first, second = scripts.summaries.ROUNDS
-    rows = [row(scripts, method, settled=50, reached=50) for method in scripts.methods.METHODS]
+    first, second, third = scripts.summaries.ROUNDS
+    again = row(scripts, scripts.methods.AGAIN, typical=50)
+    rows = [again, *(row(scripts, method, settled=50, reached=50, typical=40) for method in scripts.methods.METHODS)]
 
     def verdicts(rows: Any, made: Any) -> list[str]:
         return [line[:9] for line in scripts.summaries.claims(rows, ["image"], made)]
 
     assert verdicts(rows, first) == ["(a) holds", "(b) fails", "(c) holds"]
     assert verdicts(rows, second) == ["(d) holds", "(e) holds", "(f) holds"]
+    assert verdicts(rows, third) == ["(g) holds", "(h) fails", "(i) holds", "(j) holds"]
+    late = [r._replace(typical=46) if r.method == third.method else r for r in rows]
+    assert verdicts(late, third)[-1] == "(j) fails"
     worse = {"loss": 1.1, "ended": "converged", "left": 0.5, "reached": 20}
     rows = [r._replace(**worse) if r.method == first.method else r for r in rows]
     assert verdicts(rows, first) == ["(a) fails", "(b) holds", "(c) fails"]
     assert verdicts(rows, second) == ["(d) holds", "(e) holds", "(f) holds"], "of another method"
 
 
+def test_expected_evaluations_until_the_usual_loss(scripts: Any) -> None:
+    wolfe, plain, own = scripts.methods.WOLFE, scripts.methods.PLAIN, scripts.methods.OURS
+    losses = {wolfe: (1.0, 2.0, 9.0), plain: (0.5, 3.0, 4.0)}
+    rows = [row(scripts, m, seed=k, loss=v, settled=70) for m, values in losses.items() for k, v in enumerate(values)]
+    usual = scripts.summaries.typical(rows, "image", range(3))
+    assert usual == (wolfe, 2.0), "the lower of the medians, of one mode"
+    assert scripts.summaries.typical(rows, "image", range(1)) == (plain, 0.5), "of these starts alone"
+    level = [r._replace(loss=1.0, settled=60 if r.method == plain else 70) for r in rows]
+    assert scripts.summaries.typical(level, "image", range(3)).mode == plain, "of equal ones the faster"
+    runs = [row(scripts, own, seed=k, typical=n) for k, n in enumerate((30, None, 50))]
+    assert scripts.summaries.expected(runs, "image", own) == (30 + 100 + 50) / 2
+    assert scripts.summaries.expected(runs[1:2], "image", own) == math.inf
+
+
 def test_a_round_has_starts_of_its_own(scripts: Any) -> None:
     """The second is told when its first problem was run by every method, from its own runs."""
-    rows = [row(scripts, method, settled=50, reached=50) for method in scripts.methods.METHODS]
+    methods = (*scripts.methods.METHODS, scripts.methods.AGAIN)
+    rows = [row(scripts, method, settled=50, reached=50, typical=40) for method in methods]
     search = row(scripts, scripts.methods.ADAM, lr=0.1, seed=scripts.rows.SEARCH)
     later = [r._replace(seed=5, loss=0.25) for r in rows]
     table = scripts.summaries.table([search, *rows, *later])
