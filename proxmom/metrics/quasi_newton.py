@@ -33,6 +33,7 @@ class QuasiNewton:
         ValueError: for other values.
 
     Source: Nocedal, Math. Comp. 35 (1980); the compact form is Byrd, Nocedal and Schnabel's, Math. Prog. 63 (1994).
+    Oren and Luenberger, Management Science 20 (1974), scale all of P⁻¹, and not γ alone, by a like ratio.
     """
 
     pairs: int = 20
