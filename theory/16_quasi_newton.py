@@ -446,9 +446,9 @@ def _unit_claims() -> list[Claim]:
 # *Proof.* The product of all :math:`\sqrt{e_t} = \gamma_t/\gamma_{t-1}` is :math:`\gamma_T/\gamma_0`, and both lie
 # between the quotients of their pairs, so in :math:`[1/L, 1/\mu]`. ∎
 #
-# That fewer evaluations follow is measured, here and in `experiments/full_batch` and `experiments/tuning_free`. The ratio
-# 1/e is prior art: S. Oren and D. Luenberger's "Self-scaling variable metric algorithms" (1974), and M. Al-Baali's for
-# limited memory (1999), scale all of H by it, the pairs included.
+# That fewer evaluations follow is measured, here and in `experiments/full_batch` and `experiments/tuning_free`. The
+# ratio is prior art: S. Oren and D. Luenberger's "Self-scaling variable metric algorithms" (1974), and M. Al-Baali's
+# for limited memory (1999), scale all of H by it, the pairs included.
 
 
 def unit_steps(metric: QuasiNewton, hessian: Any, b: Any, count: int = 40) -> Any:
