@@ -63,14 +63,15 @@ class QuasiNewton:
 
         Args:
             pairs: how many were kept before. identity: γ before.
-            ss, sy, yy: <s, s>, <s, y> and <y, y>, all > 0. forecast: <s, Ps>, with P as it was for that move.
+            ss, sy, yy: <s, s>, <s, y> and <y, y>, the last two > 0. forecast: <s, Ps>, with P as it was for that move.
         """
         if not self.follows:
             return sy / yy
         xp = namespace(ss)
         told = (pairs > 0) & (forecast > 0) & (forecast < xp.inf)  # where x decays besides, it may be anything
         followed = identity * xp.sqrt(xp.where(told, forecast, sy) / sy)
-        return xp.where(pairs > 0, xp.minimum(xp.maximum(followed, sy / yy), ss / sy), sy / yy)
+        longest = xp.minimum(followed, ss / sy)  # 0 where ss underflows
+        return xp.where(pairs > 0, xp.maximum(longest, sy / yy), sy / yy)
 
     def low_rank(self, gram: Array, numbers: Mapping[str, Array], forecast: Array) -> Expansion:
         """P⁻¹ after one more move.

@@ -11,7 +11,7 @@ from scipy.optimize import LbfgsInvHessProduct
 
 from proxmom import AdaptiveMemory, ConjugateMemory, GradientDescent, HeavyBall, SteadyMemory, TruncatedMemory
 from proxmom.metrics import QuasiNewton
-from proxmom.numpy import Optimizer
+from proxmom.numpy import Optimizer, minimize
 
 SIZE = 12
 
@@ -132,6 +132,24 @@ def test_the_identity_follows_how_the_bend_was_forecast(pairs: int, forecast: fl
     for power in (-500, 500):  # lengths of any size: no product overflows
         sizes = np.ldexp([8.0, 2.0, 4.0, forecast], power)
         assert QuasiNewton().scale(pairs, 1.0, *sizes) == pytest.approx(found, rel=1e-15)
+
+
+def test_a_move_whose_square_underflows_leaves_the_identity_positive() -> None:
+    for pairs in (0, 5):
+        assert QuasiNewton().scale(pairs, 1e-3, *np.array([0.0, 2.0, 4.0, 1e-9])) == 0.5
+    random, scale = np.random.default_rng(0), 2.0**-540
+    hessian, b = quadratic(random)
+    for metric in (QuasiNewton(5), QuasiNewton(5, follows=False)):
+        found = minimize(lambda z: (z @ hessian @ z / 2 - b @ z, hessian @ z - b), np.ones(SIZE), metric=metric)
+        tiny = minimize(
+            lambda z: (
+                float(z / scale @ hessian @ (z / scale) / 2 - b @ (z / scale)),
+                (hessian @ (z / scale) - b) / scale,
+            ),
+            np.full(SIZE, scale),
+            metric=metric,
+        )
+        assert tiny.fun == pytest.approx(found.fun, rel=1e-6)
 
 
 @pytest.mark.parametrize("pairs", [0, -1, 2.0])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from proxmom import GradientDescent, QuasiNewton
+from proxmom import GradientDescent, HeavyBall, QuasiNewton
 from proxmom.numpy import Optimizer
 from proxmom.torch import ProxOptimizer
 from tests.torch.common import made
@@ -61,6 +62,21 @@ def test_as_many_parameters_may_be_others() -> None:
         optimizer.step()
         counts.append(float(optimizer.state[params[0]]["pairs"]))
     assert counts == [0, 0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("scope", ["group", "tensor"])
+def test_scopes_at_rates_of_their_own_are_optimizers_of_their_own(scope: Any) -> None:
+    rates = (0.05, 0.2)
+    params = [nn.Parameter(torch.ones(3).double()), nn.Parameter(torch.ones(4).double())]
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(params, rates, strict=True)]
+    optimizer = ProxOptimizer(groups, HeavyBall(0.5), 1.0, metric=QuasiNewton(4), scope=scope)
+    alone = [Optimizer(np.ones(p.numel()), HeavyBall(0.5), lr=r, metric=QuasiNewton(4)) for p, r in zip(params, rates)]
+    for _ in range(8):
+        newton(params, [0, 1], quadratic)
+        optimizer.step()
+        for i, (p, other) in enumerate(zip(params, alone, strict=True)):
+            other.step(quadratic(i, other.x))
+            np.testing.assert_allclose(p.detach().numpy(), other.x, rtol=1e-10)
 
 
 class Watched(QuasiNewton):

@@ -1,8 +1,7 @@
-"""A device's way in torch operations: parameters in rows, many in a block; it is made to run on the CPU here."""
+"""Torch operations as on a device: parameters in rows, many in a block. Here they are made to run on the CPU."""
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxmom import Adam, AdaptiveMemory, Euclidean, HeavyBall
@@ -55,6 +55,14 @@ class Bare:
 
     def diagonal(self, state: Any, factor: Any) -> Any:
         return factor * state["squares"] ** 0.5
+
+
+@dataclass(frozen=True)
+class NoEps(Bare):
+    """P is 0 at first."""
+
+    def start(self, x: Any) -> Any:
+        return {"squares": namespace(x).zeros_like(x)}
 
 
 @settings(max_examples=50)
@@ -161,10 +169,22 @@ def test_a_step_that_is_not_taken_keeps_no_gradient_alive() -> None:
     p = nn.Parameter(torch.ones(3))
     optimizer = AMSGD([p], foreach=True)
     p.grad = torch.full((3,), float("nan"))
-    gradient = weakref.ref(p.grad)
+    gradient = StorageWeakRef(p.grad.untyped_storage())  # another tensor may hold the same memory
     optimizer.step()
     p.grad = None
-    assert gradient() is None
+    assert gradient.expired()
+
+
+@pytest.mark.parametrize("metric", [Adam(eps=1e-50), NoEps()], ids=["eps underflows", "no eps"])
+def test_where_a_metric_is_zero_without_gradients_rows_are_filled_without_harm(metric: Any) -> None:
+    p = nn.Parameter(torch.ones(300))
+    optimizer = ProxOptimizer([p], HeavyBall(), 0.1, metric=metric, foreach=True)
+    for _ in range(3):
+        p.grad = torch.linspace(1, 2, 300)
+        with device():
+            optimizer.step()
+    assert optimizer.diagnostics()["skipped"] == 0
+    assert (p < 1).all()
 
 
 class Operations(TorchDispatchMode):

@@ -139,9 +139,11 @@ class _Planner:
         )
 
     def _of_the_run(self, method: MethodSpec, seed: int, stage: str) -> dict[str, Any]:
+        own = method.configuration
+        metric = str(own.get("metric", ""))
         if isinstance(self.study.runs, Evaluations):
-            return asdict(self.study.runs) | numerics.in_key(numerics.EVALUATIONS)
-        training, own = self.study.runs, method.configuration
+            return asdict(self.study.runs) | numerics.in_key(numerics.EVALUATIONS, metric)
+        training = self.study.runs
         return {
             "steps": training.steps,
             "schedule": own.get("schedule", training.schedule),
@@ -149,7 +151,7 @@ class _Planner:
             "seed": seed,
             "test": stage == FINAL,
             "device": training.device,
-            **numerics.in_key(numerics.TRAINING),
+            **numerics.in_key(numerics.TRAINING, metric),
         }
 
 

@@ -11,6 +11,10 @@ EVALUATIONS = 1  # of studies that count them: problems, rules, metrics, step si
 TRAINING = 1  # of training studies: rules and metrics as well, tasks, schedules, how a run trains
 
 
-def in_key(version: int) -> dict[str, int]:
-    """What the configuration of a run holds of its version, >= 1."""
-    return {"numerics": version} if version > 1 else {}
+METRICS = {"QuasiNewton": 2}  # of runs in a metric, where nothing else changed; not listed: 1
+
+
+def in_key(version: int, metric: str) -> dict[str, int]:
+    """What the configuration of a run holds of the versions of its kind, >= 1, and its metric, named as in a study."""
+    versions = {"numerics": version, "metric_numerics": METRICS.get(metric.split("(")[0], 1)}
+    return {name: number for name, number in versions.items() if number > 1}

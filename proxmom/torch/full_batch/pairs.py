@@ -45,10 +45,10 @@ class Pairs:
 
     def forget(self, here: Truth) -> None:
         """P is the identity again, of the problems where it is true."""
-        self.seen, self.identity = where(here, 0, self.seen), where(here, 1.0, self.identity)
+        self.seen = where(here, 0, self.seen)
 
     def see(self, move: Rows, turn: Rows, products: tuple[Number, ...], here: Truth) -> None:
-        """One more pair, of the problems where it is true; products: <s, s>, <s, y>, <y, y>, <s, Ps>, each as (N,)."""
+        """One more pair, of the problems where it is true; products: <s, s>, <s, y>, <y, y> and <s, Ps>."""
         ss, sy, yy, forecast = products
         with np.errstate(all="ignore"):
             taken = here & (sy > self._metric.curvature * np.sqrt(ss) * np.sqrt(yy)) & (sy > TINY) & (yy > TINY)

@@ -23,7 +23,7 @@ from proxmom.torch.memory import as_tensor
 HOST_BLOCK = 1 << 18  # elements: rows stay in cache, and calls are few
 SHARE = 32  # a block is at most one part in this many, a third of it where the metric needs temporaries
 ALIGN = 1 << 10  # elements: blocks begin where vector instructions like it
-DEVICE_BLOCK = 1 << 25  # elements: much work for each call, and temporaries of at most 128 MiB in float32
+DEVICE_BLOCK = 1 << 25  # elements: much work for each call, and temporaries of at most 128 MiB, 256 in float64
 ROW = 1 << 8  # elements: a parameter's last row is filled up, so short ones, but not so many that their sums count
 
 Pieces = list[tuple[int, slice | None]]
@@ -48,7 +48,7 @@ class Segments:
 
     def __init__(self, lengths: Tensor, columns: int, device: torch.device) -> None:
         starts = torch.arange(columns, device="cpu")[:, None] * lengths.sum()
-        # one column behind the other: along an axis of its own each segment would be one thread's on a device
+        # columns end to end: with an axis of their own, a device would give each segment to a single thread
         self._ends = torch.nn.functional.pad((starts + lengths.cumsum(0)).view(-1), (1, 0)).to(device)
         self._count = len(lengths)
 
@@ -136,7 +136,7 @@ def _block(layout: Layout, plan: Plan, sums: int) -> Block:
 def _plan_rows(
     parts: Sequence[Part], most: int, pack: bool, fillings: dict[tuple[torch.dtype, int], int]
 ) -> Iterator[Plan]:
-    """Parameters of one dtype one behind the other in blocks of so many rows, cut where a block ends.
+    """Parameters of one dtype end to end in blocks of so many rows, cut where a block ends.
 
     fillings: where each stands behind all parameters; those that are needed are added.
     """

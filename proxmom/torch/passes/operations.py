@@ -47,10 +47,11 @@ class TorchPasses:
         self._width = 2 * self._pairs + self._count  # sums of each unit
         self._blocks, fillings = cut(layout, pack=pack, sums=self._width)
         self._parts, device = len(layout.parts), layout.device
-        # no gradient, no memory, and a metric that has seen none: nothing is added to any sum
+        # no gradient and no memory add nothing to any sum; the metric has seen something, as P may be 0 before
         self._fillings = [torch.zeros(count, dtype=dtype, device=device) for dtype, count in fillings]
         zeros = [value.to(working(value.dtype)) for value in self._fillings]
-        starts = [settings.metric.start(value) for value in zeros]
+        metric = settings.metric
+        starts = [metric.update(metric.start(value), torch.ones_like(value)) for value in zeros]
         memories = zip(*(part.memories for part in layout.parts), strict=True)
         self._memories = [[*rows, *zeros] for rows in memories]
         self._vectors = {

@@ -106,9 +106,14 @@ def differences(recorded: dict[str, Any], found: dict[str, Any], near: float) ->
 
 @pytest.mark.parametrize("kind", ["EVALUATIONS", "TRAINING"])
 def test_numbers_change_only_with_their_version(kind: str, tmp_path: Path) -> None:
-    version, recorded = getattr(numerics, kind), json.loads(RECORDED.read_text())[kind]
+    version, known = getattr(numerics, kind), json.loads(RECORDED.read_text())
+    recorded = known[kind]
     assert list(recorded) == [str(number + 1) for number in range(version)], f"record the numbers of {kind} {version}"
-    changed = differences(recorded[str(version)], numbers_of(kind, tmp_path), NEAR[kind])
+    expected = recorded[str(version)]
+    for metric, number in numerics.METRICS.items():
+        assert str(number) in known[metric], f"record the numbers of {metric} {number}"
+        expected |= {name: row for name, row in known[metric][str(number)].items() if name in expected}
+    changed = differences(expected, numbers_of(kind, tmp_path), NEAR[kind])
     assert not changed, f"raise {kind} in {numerics.__file__}, if that is meant: " + "\n".join(changed)
 
 
@@ -125,6 +130,19 @@ def test_another_version_is_another_run(kind: str, tmp_path: Path, monkeypatch: 
     assert len(set(seen)) == 3 * len(set(seen[: len(cells)]))
     monkeypatch.setattr(numerics, "TRAINING" if kind == "EVALUATIONS" else "EVALUATIONS", 2)
     assert [cell.key for cell in plan(study) if cell.ready] == seen[-len(cells) :]
+
+
+def test_a_metric_has_a_version_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no other run has to be made again."""
+    (tmp_path / "study.toml").write_text(text_of("EVALUATIONS"))
+    study = load_study(tmp_path / "study.toml")
+    keys = []
+    for version in (1, 2):
+        monkeypatch.setattr(numerics, "METRICS", {"QuasiNewton": version})
+        keys.append({cell.key: cell.method.name for cell in plan(study) if cell.ready})
+    own = {str(number) for number, text in enumerate(METHODS) if "QuasiNewton" in text}
+    assert {keys[0][key] for key in keys[0].keys() - keys[1].keys()} == own
+    assert not own & {keys[1][key] for key in keys[1].keys() & keys[0].keys()}
 
 
 def test_runs_of_two_versions_do_not_stand_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +167,12 @@ def record() -> None:
     for kind in LIMITS:
         version = str(getattr(numerics, kind))
         with tempfile.TemporaryDirectory() as folder:
-            recorded[kind].setdefault(version, numbers_of(kind, Path(folder)))
+            found = numbers_of(kind, Path(folder))
+        recorded[kind].setdefault(version, found)
+        for metric, number in numerics.METRICS.items() if kind == "EVALUATIONS" else ():
+            own = {str(place) for place, text in enumerate(METHODS) if f'"{metric}' in text}
+            of_metric = {name: row for name, row in found.items() if name.split(" | ")[1] in own}
+            recorded.setdefault(metric, {}).setdefault(str(number), of_metric)
     text = json.dumps(recorded, indent=1)
     RECORDED.write_text(re.sub(r"\[[^]]*\]", lambda row: json.dumps(json.loads(row[0])), text) + "\n")  # a line a run
 
