@@ -70,7 +70,10 @@ def test_scopes_at_rates_of_their_own_are_optimizers_of_their_own(scope: Any) ->
     params = [nn.Parameter(torch.ones(3).double()), nn.Parameter(torch.ones(4).double())]
     groups = [{"params": [p], "lr": rate} for p, rate in zip(params, rates, strict=True)]
     optimizer = ProxOptimizer(groups, HeavyBall(0.5), 1.0, metric=QuasiNewton(4), scope=scope)
-    alone = [Optimizer(np.ones(p.numel()), HeavyBall(0.5), lr=r, metric=QuasiNewton(4)) for p, r in zip(params, rates)]
+    alone = [
+        Optimizer(np.ones(p.numel()), HeavyBall(0.5), lr=r, metric=QuasiNewton(4))
+        for p, r in zip(params, rates, strict=True)
+    ]
     for _ in range(8):
         newton(params, [0, 1], quadratic)
         optimizer.step()
