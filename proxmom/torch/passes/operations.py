@@ -87,6 +87,7 @@ class TorchPasses:
 
     def _sums(self, block: Block, columns: Columns, with_x: bool) -> Tensor:
         """Products of one block, one column for each run of rows."""
+        self._last = None  # so that the temporaries of two blocks are never there at once
         look = self._last = self._look(block, columns.of(block), with_x=with_x)
         x = look.gradient if look.x is None else look.x
         u = named(self._settings.memories, look.gradient, look.kept, x)
@@ -117,11 +118,10 @@ class TorchPasses:
             numbers, direction=motion.direction, scale=motion.scale, shrink=motion.shrink, **combinations
         )
         for block in reversed(self._blocks):  # what was read last is still in cache, and the last look at hand
-            scalars = columns.of(block)
-            look, self._last = self._last or self._look(block, scalars, with_x=True), None
-            self._advance(block, look, scalars, motion.sound)
+            self._advance(block, columns.of(block), motion.sound)
 
-    def _advance(self, block: Block, look: Look, scalars: Mapping[str, Any], sound: Tensor | None) -> None:
+    def _advance(self, block: Block, scalars: Mapping[str, Any], sound: Tensor | None) -> None:
+        look, self._last = self._last or self._look(block, scalars, with_x=True), None
         inertia, diagonal = self._settings.inertia, look.diagonal
         before = self._load(block, self._xs) if look.x is None else look.x
         x, (memory, *further) = before, look.kept
