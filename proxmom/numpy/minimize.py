@@ -45,7 +45,7 @@ def minimize(
 ) -> OptimizeResult:
     """Minimise a smooth function with a rule; without lr there is nothing to tune.
 
-    Without lr the metric is `QuasiNewton()`: unit steps along L-BFGS's direction, one evaluation each, no line search.
+    Without lr the metric is `QuasiNewton()`: unit steps, much like L-BFGS's, one evaluation each, no line search.
     memory="low" takes conjugate gradients instead, `ConjugateMemory()` with `Secant()`, in a handful of vectors. Every
     step is then judged, and one that does not lower f enough is undone and repeated, shorter; the first has the length
     ||x0||/10 (with "low" ||x0||/1000; where x0 = 0 as if ||x0|| = 1). Scaling f or x, and adding a constant to f,

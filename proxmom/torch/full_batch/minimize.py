@@ -39,8 +39,8 @@ def minimize(
 ) -> OptimizeResult:
     """Minimise a smooth function of tensors; there is no learning rate, and no line search.
 
-    Unit steps along L-BFGS's direction, one gradient each; every step is judged, and one that does not lower f enough
-    is undone and repeated, shorter. With as many pairs it takes the points of `proxmom.numpy.minimize` with memory
+    Unit steps in the metric `QuasiNewton`, one gradient each. Each is judged, and one that does not lower f enough is
+    undone and repeated, shorter. With as many pairs it takes the points of `proxmom.numpy.minimize` with memory
     "full"; that one keeps 20 by default, this one 100, as torch's own L-BFGS does. The gradient must be exact: fun sees
     the whole data set at every call. How much rounding moves f is measured where a step fails by so little that it may
     be that, by one evaluation at the neighbouring numbers; where f says no more, the slopes at both ends of a step do.
