@@ -460,8 +460,9 @@ def unit_steps(metric: QuasiNewton, hessian: Any, b: Any, count: int = 40) -> An
         if np.linalg.norm(g) < 1e-9 * np.linalg.norm(b):
             break
         image = g if low is None else low.identity[0] * g + (low.middle[0] @ (kept @ g)) @ kept
-        s = -(image if t else 0.01 * image)
-        y, forecast = hessian @ s, -(s @ g) * (1 if t else 0.01)
+        lr = 1.0 if t else 0.01
+        s = -lr * image
+        y, forecast = hessian @ s, -lr * (s @ g)
         rows = np.vstack([kept, s, y])
         before, low = numbers["identity"], metric.low_rank((rows @ rows.T)[None], numbers, np.array([forecast]))
         kept, numbers, x = low.keeps[0] @ rows, low.numbers, x + s
@@ -477,7 +478,7 @@ def _length_claims() -> list[Claim]:
         (unit_steps(QuasiNewton(5), *quadratic(s)), unit_steps(QuasiNewton(5, follows=False), *quadratic(s)))
         for s in range(20)
     ]
-    off = max(np.abs(run[:, 0] / run[:, 3] - 1).max() for run in (ours for ours, _ in runs))
+    off = max(np.abs(ours[:, 0] / ours[:, 3] - 1).max() for ours, _ in runs)
     product, free_steps = 0.0, 0
     for ours, _ in runs:
         ends = [*np.flatnonzero(ours[:, 2]), len(ours)]
@@ -507,9 +508,8 @@ def _length_claims() -> list[Claim]:
 
 
 def claims() -> list[Claim]:
-    parts = (_image_claims, _compact_claims, _memory_claims, _line_search_claims, _speed_claims, _unit_claims)
-    parts += (_length_claims,)
-    return [claim for part in parts for claim in part()]
+    first = (_image_claims, _compact_claims, _memory_claims, _line_search_claims)
+    return [claim for part in (*first, _speed_claims, _unit_claims, _length_claims) for claim in part()]
 
 
 if __name__ == "__main__":

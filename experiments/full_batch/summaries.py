@@ -95,9 +95,9 @@ def expected(found: list[Row], problem: str, method: str) -> float:
     return spent / len(there) if there else np.inf
 
 
-def sooner(found: list[Row], names: list[str], method: str) -> dict[str, float]:
+def sooner(found: list[Row], names: list[str], method: str) -> list[float]:
     """Expected evaluations over those of L-BFGS in its better mode, of each problem."""
-    return {name: expected(found, name, method) / expected(found, name, AGAIN) for name in names}
+    return [expected(found, name, method) / expected(found, name, AGAIN) for name in names]
 
 
 def ratios(found: list[Row], problem: str, method: str, *, seconds: bool = False) -> list[float]:
@@ -194,8 +194,7 @@ def claims(found: list[Row], names: list[str], made: Round) -> list[str]:
     verdict = {True: "holds", False: "fails"}
     least = WINS if len(names) == len(PROBLEMS) else len(names)
     lower, quicker, sound, *more = (f"({letter})" for letter in made.claims)
-    until = list(sooner(found, names, method).values())
-    usual = _mean(until)
+    usual = _mean(sooner(found, names, method))
     return [
         f"{lower} {verdict[len(won) >= least]}: no worse than L-BFGS on {len(won)} of {len(names)} ({', '.join(won)})",
         f"{quicker} {verdict[mean <= made.ratio]}: {mean:.3f} times L-BFGS's evaluations, at most {made.ratio} claimed",
@@ -223,13 +222,11 @@ def until_usual(found: list[Row], names: list[str]) -> list[str]:
     for method in OWN:
         if all(row.typical is None for name in names for row in of(found, name, method)):
             continue  # run before this was asked for
-        each = np.array(list(sooner(found, names, method).values()))
-        if not np.isfinite(each).all():
-            lines.append(f"{method:25}{' '.join(f'{value:.2f}' for value in each)}, no mean")
-            continue
-        mean = geometric_mean(each)
-        told = " ".join(f"{value:.2f}" for value in each)
-        lines.append(f"{method:25}{told}, {mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]")
+        each, told = np.array(sooner(found, names, method)), "no mean"
+        if np.isfinite(each).all():
+            mean = geometric_mean(each)
+            told = f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]"
+        lines.append(f"{method:25}{' '.join(f'{value:.2f}' for value in each)}, {told}")
     return [*lines, ""]
 
 

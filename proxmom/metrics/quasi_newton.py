@@ -53,6 +53,18 @@ class QuasiNewton:
         """How many vectors are kept: moves first, then the changes of the gradient."""
         return 2 * self.pairs
 
+    def accept(
+        self, pairs: Any, identity: Any, ss: Array, sy: Array, yy: Array, forecast: Array
+    ) -> tuple[Array, Array]:
+        """Whether a pair is to be kept, and γ after it; arguments as of `scale`, products of any value."""
+        xp = namespace(ss)
+        least = xp.finfo(ss.dtype).smallest_normal
+        # compared as square roots: products of four lengths over- and underflow
+        kept = (sy > self.curvature * xp.sqrt(ss) * xp.sqrt(yy)) & (sy > least) & (yy > least)
+        kept = kept & (sy < xp.inf) & (yy < xp.inf) & (ss < xp.inf)
+        safe = (xp.where(kept, product, 1.0) for product in (ss, sy, yy, forecast))
+        return kept, xp.where(kept, self.scale(pairs, identity, *safe), identity)
+
     def scale(self, pairs: Any, identity: Any, ss: Any, sy: Any, yy: Any, forecast: Any) -> Any:
         """γ after a pair that is kept; numbers, or arrays of one shape.
 
@@ -83,13 +95,8 @@ class QuasiNewton:
             forecast: <s, Ps>, with P as it was for the last move, (S,).
         """
         xp, m, count = namespace(gram), self.pairs, numbers["pairs"]
-        ss, sy, yy = gram[:, -2, -2], gram[:, -2, -1], gram[:, -1, -1]
-        # compared as square roots: products of four lengths over- and underflow
-        accepted = (sy > self.curvature * xp.sqrt(ss) * xp.sqrt(yy)) & (sy > xp.finfo(gram.dtype).smallest_normal)
-        accepted = accepted & (yy > xp.finfo(gram.dtype).smallest_normal)
-        accepted = accepted & (sy < xp.inf) & (yy < xp.inf) & (ss < xp.inf)
-        safe = (xp.where(accepted, product, 1.0) for product in (ss, sy, yy, forecast))
-        identity = xp.where(accepted, self.scale(count, numbers["identity"], *safe), numbers["identity"])
+        products = gram[:, -2, -2], gram[:, -2, -1], gram[:, -1, -1], forecast
+        accepted, identity = self.accept(count, numbers["identity"], *products)
         slots = xp.arange(m, dtype=gram.dtype, device=gram.device)
         taken = accepted[:, None] & (slots == (count % m)[:, None])
         count = count + xp.astype(accepted, count.dtype)

@@ -17,8 +17,6 @@ from proxmom.metrics import QuasiNewton
 from proxmom.torch.full_batch.rows import Rows, dot
 from proxmom.torch.full_batch.steps import plain
 
-TINY = float(np.finfo(np.float64).tiny)
-
 
 class Pairs:
     """The last pairs s, y of each problem, scaled to <s, y> = 1; P⁻¹ is positive definite.
@@ -49,12 +47,11 @@ class Pairs:
 
     def see(self, move: Rows, turn: Rows, products: tuple[Number, ...], here: Truth) -> None:
         """One more pair, of the problems where it is true; products: <s, s>, <s, y>, <y, y> and <s, Ps>."""
-        ss, sy, yy, forecast = products
+        sy = products[1]
         with np.errstate(all="ignore"):
-            taken = here & (sy > self._metric.curvature * np.sqrt(ss) * np.sqrt(yy)) & (sy > TINY) & (yy > TINY)
-            taken = taken & (sy < np.inf) & (yy < np.inf) & (ss < np.inf)
-            safe = [np.asarray(where(taken, product, 1.0)) for product in (ss, sy, yy, forecast)]
-            self.identity = where(taken, plain(self._metric.scale(self.seen, self.identity, *safe)), self.identity)
+            accepted, identity = self._metric.accept(self.seen, self.identity, *map(np.asarray, products))
+            taken = here & accepted
+            self.identity = where(taken, plain(identity), self.identity)
             unit = where(taken, 1 / np.sqrt(where(taken, sy, 1.0)), 1.0)
         if not np.any(taken):
             return

@@ -66,8 +66,8 @@ class Block:
     pieces: (parameter, entries or None for all), or behind all parameters the filling that completes a row; units: of
     runs of rows; index: the unit of each row, (k,); runs: what adds up rows to runs, None where each is one; shape:
     (k, n), or None on the host where k = 1: then rows are flat and scalars are Python numbers; dtype: of the
-    computation; views: of what stays where it is, by the identity of the list it comes from, because making views takes
-    time.
+    computation; own: which pieces are of parameters, None for all; views: of what stays where it is, by the identity of
+    the list it comes from, because making views takes time.
     """
 
     pieces: Pieces
@@ -76,6 +76,7 @@ class Block:
     runs: Segments | None
     shape: tuple[int, int] | None
     dtype: torch.dtype
+    own: list[int] | None
     views: dict[int, list[Tensor]] = field(default_factory=dict)
 
 
@@ -130,7 +131,9 @@ def _block(layout: Layout, plan: Plan, sums: int) -> Block:
     runs = None if len(index) == len(rows) else Segments(rows, sums, layout.device)
     shape = None if layout.on_host and len(index) == 1 else (len(index), plan.length)
     dtype = working(layout.parts[plan.pieces[0][0]].dtype)
-    return Block(plan.pieces, plan.units, index.to(layout.device), runs, shape, dtype)
+    own = [k for k, (i, _) in enumerate(plan.pieces) if i < len(layout.parts)]
+    filled = len(own) < len(plan.pieces)
+    return Block(plan.pieces, plan.units, index.to(layout.device), runs, shape, dtype, own if filled else None)
 
 
 def _plan_rows(

@@ -46,7 +46,7 @@ class TorchPasses:
         self._pairs = self._count * (self._count + 1) // 2
         self._width = 2 * self._pairs + self._count  # sums of each unit
         self._blocks, fillings = cut(layout, pack=pack, sums=self._width)
-        self._parts, device = len(layout.parts), layout.device
+        device = layout.device
         # no gradient and no memory add nothing to any sum; the metric has seen something, as P may be 0 before
         self._fillings = [torch.zeros(count, dtype=dtype, device=device) for dtype, count in fillings]
         zeros = [value.to(working(value.dtype)) for value in self._fillings]
@@ -181,9 +181,10 @@ class TorchPasses:
         if len(pieces) == 1:
             pieces[0].copy_(value.view(-1))
             return
-        values = torch.split(value.view(-1), [piece.numel() for piece in pieces])
-        own = [k for k, (i, _) in enumerate(block.pieces) if i < self._parts]
-        torch._foreach_copy_([pieces[k] for k in own], [values[k] for k in own])
+        values = list(torch.split(value.view(-1), [piece.numel() for piece in pieces]))
+        if block.own is not None:
+            pieces, values = [pieces[k] for k in block.own], [values[k] for k in block.own]
+        torch._foreach_copy_(pieces, values)
 
 
 def _key(name: str) -> str:
