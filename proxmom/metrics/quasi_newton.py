@@ -56,7 +56,12 @@ class QuasiNewton:
     def accept(
         self, pairs: Any, identity: Any, ss: Array, sy: Array, yy: Array, forecast: Array
     ) -> tuple[Array, Array]:
-        """Whether a pair is to be kept, and γ after it; arguments as of `scale`, products of any value."""
+        """Whether a pair is to be kept, and γ after it.
+
+        Args:
+            pairs, identity: as of `scale`.
+            ss, sy, yy, forecast: as of `scale`, of any value, (S,) each, or () for one.
+        """
         xp = namespace(ss)
         least = xp.finfo(ss.dtype).smallest_normal
         # compared as square roots: products of four lengths over- and underflow
